@@ -1,0 +1,1 @@
+"""qstack: a quantum-network protocol stack that runs."""

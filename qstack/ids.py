@@ -1,0 +1,51 @@
+"""Names of things. An id is never reused, and never a place (STYLE.md, rule 8).
+
+| id | made by | value |
+|---|---|---|
+| QubitId | physical | boot id (8 bytes) and counter (8 bytes): local to a node |
+| LinkPairId | link | hash of link and both boot ids (8 bytes) and herald sequence (8 bytes) |
+| PairId | network | circuit, circuit epoch, link pair id at the head end |
+| RequestId, CircuitId | who asks | 16 bytes from the machine's generator |
+"""
+
+from hashlib import blake2b
+from typing import NewType
+
+from msgspec import Struct
+
+QubitId = NewType("QubitId", bytes)
+LinkPairId = NewType("LinkPairId", bytes)
+RequestId = NewType("RequestId", bytes)
+CircuitId = NewType("CircuitId", bytes)
+
+ID_BYTES = 16
+BOOT_ID_BYTES = 8
+
+
+class PairId(Struct, frozen=True, order=True):
+    """An end-to-end pair, named alike at both ends."""
+
+    circuit: CircuitId
+    epoch: int
+    head_pair: LinkPairId
+
+
+def qubit_id(boot_id: bytes, counter: int) -> QubitId:
+    """The `counter`-th qubit of a node's life `boot_id`."""
+    return QubitId(boot_id + counter.to_bytes(8, "big"))
+
+
+def link_pair_id(link: str, boots: tuple[bytes, bytes], herald_sequence: int) -> LinkPairId:
+    """Equal at both ends without a message: `boots` are in the order of the node names."""
+    prefix = blake2b(b"|".join((link.encode(), *boots)), digest_size=8).digest()
+    return LinkPairId(prefix + herald_sequence.to_bytes(8, "big"))
+
+
+def boot_id(seed: int, node: str, restarts: int) -> bytes:
+    """The boot id of a seeded run (CLOCK.md): a function of seed, node and restart count."""
+    return blake2b(f"{seed}|{node}|{restarts}".encode(), digest_size=BOOT_ID_BYTES).digest()
+
+
+def link_id(first: str, second: str) -> str:
+    """The name of the link between two nodes, the same seen from either end."""
+    return "-".join(sorted((first, second)))
