@@ -1,0 +1,120 @@
+"""What can happen to a state: functions from tensors to tensors.
+
+A tensor has one axis of length 4 per qubit. Nothing is changed in place. The shapes are split by
+reshape around the touched axis, which needs no copy and no transposition; this is the fast path
+of the emulation. ValueError for an axis that is not there.
+"""
+
+from functools import cache
+
+import numpy as np
+
+from qstack.quantum.pauli import BASIS_INDEX, Basis, FloatArray
+
+# Below this an outcome is rounding noise: its post-measurement state would be meaningless.
+IMPOSSIBLE = 1e-14
+
+
+def fresh(outcome: int = 0) -> FloatArray:
+    """The one-qubit state |0> or |1>. Raises ValueError if `outcome` is not a bit."""
+    return np.array([1.0, 0.0, 0.0, float(sign_of(outcome))])
+
+
+def maximally_mixed() -> FloatArray:
+    """The one-qubit state I/2."""
+    return np.array([1.0, 0.0, 0.0, 0.0])
+
+
+def merge(a: FloatArray, b: FloatArray) -> FloatArray:
+    """Two independent states as one: the qubits of `a`, then those of `b`."""
+    joint: FloatArray = np.multiply.outer(a, b)
+    return joint
+
+
+def apply(tensor: FloatArray, axis: int, transfer: FloatArray) -> FloatArray:
+    """A channel (4, 4) on the qubit of `axis`."""
+    moved: FloatArray = np.matmul(transfer, split(tensor, axis))
+    return moved.reshape(tensor.shape)
+
+
+def apply_two(tensor: FloatArray, axis_a: int, axis_b: int, transfer16: FloatArray) -> FloatArray:
+    """A channel (16, 16) on two qubits, `axis_a` the more significant one."""
+    order, inverse = _orders(tensor.ndim, axis_a, axis_b)
+    moved = transfer16 @ tensor.transpose(order).reshape(16, -1)
+    return moved.reshape(tensor.shape).transpose(inverse)
+
+
+def contract_two(tensor: FloatArray, axis_a: int, axis_b: int, effect: FloatArray) -> FloatArray:
+    """The unnormalised state of the others after the two-qubit effect (4, 4)."""
+    order, _ = _orders(tensor.ndim, axis_a, axis_b)
+    rest = effect.reshape(16) @ tensor.transpose(order).reshape(16, -1)
+    return rest.reshape((4,) * (tensor.ndim - 2))
+
+
+def probability_of(tensor: FloatArray, axis: int, basis: Basis, outcome: int) -> float:
+    """The probability of reading `outcome` (0 is the +1 eigenstate) of a normalised state."""
+    _check(tensor, axis)
+    place = [0] * tensor.ndim
+    place[axis] = _component(basis)
+    return min(1.0, max(0.0, (1.0 + sign_of(outcome) * float(tensor[tuple(place)])) / 2.0))
+
+
+def project(tensor: FloatArray, axis: int, basis: Basis, outcome: int) -> tuple[FloatArray, float]:
+    """The others after an ideal destructive measurement, and the probability of `outcome`.
+
+    Raises ValueError if the outcome cannot happen.
+    """
+    parts = split(tensor, axis)
+    rest = (parts[:, 0] + sign_of(outcome) * parts[:, _component(basis)]) / 2.0
+    return normalised(rest.reshape((4,) * (tensor.ndim - 1)))
+
+
+def discard(tensor: FloatArray, axis: int) -> FloatArray:
+    """The others when the qubit of `axis` is forgotten: the partial trace."""
+    return split(tensor, axis)[:, 0].reshape((4,) * (tensor.ndim - 1)).copy()
+
+
+def normalised(tensor: FloatArray) -> tuple[FloatArray, float]:
+    """A post-measurement tensor divided by its norm, and the norm: the outcome's probability.
+
+    Raises ValueError if the probability is zero to rounding.
+    """
+    probability = float(tensor[(0,) * tensor.ndim])
+    if not probability > IMPOSSIBLE:
+        raise ValueError(f"the outcome cannot happen (probability {probability:.3g})")
+    return tensor / probability, probability
+
+
+def split(tensor: FloatArray, axis: int) -> FloatArray:
+    """The tensor as (qubits before, 4, qubits after): a view where the layout allows."""
+    _check(tensor, axis)
+    return tensor.reshape(4**axis, 4, -1)
+
+
+def sign_of(outcome: int) -> int:
+    """The eigenvalue of an outcome: +1 for 0, -1 for 1. Raises ValueError for any other."""
+    if outcome not in (0, 1):
+        raise ValueError(f"an outcome is a bit, not {outcome}")
+    return 1 - 2 * int(outcome)
+
+
+def _component(basis: Basis) -> int:
+    try:
+        return BASIS_INDEX[basis]
+    except KeyError:
+        raise ValueError(f"a basis is X, Y or Z, not {basis!r}") from None
+
+
+def _check(tensor: FloatArray, axis: int) -> None:
+    if not 0 <= axis < tensor.ndim:
+        raise ValueError(f"no qubit {axis} in a state of {tensor.ndim}")
+
+
+@cache
+def _orders(qubits: int, axis_a: int, axis_b: int) -> tuple[tuple[int, ...], tuple[int, ...]]:
+    """The axes with the two in front, and the way back."""
+    if axis_a == axis_b or not (0 <= axis_a < qubits and 0 <= axis_b < qubits):
+        raise ValueError(f"not two different qubits of {qubits}: {axis_a} and {axis_b}")
+    rest = (axis for axis in range(qubits) if axis not in (axis_a, axis_b))
+    order = (axis_a, axis_b, *rest)
+    return order, tuple(sorted(range(qubits), key=order.__getitem__))
