@@ -1,0 +1,1 @@
+"""Frames, the strict codec, the registry and HELLO: what travels between processes."""

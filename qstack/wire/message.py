@@ -1,0 +1,28 @@
+"""What every message is: a closed map with one open extension sub-map `x`."""
+
+from typing import Annotated, Any, ClassVar, Literal
+
+from msgspec import UNSET, Meta, Struct, UnsetType
+
+Name = Annotated[str, Meta(min_length=1, max_length=63, pattern=r"^[a-z][a-z0-9-]*$(?!\n)")]
+"""A node's name. (Alone, `$` also matches before a last line feed.)"""
+Text = Annotated[str, Meta(max_length=500)]
+"""A sentence for a person."""
+Label = Annotated[str, Meta(max_length=200)]
+"""A short name made by a program: a link, an owner, an error."""
+Id = Annotated[bytes, Meta(min_length=16, max_length=16)]
+BootId = Annotated[bytes, Meta(min_length=8, max_length=8)]
+Nanoseconds = Annotated[int, Meta(ge=0, le=2**63 - 1)]
+Count = Annotated[int, Meta(ge=0, le=2**53)]
+Bit = Annotated[int, Meta(ge=0, le=1)]
+Probability = Annotated[float, Meta(ge=0.0, le=1.0)]
+Basis = Literal["X", "Y", "Z"]
+
+
+class Message(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """Base of all messages. `LAYER` and `TYPE` are its place in the registry."""
+
+    LAYER: ClassVar[int]
+    TYPE: ClassVar[int]
+
+    x: dict[str, Any] | UnsetType = UNSET
