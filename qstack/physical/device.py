@@ -1,0 +1,197 @@
+"""The device interface: what a node asks of its quantum hardware, and what the hardware answers.
+
+An operation carries the network time `at_ns` at which the device is to do it and a `sequence`
+that counts the node's operations, so that operations have one order: (at_ns, node, sequence).
+Operations without a result (gates, start and stop of attempts, release) are one-way; those with a
+result answer at `at_ns` plus the duration the profile gives. The true quantum state never crosses
+this interface.
+
+The emulated device (`emulated.py`) sends the operations to the fabric. A driver refuses wrong use
+(an unknown qubit, a link that is not there) before anything reaches the hardware.
+"""
+
+from typing import Annotated, Literal, Protocol
+
+from msgspec import Meta
+
+from qstack.machine import Effect
+from qstack.physical.service import Angle, GateName, Kind
+from qstack.wire.frame import Layer
+from qstack.wire.message import (
+    Basis,
+    Bit,
+    Count,
+    Id,
+    Label,
+    Message,
+    Nanoseconds,
+    Probability,
+    Text,
+)
+
+
+class Operation(Message, frozen=True, kw_only=True):
+    """Base of what a node asks of its device."""
+
+    LAYER = Layer.PHYSICAL
+    at_ns: Nanoseconds
+    sequence: Count
+
+
+class Generate(Operation, frozen=True, kw_only=True):
+    """GEN: attempt on `link` in every cycle from `first_cycle` on.
+
+    `qubit` is the communication qubit for `keep`, nil for `measure`. The station pairs it with
+    the far end's oldest waiting Generate of equal token, kind and parameters.
+    """
+
+    TYPE = 0x0001
+    batch: Count
+    link: Label
+    token: Id
+    kind: Kind
+    first_cycle: Count
+    bright_state: Probability | None
+    pairs: Annotated[int, Meta(ge=1, le=10**7)]
+    basis: Basis | None
+    qubit: Id | None
+
+
+class StopGenerate(Operation, frozen=True, kw_only=True):
+    """End a batch: attempts whose emission lies before `at_ns` are still in flight."""
+
+    TYPE = 0x0002
+    batch: Count
+    reason: Literal["stopped", "handed-over"]
+
+
+class Initialise(Operation, frozen=True, kw_only=True):
+    """Prepare `qubit` (new or existing) in state 0. Result: Initialised."""
+
+    TYPE = 0x0003
+    qubit: Id
+
+
+class DoGate(Operation, frozen=True, kw_only=True):
+    """Apply a gate to one or two qubits of this node. One-way."""
+
+    TYPE = 0x0004
+    name: GateName
+    qubits: Annotated[list[Id], Meta(min_length=1, max_length=2)]
+    angle: Angle
+
+
+class DoMeasure(Operation, frozen=True, kw_only=True):
+    """Measure and end `qubit`. Result: Outcome."""
+
+    TYPE = 0x0005
+    qubit: Id
+    basis: Basis
+
+
+class DoBellMeasure(Operation, frozen=True, kw_only=True):
+    """Bell-measure and end two qubits. Result: BellOutcome."""
+
+    TYPE = 0x0006
+    first: Id
+    second: Id
+
+
+class Release(Operation, frozen=True, kw_only=True):
+    """End `qubit`. One-way."""
+
+    TYPE = 0x0007
+    qubit: Id
+
+
+class Result(Message, frozen=True, kw_only=True):
+    """Base of what a device answers; `operation` is the sequence of what it answers."""
+
+    LAYER = Layer.PHYSICAL
+    operation: Count
+
+
+class Initialised(Result, frozen=True, kw_only=True):
+    """The qubit is in state 0."""
+
+    TYPE = 0x0021
+
+
+class Outcome(Result, frozen=True, kw_only=True):
+    """The reported measurement outcome."""
+
+    TYPE = 0x0022
+    outcome: Bit
+
+
+class BellOutcome(Result, frozen=True, kw_only=True):
+    """The reported Bell state of the two qubits."""
+
+    TYPE = 0x0023
+    x_bit: Bit
+    z_bit: Bit
+
+
+class OperationRefused(Result, frozen=True, kw_only=True):
+    """The operation cannot be done and changed nothing; `error` is a registry name."""
+
+    TYPE = 0x0027
+    error: Label
+    detail: Text
+
+
+class Reply(Message, frozen=True, kw_only=True):
+    """REPLY of the heralding station: a `keep` batch succeeded at `cycle`, and has ended."""
+
+    LAYER = Layer.PHYSICAL
+    TYPE = 0x0024
+    batch: Count
+    herald_sequence: Count
+    cycle: Count
+    x_bit: Bit
+    z_bit: Bit
+    emitted_at_ns: Nanoseconds
+
+
+class MeasuredReply(Message, frozen=True, kw_only=True):
+    """REPLY for a `measure` batch: some of its pairs, packed bits as in MeasuredPairs."""
+
+    LAYER = Layer.PHYSICAL
+    TYPE = 0x0025
+    batch: Count
+    first_herald_sequence: Count
+    pairs: Count
+    outcomes: bytes
+    x_bits: bytes
+    z_bits: bytes
+    emitted_at_ns: Nanoseconds
+    is_last: bool
+
+
+class BatchEnded(Message, frozen=True, kw_only=True):
+    """REPLY at the end of a batch that was stopped: no (further) success came of it."""
+
+    LAYER = Layer.PHYSICAL
+    TYPE = 0x0026
+    batch: Count
+    reason: Label
+    attempts: Count
+
+
+MESSAGES = (
+    Generate, StopGenerate, Initialise, DoGate, DoMeasure, DoBellMeasure, Release,
+    Initialised, Outcome, BellOutcome, OperationRefused, Reply, MeasuredReply, BatchEnded,
+)  # fmt: skip
+
+
+class Device(Protocol):
+    """A driver: takes operations; what the hardware answers comes as messages of `peer`."""
+
+    @property
+    def peer(self) -> str:
+        """The name its results come under, and whose coming and going is the device's."""
+        ...
+
+    def submit(self, operation: Operation) -> list[Effect]:
+        """Give the hardware an operation; return what has to be sent for it."""
+        ...

@@ -1,0 +1,205 @@
+"""Hardware profiles: what the quantum hardware of one node does, as plain numbers with sources.
+
+In the file every number travels with its source and a mark for how well it is known:
+
+    t2_s = { value = 0.085, source = "arXiv:2207.10579, appendix A.6", mark = "published" }
+
+Rules
+1. The unit is in the name, nothing has a default: a number that is left out is an error.
+2. Marks: `published` was read in its source (or follows from such numbers alone), `recalled` was
+   not read again, `projected` is nobody's measurement. Results name the projected ones.
+3. A depolarising probability p is r -> (1-p) r + p I/2: a Bell pair keeps 1 - 3p/4.
+"""
+
+from typing import Annotated, Any, Literal
+
+from msgspec import Meta, Struct, structs
+
+from qstack.physical.document import (
+    DocumentError,
+    check_keys,
+    expected,
+    join,
+    parse_toml,
+    read_table,
+    read_value,
+)
+
+DecayLaw = Literal["exponential", "gaussian"]
+Mark = Literal["published", "recalled", "projected"]
+
+Label = Annotated[
+    str,
+    Meta(
+        pattern=r"\A[a-z0-9][a-z0-9-]{0,62}\Z",
+        description="a name of small letters, digits and hyphens",
+    ),
+]
+Wavelength = Annotated[float, Meta(ge=100, le=20_000, description="nanometres, 100 to 20000")]
+Probability = Annotated[float, Meta(ge=0, le=1, description="a probability, 0 to 1")]
+Coupling = Annotated[float, Meta(gt=0, le=1, description="a probability, above 0, at most 1")]
+Fidelity = Annotated[float, Meta(ge=0.25, le=1, description="a fidelity, 0.25 to 1")]
+Dephasing = Annotated[float, Meta(ge=0, le=0.5, description="a probability, 0 to 0.5")]
+BrightState = Annotated[float, Meta(gt=0, lt=1, description="a probability above 0 and below 1")]
+Phase = Annotated[float, Meta(ge=0, le=10, description="radians, 0 to 10")]
+DecayTime = Annotated[float, Meta(gt=0, description="seconds, above 0 (inf: no decay)")]
+Latency = Annotated[
+    int, Meta(ge=1, le=10**12, description="whole nanoseconds, at least 1 and at most 10^12")
+]
+"""A duration another participant waits for: the clock's window needs 1 ns or more."""
+Duration = Annotated[int, Meta(ge=0, le=10**12, description="whole nanoseconds, 0 to 10^12")]
+CommunicationQubits = Annotated[
+    int, Meta(ge=1, le=4096, description="a whole number of qubits, 1 to 4096")
+]
+Parts = Annotated[
+    tuple[Annotated[str, Meta(min_length=1, max_length=80)], ...],
+    Meta(max_length=16, description="a list of at most 16 short texts"),
+]
+
+
+class Provenance(Struct, frozen=True):
+    """Where the number `key` of a profile comes from."""
+
+    key: str
+    source: str
+    mark: Mark
+
+
+class Profile(Struct, frozen=True, kw_only=True):
+    """The hardware of one node.
+
+    `coupling` is the probability that an emitted photon is detected were there no fibre; what it
+    holds is listed in `coupling_includes`. `visibility`, `phase_sigma_rad`,
+    `double_excitation` (the dephasing it causes to a pair) and `dark_count_probability` (per
+    detector and window) are those of a link between two such nodes.
+    `init_fidelity` is the probability that a fresh qubit is in state 0 rather than 1;
+    `readout_f0`, `readout_f1` that state 0, 1 is read as such. `attempt_dephasing` strikes each
+    idle qubit of the node at each attempt made there. `bright_state_default` is alpha of
+    single-click, `comm_qubits` how many qubits can emit photons, `parallel_links` whether they
+    may do so for different links at once.
+    """
+
+    name: Label
+    platform: Label
+    wavelength_nm: Wavelength
+    converted_to_nm: Wavelength | None
+    coupling: Coupling
+    coupling_includes: Parts
+    visibility: Probability
+    dark_count_probability: Probability
+    number_resolving: bool
+    t_init_ns: Latency
+    t_emit_ns: Latency
+    init_fidelity: Probability
+    emission_fidelity: Fidelity
+    double_excitation: Dephasing
+    phase_sigma_rad: Phase
+    bright_state_default: BrightState
+    t1_s: DecayTime
+    t2_s: DecayTime
+    decay_law: DecayLaw
+    attempt_dephasing: Dephasing
+    gate_1q_ns: Duration
+    gate_1q_depolarising: Probability
+    gate_2q_ns: Duration
+    gate_2q_depolarising: Probability
+    readout_ns: Latency
+    readout_f0: Probability
+    readout_f1: Probability
+    move_ns: Duration
+    move_depolarising: Probability
+    comm_qubits: CommunicationQubits
+    parallel_links: bool
+    sources: tuple[Provenance, ...] = ()
+
+    @property
+    def provenance(self) -> dict[str, Provenance]:
+        """The source and mark of each number, by its key."""
+        return {source.key: source for source in self.sources}
+
+    @property
+    def projected(self) -> list[str]:
+        """The keys of the numbers that nobody has measured."""
+        return [source.key for source in self.sources if source.mark == "projected"]
+
+    @property
+    def fibre_nm(self) -> float:
+        """The wavelength (nm) of the photon that enters the fibre."""
+        return self.wavelength_nm if self.converted_to_nm is None else self.converted_to_nm
+
+
+class ProfileError(DocumentError):
+    """A hardware profile cannot be used."""
+
+
+class _Entry(Struct, frozen=True):
+    """One line of the file; the value's type is that of the profile's field."""
+
+    value: Any
+    source: Annotated[
+        str, Meta(min_length=1, max_length=500, description="where the value comes from, in words")
+    ]
+    mark: Mark
+
+
+_PLAIN = ("name", "platform")
+_OPTIONAL = ("converted_to_nm",)  # left out when there is no converter: TOML has no null
+
+
+def parse_profile(text: str, *, where: str) -> Profile:
+    """The profile in a TOML text; `where` names it in errors.
+
+    Raises `ProfileError` with every problem found.
+    """
+    try:
+        raw = parse_toml(text)
+    except ValueError as error:
+        raise ProfileError(where, [f"is not TOML: {error}"]) from error
+    problems: list[str] = []
+    kinds = {field.name: field.type for field in structs.fields(Profile)}
+    del kinds["sources"]
+    meant = check_keys(raw, list(kinds), "", problems)
+    values: dict[str, Any] = {}
+    sources: list[Provenance] = []
+    for key, kind in kinds.items():
+        if key in raw:
+            values[key] = _read(raw[key], key, kind, sources, problems)
+        elif key in _OPTIONAL:
+            values[key] = None
+        elif key not in meant:
+            problems.append(f"{key}: is missing; expected {_expected_line(key, kind)}")
+    _cross_check(values, problems)
+    if problems:
+        raise ProfileError(where, problems)
+    return Profile(**values, sources=tuple(sources))
+
+
+def _read(
+    raw: object, key: str, kind: object, sources: list[Provenance], problems: list[str]
+) -> object:
+    if key in _PLAIN:
+        return read_value(raw, kind, key, problems)
+    if not isinstance(raw, dict):
+        problems.append(f"{key}: is a bare value; expected {_expected_line(key, kind)}")
+        return None
+    entry = read_table(raw, _Entry, key, problems)
+    path = join(key, "value")
+    value = read_value(raw["value"], kind, path, problems) if "value" in raw else None
+    if entry is not None:
+        sources.append(Provenance(key, entry.source, entry.mark))
+    return value
+
+
+def _expected_line(key: str, kind: object) -> str:
+    if key in _PLAIN:
+        return expected(kind)
+    return f"{{ value = ..., source = ..., mark = ... }} with {expected(kind)}"
+
+
+def _cross_check(values: dict[str, Any], problems: list[str]) -> None:
+    """What no single number can tell: coherence cannot outlive the populations twice over."""
+    t1_s, t2_s = values.get("t1_s"), values.get("t2_s")
+    if t1_s is not None and t2_s is not None and t2_s > 2 * t1_s:
+        problems.append(
+            f"t2_s.value: {t2_s} s is longer than 2 x t1_s = {2 * t1_s} s; expected T2 <= 2 T1"
+        )

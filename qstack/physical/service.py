@@ -1,0 +1,302 @@
+"""What the physical layer offers upward.
+
+Two parts. `attempts` (heralded entanglement with a neighbour) is used by the link layer only.
+`qubits` (allocate, gate, measure, Bell measurement, free, transfer) may be used by link, network,
+transport and application sessions: whoever owns the qubit.
+
+Every qubit has one owner: a layer's name or an application session. Calls carry a number chosen
+by the caller, unique among its open calls; each call ends in exactly one answer with that number.
+"""
+
+from typing import Annotated, Final, Literal
+
+from msgspec import Meta
+
+from qstack.wire.frame import Layer
+from qstack.wire.message import (
+    Basis,
+    Bit,
+    Count,
+    Id,
+    Label,
+    Message,
+    Name,
+    Nanoseconds,
+    Probability,
+    Text,
+)
+
+LAYER: Final = "physical"
+"""The physical layer's name as an owner."""
+
+Angle = Annotated[float, Meta(ge=-1000.0, le=1000.0)]
+"""A rotation angle in radians."""
+GateName = Literal["h", "x", "y", "z", "s", "t", "rx", "ry", "rz", "cnot", "cz"]
+Kind = Literal["keep", "measure"]
+
+
+class _Physical(Message, frozen=True, kw_only=True):
+    LAYER = Layer.PHYSICAL
+
+
+# --- attempts: used by the link layer only ------------------------------------------------------
+
+
+class GenerationOption(_Physical, frozen=True, kw_only=True):
+    """One way to run a link: what an attempt yields with it.
+
+    `bell_probabilities` are those of the announced herald in the order (x, z) = 00, 01, 10, 11
+    after the announced Bell state has been moved to phi+: fidelity first.
+    """
+
+    TYPE = 0x0100
+    bright_state: Probability | None  # single-click only
+    probability: Probability
+    cycle_ns: Nanoseconds
+    measure_cycle_ns: Nanoseconds
+    bell_probabilities: Annotated[list[Probability], Meta(min_length=4, max_length=4)]
+
+
+class LinkCapability(_Physical, frozen=True, kw_only=True):
+    """Indication to the link layer, when the device is ready: what the link to `peer` can do.
+
+    `slots` is how many pairs with this peer may be in the making or waiting at once here.
+    """
+
+    TYPE = 0x0101
+    link: Label
+    peer: Name
+    options: Annotated[list[GenerationOption], Meta(max_length=32)]
+    slots: Count
+    delay_ns: Nanoseconds
+
+
+class NodeCapability(_Physical, frozen=True, kw_only=True):
+    """Indication to the network layer, when the device is ready: what a swap here costs.
+
+    `swap_depolarising`: probability with which a swap replaces the pair by the maximally mixed
+    state. `swap_flip`: probability that a reported Bell bit is wrong, per bit. Times in seconds
+    are infinite when the memory does not decay.
+    """
+
+    TYPE = 0x0102
+    memory: Count
+    swap_ns: Nanoseconds
+    swap_depolarising: Probability
+    swap_flip: Probability
+    t1_s: float
+    t2_s: float
+
+
+class AttemptsStart(_Physical, frozen=True, kw_only=True):
+    """Attempt on `link` in every cycle from now on until success, stop or end of device.
+
+    The far end must attempt with an equal `token`. `batch` names this call here. For `measure`
+    up to `pairs` pairs are made in one batch and read at once in `basis`.
+    """
+
+    TYPE = 0x0103
+    batch: Count
+    link: Label
+    token: Id
+    kind: Kind
+    bright_state: Probability | None
+    pairs: Annotated[int, Meta(ge=1, le=10**7)]
+    basis: Basis | None
+
+
+class AttemptsStop(_Physical, frozen=True, kw_only=True):
+    """End a batch. Attempts in flight may still herald; the batch is answered by AttemptsEnded."""
+
+    TYPE = 0x0104
+    batch: Count
+
+
+class Heralded(_Physical, frozen=True, kw_only=True):
+    """Indication: a `keep` attempt succeeded, its batch has ended, `qubit` belongs to link.
+
+    `herald_sequence` counts the successes of the link, alike at both ends. `emitted_at_ns` is the
+    earlier emission of the two qubits.
+    """
+
+    TYPE = 0x0105
+    batch: Count
+    qubit: Id
+    herald_sequence: Count
+    cycle: Count
+    x_bit: Bit
+    z_bit: Bit
+    emitted_at_ns: Nanoseconds
+    goodness: Probability
+
+
+class MeasuredPairs(_Physical, frozen=True, kw_only=True):
+    """Indication: `pairs` more pairs of a `measure` batch, in order of their herald sequence.
+
+    `outcomes`, `x` and `z` are packed bits, first pair in the highest bit of the first byte.
+    `is_last` says that the batch has ended with these.
+    """
+
+    TYPE = 0x0106
+    batch: Count
+    first_herald_sequence: Count
+    pairs: Count
+    outcomes: bytes
+    x_bits: bytes
+    z_bits: bytes
+    emitted_at_ns: Nanoseconds  # of the last pair
+    is_last: bool
+
+
+class AttemptsEnded(_Physical, frozen=True, kw_only=True):
+    """Indication: the batch ended without (further) success after `attempts` attempts.
+
+    Reasons: `stopped`, `no-memory` (never begun; `MemoryFree` will follow), `handed-over` (the
+    communication qubit went to another link), `device` (the device has gone), `refused` (no such
+    link here, or the values do not fit it).
+    """
+
+    TYPE = 0x0107
+    batch: Count
+    reason: Literal["stopped", "no-memory", "handed-over", "device", "refused"]
+    attempts: Count
+
+
+class MemoryFree(_Physical, frozen=True, kw_only=True):
+    """Indication to the link layer: memory refused before may be had now."""
+
+    TYPE = 0x0108
+
+
+class DeviceLost(_Physical, frozen=True, kw_only=True):
+    """Indication to everybody: the device has gone; every qubit and open call with it."""
+
+    TYPE = 0x0109
+
+
+class DeviceReady(_Physical, frozen=True, kw_only=True):
+    """Indication to everybody: the device is there (again), with no qubits."""
+
+    TYPE = 0x010A
+
+
+# --- qubits: for whoever owns them ---------------------------------------------------------------
+
+
+class Allocate(_Physical, frozen=True, kw_only=True):
+    """Ask for a fresh qubit in state 0; answered by Allocated."""
+
+    TYPE = 0x0120
+    call: Count
+
+
+class ApplyGate(_Physical, frozen=True, kw_only=True):
+    """Apply a gate; `angle` is 0 for gates without one. Answered by CallDone.
+
+    With `call` absent (None) no answer is given.
+    """
+
+    TYPE = 0x0121
+    call: Count | None
+    name: GateName
+    qubits: Annotated[list[Id], Meta(min_length=1, max_length=2)]
+    angle: Angle
+
+
+class Measure(_Physical, frozen=True, kw_only=True):
+    """Measure a qubit, which ends it; answered by Measured."""
+
+    TYPE = 0x0122
+    call: Count
+    qubit: Id
+    basis: Basis
+
+
+class BellMeasure(_Physical, frozen=True, kw_only=True):
+    """Bell-measure two qubits, which ends both; answered by BellMeasured."""
+
+    TYPE = 0x0123
+    call: Count
+    first: Id
+    second: Id
+
+
+class Reset(_Physical, frozen=True, kw_only=True):
+    """Bring a qubit back to state 0; answered by CallDone."""
+
+    TYPE = 0x0124
+    call: Count
+    qubit: Id
+
+
+class Free(_Physical, frozen=True, kw_only=True):
+    """End a qubit. No answer; freeing what is gone is not an error."""
+
+    TYPE = 0x0125
+    qubit: Id
+
+
+class Transfer(_Physical, frozen=True, kw_only=True):
+    """Give a qubit to another owner; refused with CallFailed if `call` is given, else silently."""
+
+    TYPE = 0x0126
+    call: Count | None
+    qubit: Id
+    to: Label
+
+
+class QubitsFreed(_Physical, frozen=True, kw_only=True):
+    """Indication to the transport layer: `owner` has ended, and with it these qubits."""
+
+    TYPE = 0x0127
+    owner: Label
+    qubits: list[Id]
+
+
+class Allocated(_Physical, frozen=True, kw_only=True):
+    """Answer to Allocate."""
+
+    TYPE = 0x0130
+    call: Count
+    qubit: Id
+
+
+class CallDone(_Physical, frozen=True, kw_only=True):
+    """Answer to a call without a result."""
+
+    TYPE = 0x0131
+    call: Count
+
+
+class Measured(_Physical, frozen=True, kw_only=True):
+    """Answer to Measure."""
+
+    TYPE = 0x0132
+    call: Count
+    outcome: Bit
+
+
+class BellMeasured(_Physical, frozen=True, kw_only=True):
+    """Answer to BellMeasure: the two bits of the outcome."""
+
+    TYPE = 0x0133
+    call: Count
+    x_bit: Bit
+    z_bit: Bit
+
+
+class CallFailed(_Physical, frozen=True, kw_only=True):
+    """Answer to a call that cannot be done; `error` is a registry name."""
+
+    TYPE = 0x0134
+    call: Count
+    error: Label
+    detail: Text
+
+
+MESSAGES = (
+    GenerationOption, LinkCapability, NodeCapability, AttemptsStart, AttemptsStop, Heralded,
+    MeasuredPairs, AttemptsEnded, MemoryFree, DeviceLost, DeviceReady, Allocate, ApplyGate,
+    Measure, BellMeasure, Reset, Free, Transfer, QubitsFreed, Allocated, CallDone, Measured,
+    BellMeasured, CallFailed,
+)  # fmt: skip

@@ -1,0 +1,1 @@
+"""Composing layers into a node, and the drivers that run nodes: daemons and virtual time."""

@@ -1,0 +1,279 @@
+"""NETWORK.toml: one file says what the network is; every node and the fabric read the same one.
+
+    [network]  name, clock ...      [fabric]  address
+    [[node]]   name, address, profile, memory, layout
+    [[link]]   ends, length_m, scheme, station ...
+
+Rules
+1. All that is wrong is reported in one go, a line each: `KEY PATH: what is wrong; what was
+   expected`.
+2. What cannot be is refused here, not found out later: a visible photon on 10 km of fibre, two
+   platforms on one link, a delay shorter than the clock's window of 1 ns.
+3. The digest covers what the file and its profiles say, not how they are written: comments,
+   order, and the sources of the numbers are not in it. Addresses are.
+"""
+
+from functools import cached_property
+from hashlib import blake2b
+from heapq import heappop, heappush
+from importlib.resources import files
+from pathlib import Path
+from typing import Final
+
+import msgspec
+from msgspec import Struct
+
+from qstack.errors import ErrorCode, LocalError
+from qstack.physical.document import DocumentError, listed, nearest, parse_toml, shown
+from qstack.physical.hardware import LinkHardware, NodeHardware, World
+from qstack.physical.profile import Profile, ProfileError, parse_profile
+from qstack.runtime.network_links import build_link
+from qstack.runtime.network_tables import Address, Clock, Layout, Tables, read_tables
+
+FILE_BYTES_MAX: Final = 2**20  # 4096 nodes with one link each take about 3/4 of it
+DIGEST_BYTES: Final = 32
+
+
+class NetworkFileError(DocumentError):
+    """A network file cannot be used; `problems` has a line for everything that is wrong."""
+
+
+class NetworkNode(Struct, frozen=True, kw_only=True):
+    """One node: where it listens, what hardware it has, how its layers are laid out."""
+
+    name: str
+    address: Address
+    profile: Profile
+    memory: int
+    layout: Layout
+
+
+class Network(Struct, frozen=True, kw_only=True, dict=True):
+    """A network file, checked: nodes by name, links by id.
+
+    `fabric` is None on real hardware only; `cutoff_ns` is None where prediction chooses it.
+    Processing time: `machine_event_ns` an event of a layer, `application_call_ns` a call,
+    `forward_ns` a hop of a message between nodes that are not neighbours.
+    """
+
+    name: str
+    clock: Clock
+    time_scale: float
+    restart_ns: int
+    machine_event_ns: int
+    application_call_ns: int
+    forward_ns: int
+    cutoff_ns: int | None
+    fabric: Address | None
+    nodes: dict[str, NetworkNode]
+    links: dict[str, LinkHardware]
+
+    @cached_property
+    def world(self) -> World:
+        """The hardware: what the fabric and the prediction are built from."""
+        hardware = {
+            node.name: NodeHardware(name=node.name, profile=node.profile, memory=node.memory)
+            for node in self.nodes.values()
+        }
+        return World(nodes=hardware, links=self.links)
+
+    @cached_property
+    def digest(self) -> bytes:
+        """The hash (32 bytes) of the content, compared in HELLO."""
+        replace = msgspec.structs.replace
+        nodes = {
+            name: replace(node, profile=replace(node.profile, sources=()))
+            for name, node in self.nodes.items()
+        }
+        content = msgspec.msgpack.encode(replace(self, nodes=nodes), order="sorted")
+        return blake2b(content, digest_size=DIGEST_BYTES).digest()
+
+    @cached_property
+    def projected(self) -> list[str]:
+        """The numbers that nobody has measured, such as `ion-projected.t2_s`, each once."""
+        names: dict[str, None] = {}
+        for node in self.nodes.values():
+            names |= dict.fromkeys(f"{node.profile.name}.{key}" for key in node.profile.projected)
+        return list(names)
+
+    def path_delay_ns(self, source: str, target: str) -> int:
+        """How long a message takes from one node to another (0: the same node).
+
+        Neighbours: the delay of their link. Others: the shortest fibre path plus `forward_ns`
+        for each of its links. Raises `LocalError`: UNKNOWN_NODE, or NO_PATH.
+        """
+        for name in (source, target):
+            if name not in self.nodes:
+                raise LocalError(ErrorCode.UNKNOWN_NODE, name)
+        if source == target:
+            return 0
+        for neighbour, delay_ns in self._neighbours[source]:
+            if neighbour == target:
+                return delay_ns
+        if source not in self._delays:
+            self._delays[source] = self._delays_from(source)
+        try:
+            return self._delays[source][target]
+        except KeyError:
+            raise LocalError(ErrorCode.NO_PATH, f"{source} to {target}") from None
+
+    @cached_property
+    def _neighbours(self) -> dict[str, list[tuple[str, int]]]:
+        neighbours: dict[str, list[tuple[str, int]]] = {name: [] for name in self.nodes}
+        for link in self.links.values():
+            for end in link.ends:
+                neighbours[end].append((link.other_end(end), link.delay_ns))
+        return neighbours
+
+    @cached_property
+    def _delays(self) -> dict[str, dict[str, int]]:
+        """Delays by source and target, filled as they are asked for."""
+        return {}
+
+    def _delays_from(self, source: str) -> dict[str, int]:
+        """Dijkstra. Of two paths as long in fibre, the one with fewer links is taken."""
+        delays: dict[str, int] = {}
+        queue = [(0, 0, source)]
+        while queue:
+            fibre_ns, hops, name = heappop(queue)
+            if name in delays:
+                continue
+            delays[name] = fibre_ns + hops * self.forward_ns
+            for neighbour, delay_ns in self._neighbours[name]:
+                if neighbour not in delays:
+                    heappush(queue, (fibre_ns + delay_ns, hops + 1, neighbour))
+        return delays
+
+
+def load_network(path: str | Path) -> Network:
+    """The network of a file. Raises `NetworkFileError` with every problem found."""
+    try:
+        text = _read_text(Path(path))
+    except ValueError as error:
+        raise NetworkFileError(str(path), [str(error)]) from error
+    return parse_network(text, where=str(path), folder=Path(path).parent)
+
+
+def parse_network(text: str, *, where: str, folder: Path | None = None) -> Network:
+    """The network of a TOML text; `where` names it in errors.
+
+    Profile files are looked for from `folder` on; without one only packaged profiles are known.
+    Raises `NetworkFileError` with every problem found.
+    """
+    try:
+        raw = parse_toml(text)
+    except ValueError as error:
+        raise NetworkFileError(where, [f"is not TOML: {error}"]) from error
+    problems: list[str] = []
+    tables = read_tables(raw, problems)
+    profiles = _profiles(tables, folder, problems)
+    links = [build_link(i, link, profiles, problems) for i, link in tables.links.items()]
+    if problems:
+        raise NetworkFileError(where, problems)
+    assert tables.network is not None, "a missing [network] is a problem"
+    nodes = {
+        node.name: NetworkNode(
+            name=node.name,
+            address=tables.addresses[f"node[{index}]"],
+            profile=profiles[node.name],
+            memory=node.memory,
+            layout=node.layout,
+        )
+        for index, node in tables.nodes.items()
+    }
+    return Network(
+        **msgspec.structs.asdict(tables.network),
+        fabric=tables.addresses.get("fabric"),
+        nodes=nodes,
+        links={link.id: link for link in links if link is not None},
+    )
+
+
+def packaged_networks() -> list[str]:
+    """The names of the networks that come with qstack."""
+    return _packaged("")
+
+
+def packaged_profiles() -> list[str]:
+    """The names of the hardware profiles that come with qstack."""
+    return _packaged("profiles")
+
+
+def packaged_network(name: str) -> str:
+    """The text of a packaged network file. Raises `NetworkFileError` for an unknown name."""
+    if name not in packaged_networks():
+        raise NetworkFileError(shown(name), [_unknown("network", name, packaged_networks())])
+    return (files("qstack") / "data" / f"{name}.toml").read_text(encoding="utf-8")
+
+
+def load_packaged_network(name: str) -> Network:
+    """A packaged network. Raises `NetworkFileError` for an unknown name."""
+    return parse_network(packaged_network(name), where=f"packaged network {name}")
+
+
+def load_packaged_profile(name: str) -> Profile:
+    """A packaged profile. Raises `ProfileError` for an unknown name."""
+    if name not in packaged_profiles():
+        raise ProfileError(shown(name), [_unknown("profile", name, packaged_profiles())])
+    text = (files("qstack") / "data" / "profiles" / f"{name}.toml").read_text(encoding="utf-8")
+    return parse_profile(text, where=f"packaged profile {name}")
+
+
+def _packaged(folder: str) -> list[str]:
+    root = files("qstack") / "data"
+    entries = (root / folder if folder else root).iterdir()
+    return sorted(e.name.removesuffix(".toml") for e in entries if e.name.endswith(".toml"))
+
+
+def _unknown(kind: str, name: str, known: list[str]) -> str:
+    similar = nearest(name, known)
+    hint = f'did you mean "{similar}"?' if similar else f"expected one of {listed(known)}"
+    return f"no {kind} {shown(name)} comes with qstack; {hint}"
+
+
+def _profiles(tables: Tables, folder: Path | None, problems: list[str]) -> dict[str, Profile]:
+    """The profile of each node that has a good one; each file is read and reported once."""
+    read: dict[str, Profile | None] = {}
+    for index, node in tables.nodes.items():
+        if node.profile not in read:
+            try:
+                read[node.profile] = _load_profile(node.profile, folder)
+            except DocumentError as error:
+                read[node.profile] = None
+                where = f"node[{index}].profile"
+                problems += [f"{where}: {error.where}: {line}" for line in error.problems]
+    found = {node.name: read[node.profile] for node in tables.nodes.values()}
+    return {name: profile for name, profile in found.items() if profile is not None}
+
+
+def _load_profile(reference: str, folder: Path | None) -> Profile:
+    """A packaged profile, or that of a file: a path has a slash or ends in `.toml`."""
+    if "/" not in reference and not reference.endswith(".toml"):
+        return load_packaged_profile(reference)
+    if folder is None:
+        raise ProfileError(shown(reference), ["a path, but no file to start from; expected a name"])
+    try:
+        text = _read_text(folder / reference)
+    except ValueError as error:
+        raise ProfileError(shown(reference), [str(error)]) from error
+    return parse_profile(text, where=shown(reference))
+
+
+def _read_text(path: Path) -> str:
+    """The text of a small file. Raises `ValueError` with what is wrong; what was expected."""
+    try:
+        if path.exists() and not path.is_file():
+            kind = "a directory" if path.is_dir() else "not a regular file"
+            raise ValueError(f"is {kind}; expected a TOML file")
+        with path.open("rb") as file:
+            data = file.read(FILE_BYTES_MAX + 1)
+    except FileNotFoundError:
+        raise ValueError("no such file; expected a TOML file") from None
+    except OSError as error:
+        raise ValueError(f"cannot be read ({error.strerror}); expected a TOML file") from error
+    if len(data) > FILE_BYTES_MAX:
+        raise ValueError(f"is too long; expected at most {FILE_BYTES_MAX} bytes")
+    try:
+        return data.decode("utf-8")
+    except UnicodeDecodeError as error:
+        raise ValueError(f"byte {error.start} is not UTF-8; expected a TOML file") from None

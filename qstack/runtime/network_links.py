@@ -1,0 +1,135 @@
+"""From the link tables of NETWORK.toml to link hardware: what the physics of a link allows.
+
+Each link is judged by itself, with the profiles of its two nodes.
+"""
+
+from collections.abc import Mapping
+from typing import Final
+
+from qstack.physical.hardware import (
+    LinkHardware,
+    fibre_delay_ns,
+    silica_attenuation_db_per_km,
+)
+from qstack.physical.profile import Profile
+from qstack.runtime.network_tables import LinkTable
+
+UNCONVERTED_LOSS_MAX_DB: Final = 40.0
+"""Over the whole fibre, where a converter would help: 637 nm loses 50 dB on 10 km."""
+LOSS_MAX_DB: Final = 100.0
+"""Over the whole fibre at any wavelength (500 km of telecom fibre): beyond it an attempt succeeds
+about once in 1e17, and the number of attempts leaves 64 bits."""
+LOSSY_DB_PER_KM: Final = 1.0  # above this a fibre is not in a telecom band
+SILICA_SHARE_MIN: Final = 0.5  # the best fibres made lose 0.7 of what the table says
+
+
+def build_link(
+    index: int, table: LinkTable, profiles: Mapping[str, Profile], problems: list[str]
+) -> LinkHardware | None:
+    """The hardware of link number `index`; None, and lines in `problems`, if it cannot be."""
+    path = f"link[{index}]"
+    arms_m = _arms(table, path, problems)
+    ends = [profiles.get(end) for end in table.ends]
+    first, second = ends
+    if first is None or second is None:
+        return None  # the node's own problem is reported already
+    if not _can_interfere(table, first, second, path, problems):
+        return None
+    attenuation = _attenuation(table, first, path, problems)
+    if arms_m is None or attenuation is None:
+        return None
+    swap = table.ends[0] > table.ends[1]
+    low, high = sorted(table.ends)
+    return LinkHardware(
+        ends=(low, high),
+        length_m=table.length_m,
+        arms_m=(arms_m[1], arms_m[0]) if swap else arms_m,
+        scheme=table.scheme,
+        attenuation_db_per_km=attenuation,
+        group_index=table.group_index,
+        extra_loss_db=table.extra_loss_db,
+    )
+
+
+def _arms(table: LinkTable, path: str, problems: list[str]) -> tuple[float, float] | None:
+    """Metres from each end, as in the file, to the station."""
+    arm_min_m = 1.0 / fibre_delay_ns(1.0, table.group_index)
+    if fibre_delay_ns(table.length_m / 2.0, table.group_index) < 1.0:
+        problems.append(
+            f"{path}.length_m: {table.length_m} m are less than 1 ns from node to station; "
+            f"expected at least {2 * arm_min_m:.2f} m, for every delay is at least 1 ns"
+        )
+        return None
+    if table.station == "midpoint":
+        return table.length_m / 2.0, table.length_m / 2.0
+    station_m = float(table.station)
+    arms_m = (station_m, table.length_m - station_m)
+    if arms_m[1] < 0.0:
+        problems.append(
+            f"{path}.station: {station_m} m is beyond the fibre's {table.length_m} m; "
+            'expected "midpoint" or metres from the first end'
+        )
+        return None
+    if any(fibre_delay_ns(arm_m, table.group_index) < 1.0 for arm_m in arms_m):
+        problems.append(
+            f"{path}.station: {station_m} m leaves less than 1 ns to one end; expected "
+            f"{arm_min_m:.2f} m of fibre or more to either, for every delay is at least 1 ns"
+        )
+        return None
+    return arms_m
+
+
+def _can_interfere(
+    table: LinkTable, first: Profile, second: Profile, path: str, problems: list[str]
+) -> bool:
+    if first.platform != second.platform:
+        problems.append(
+            f'{path}.ends: "{table.ends[0]}" is {first.platform} and "{table.ends[1]}" is '
+            f"{second.platform}; expected one platform at both ends of a heralded link"
+        )
+        return False
+    if first.fibre_nm != second.fibre_nm:
+        problems.append(
+            f"{path}.ends: photons of {first.fibre_nm:g} nm and {second.fibre_nm:g} nm meet, and "
+            "cannot interfere; expected one wavelength, or converters (converted_to_nm)"
+        )
+        return False
+    return True
+
+
+def _attenuation(
+    table: LinkTable, profile: Profile, path: str, problems: list[str]
+) -> float | None:
+    """Decibels per kilometre for the photons of this link."""
+    wavelength_nm = profile.fibre_nm
+    silica = silica_attenuation_db_per_km(wavelength_nm)
+    attenuation = silica if table.attenuation_db_per_km is None else table.attenuation_db_per_km
+    least = SILICA_SHARE_MIN * silica
+    advice = (
+        "a profile with a converter to telecom (converted_to_nm = 1550)"
+        if profile.converted_to_nm is None
+        else "converted_to_nm in a telecom band"
+    )
+    if attenuation < least:
+        problems.append(
+            f"{path}.attenuation_db_per_km: {attenuation:g} dB/km cannot be at "
+            f"{wavelength_nm:g} nm, where fibre loses about {silica:g}; expected at least "
+            f"{least:g}, or {advice}"
+        )
+        return None
+    fibre_db = attenuation * table.length_m / 1000.0
+    if attenuation > LOSSY_DB_PER_KM and fibre_db > UNCONVERTED_LOSS_MAX_DB:
+        longest_m = 1000.0 * UNCONVERTED_LOSS_MAX_DB / attenuation
+        problems.append(
+            f"{path}.length_m: photons of {wavelength_nm:g} nm lose {fibre_db:.0f} dB on "
+            f"{table.length_m:g} m of fibre; expected {advice}, or at most {longest_m:.0f} m"
+        )
+        return None
+    loss_db = fibre_db + 2.0 * table.extra_loss_db
+    if loss_db > LOSS_MAX_DB:
+        problems.append(
+            f"{path}.length_m: photons lose {loss_db:.0f} dB on {table.length_m:g} m of fibre; "
+            f"expected at most {LOSS_MAX_DB:g} dB: a shorter link, with repeaters between"
+        )
+        return None
+    return attenuation
