@@ -1,0 +1,304 @@
+"""The attempts part: batches of attempts for the link layer.
+
+Rules
+1. Every AttemptsStart ends in exactly one of Heralded, a last MeasuredPairs, AttemptsEnded.
+2. A batch is admitted to memory before it queues for a communication qubit.
+3. What the device still says of a batch whose asker has gone is cleaned up, and told to nobody.
+"""
+
+from typing import Final, Literal
+
+from msgspec import Struct
+
+from qstack.machine import CancelTimer, Effect, Record, SetTimer, Tell
+from qstack.physical.batch_states import BATCH, Input, State
+from qstack.physical.device import BatchEnded, Generate, MeasuredReply, Reply, StopGenerate
+from qstack.physical.device_order import DeviceOrder
+from qstack.physical.generation import mismatch
+from qstack.physical.hardware import LinkHardware, World
+from qstack.physical.memory import Memory, Qubit
+from qstack.physical.params import SHARE_NS
+from qstack.physical.prediction import goodness_of
+from qstack.physical.qubit_states import Input as QubitInput
+from qstack.physical.service import (
+    AttemptsEnded,
+    AttemptsStart,
+    AttemptsStop,
+    Heralded,
+    MeasuredPairs,
+)
+from qstack.physical.sharing import choose
+
+LINK_LAYER: Final = "link"
+SHARE_TIMER: Final = "share"
+
+StopReason = Literal["stopped", "handed-over"]
+Reason = Literal["stopped", "no-memory", "handed-over", "device", "refused"]
+
+
+class _Batch(Struct, eq=False):
+    """One batch; `reason` is why it is being stopped.
+
+    `number` is its name at the device: the asker's own may come again in its next life.
+    """
+
+    asked: AttemptsStart
+    qubit: Qubit
+    number: int
+    state: State = State.QUEUED
+    reason: StopReason = "stopped"
+    operation: int | None = None
+    is_orphan: bool = False
+
+    @property
+    def link(self) -> str:
+        return self.asked.link
+
+    @property
+    def token(self) -> bytes:
+        return self.asked.token
+
+    def is_asked_as(self, number: int) -> bool:
+        """Whether the asker means this batch."""
+        return self.asked.batch == number and not self.is_orphan
+
+
+class Attempts:
+    """All batches of a node."""
+
+    def __init__(self, node: str, world: World, order: DeviceOrder, memory: Memory) -> None:
+        self._world = world
+        self._order = order
+        self._memory = memory
+        self._links: dict[str, LinkHardware] = {link.id: link for link in world.links_of(node)}
+        self._batches: dict[int, _Batch] = {}
+        self._goodness: dict[tuple[str, float | None], tuple[float, float]] = {}
+        self._made = 0
+        self._is_timer_set = False
+
+    # --- what the link layer asks ---
+
+    def start(self, asked: AttemptsStart, now: int, *, is_ready: bool) -> list[Effect]:
+        """Begin a batch, or queue it for the communication qubit."""
+        if not is_ready:
+            return [_ended(asked.batch, "device", 0)]
+        problem = self._problem(asked)
+        if problem:
+            return [_refused("AttemptsStart", problem), _ended(asked.batch, "refused", 0)]
+        qubit = self._memory.admit(LINK_LAYER, asked.link)
+        if qubit is None:
+            return [_ended(asked.batch, "no-memory", 0)]
+        self._batches[self._made] = _Batch(asked, qubit, self._made)
+        self._made += 1
+        return self.arbitrate(now)
+
+    def stop(self, asked: AttemptsStop, now: int) -> list[Effect]:
+        """End a batch; what has ended already has been answered already."""
+        batch = next((b for b in self._batches.values() if b.is_asked_as(asked.batch)), None)
+        if batch is None:
+            return []
+        return [*self._halt(batch, "stopped", now), *self.arbitrate(now)]
+
+    def asker_gone(self, now: int) -> list[Effect]:
+        """The link layer has gone: end everything, tell nobody."""
+        effects: list[Effect] = []
+        for batch in list(self._batches.values()):
+            batch.is_orphan = True
+            effects += self._halt(batch, "stopped", now)
+        return effects + self.arbitrate(now)
+
+    def device_lost(self) -> list[Effect]:
+        """All batches end with the device."""
+        effects: list[Effect] = [
+            _ended(batch.asked.batch, "device", 0)
+            for batch in self._batches.values()
+            if not batch.is_orphan
+        ]
+        self._batches.clear()
+        if self._is_timer_set:
+            self._is_timer_set = False
+            effects.append(CancelTimer(SHARE_TIMER))
+        return effects
+
+    # --- what the device says ---
+
+    def succeeded(self, reply: Reply, now: int) -> tuple[list[Effect], Qubit | None]:
+        """A pair is there. The second part: its qubit, if nobody is left to take it."""
+        batch = self._batches.get(reply.batch)
+        if batch is None:
+            return [_refused("Reply", f"no batch {reply.batch}")], None
+        self._step(batch, Input.SUCCESS)
+        self._memory.step(batch.qubit, QubitInput.HERALDED)
+        effects = self.arbitrate(now)
+        if batch.is_orphan:
+            return effects, batch.qubit
+        indication = Heralded(
+            batch=batch.asked.batch,
+            qubit=batch.qubit.id,
+            herald_sequence=reply.herald_sequence,
+            cycle=reply.cycle,
+            x_bit=reply.x_bit,
+            z_bit=reply.z_bit,
+            emitted_at_ns=reply.emitted_at_ns,
+            goodness=self._goodness_of(batch.asked, reply.z_bit),
+        )
+        return [Tell(LINK_LAYER, indication), *effects], None
+
+    def measured(self, reply: MeasuredReply, now: int) -> list[Effect]:
+        """Measured pairs are there; with the last of them the batch ends."""
+        batch = self._batches.get(reply.batch)
+        if batch is None:
+            return [_refused("MeasuredReply", f"no batch {reply.batch}")]
+        effects: list[Effect] = []
+        if not batch.is_orphan:
+            indication = MeasuredPairs(
+                batch=batch.asked.batch,
+                first_herald_sequence=reply.first_herald_sequence,
+                pairs=reply.pairs,
+                outcomes=reply.outcomes,
+                x_bits=reply.x_bits,
+                z_bits=reply.z_bits,
+                emitted_at_ns=reply.emitted_at_ns,
+                is_last=reply.is_last,
+            )
+            effects.append(Tell(LINK_LAYER, indication))
+        if reply.is_last:
+            self._step(batch, Input.SUCCESS)
+            self._memory.step(batch.qubit, QubitInput.BATCH_ENDED)
+            effects += self.arbitrate(now)
+        return effects
+
+    def ended(self, reply: BatchEnded, now: int) -> list[Effect]:
+        """A stopped batch has come to its end without (further) success."""
+        batch = self._batches.get(reply.batch)
+        if batch is None:
+            return [_refused("BatchEnded", f"no batch {reply.batch}")]
+        return [*self._finish(batch, batch.reason, reply.attempts), *self.arbitrate(now)]
+
+    def refused(self, operation: int, now: int) -> list[Effect] | None:
+        """The device refused an operation; None if it was not the start of a batch of ours."""
+        for batch in self._batches.values():
+            if batch.operation == operation:
+                return [*self._finish(batch, "refused", 0), *self.arbitrate(now)]
+        return None
+
+    # --- the communication qubits ---
+
+    def slice_over(self, now: int) -> list[Effect]:
+        """The timer of the time slice has fired."""
+        self._is_timer_set = False
+        return self.arbitrate(now)
+
+    def arbitrate(self, now: int) -> list[Effect]:
+        """Give the communication qubits to whom they belong in this time slice."""
+        profile = self._order.profile
+        wanting = [b for b in self._batches.values() if b.state is not State.STOPPING]
+        chosen = choose(
+            wanting,
+            now // SHARE_NS,
+            qubits=profile.comm_qubits,
+            is_parallel=profile.parallel_links,
+        )
+        effects: list[Effect] = []
+        for batch in wanting:
+            if batch.state is State.RUNNING and batch not in chosen:
+                effects += self._halt(batch, "handed-over", now)
+        holding = [b for b in self._batches.values() if b.state is not State.QUEUED]
+        for batch in chosen:
+            is_free = len(holding) < profile.comm_qubits and (
+                profile.parallel_links or all(other.link == batch.link for other in holding)
+            )
+            if batch.state is State.QUEUED and is_free:
+                effects += self._begin(batch, now)
+                holding.append(batch)
+        return effects + self._timer(now)
+
+    def _timer(self, now: int) -> list[Effect]:
+        """While somebody waits, look again when the slice is over."""
+        is_needed = any(batch.state is State.QUEUED for batch in self._batches.values())
+        if is_needed == self._is_timer_set:
+            return []
+        self._is_timer_set = is_needed
+        if is_needed:
+            return [SetTimer(SHARE_TIMER, (now // SHARE_NS + 1) * SHARE_NS)]
+        return [CancelTimer(SHARE_TIMER)]
+
+    # --- one batch ---
+
+    def _begin(self, batch: _Batch, now: int) -> list[Effect]:
+        self._step(batch, Input.BEGIN)
+        asked = batch.asked
+        cycle_ns = self._links[asked.link].cycle_ns(
+            asked.kind, *self._world.end_profiles(asked.link)
+        )
+        batch.operation = self._order.next_sequence()
+        return self._order.submit(
+            Generate(
+                at_ns=now,
+                sequence=batch.operation,
+                batch=batch.number,
+                link=asked.link,
+                token=asked.token,
+                kind=asked.kind,
+                first_cycle=-(-now // cycle_ns),
+                bright_state=asked.bright_state,
+                pairs=asked.pairs,
+                basis=asked.basis,
+                qubit=batch.qubit.id if asked.kind == "keep" else None,
+            )
+        )
+
+    def _halt(self, batch: _Batch, reason: StopReason, now: int) -> list[Effect]:
+        """Stop a batch, from its asker or for another link; the asker's word is the last."""
+        batch.reason = reason
+        before = batch.state
+        self._step(batch, Input.HALT)
+        if before is State.QUEUED:
+            self._memory.step(batch.qubit, QubitInput.BATCH_ENDED)
+            return [] if batch.is_orphan else [_ended(batch.asked.batch, reason, 0)]
+        if before is State.STOPPING:
+            return []
+        return self._order.submit(
+            StopGenerate(
+                at_ns=now,
+                sequence=self._order.next_sequence(),
+                batch=batch.number,
+                reason=reason,
+            )
+        )
+
+    def _finish(self, batch: _Batch, reason: Reason, attempts: int) -> list[Effect]:
+        self._step(batch, Input.FINISHED)
+        self._memory.step(batch.qubit, QubitInput.BATCH_ENDED)
+        return [] if batch.is_orphan else [_ended(batch.asked.batch, reason, attempts)]
+
+    def _step(self, batch: _Batch, received: Input) -> None:
+        batch.state = BATCH.step(batch.state, received)
+        if batch.state is State.ENDED:
+            del self._batches[batch.number]
+
+    def _problem(self, asked: AttemptsStart) -> str:
+        link = self._links.get(asked.link)
+        if link is None:
+            return f"no link {asked.link} here"
+        return mismatch(
+            asked.kind,
+            basis=asked.basis,
+            pairs=asked.pairs,
+            bright_state=asked.bright_state,
+            scheme=link.scheme,
+        )
+
+    def _goodness_of(self, asked: AttemptsStart, z: int) -> float:
+        key = (asked.link, asked.bright_state)
+        if key not in self._goodness:
+            self._goodness[key] = goodness_of(self._world, self._links[key[0]], key[1])
+        return self._goodness[key][z]
+
+
+def _ended(batch: int, reason: Reason, attempts: int) -> Tell:
+    return Tell(LINK_LAYER, AttemptsEnded(batch=batch, reason=reason, attempts=attempts))
+
+
+def _refused(what: str, why: str) -> Record:
+    return Record("physical.refused", {"what": what, "why": why})

@@ -1,0 +1,39 @@
+"""The one order of a node's operations: the device is serial, and every operation is numbered."""
+
+from qstack.machine import Effect
+from qstack.physical.device import Device, Operation
+from qstack.physical.durations import duration_ns
+from qstack.physical.profile import Profile
+
+
+class DeviceOrder:
+    """Says when the device comes to the next operation, and gives it operations."""
+
+    def __init__(self, device: Device, profile: Profile) -> None:
+        self.profile = profile
+        self._device = device
+        self._free_ns = 0
+        self._sequence = 0
+
+    def start_ns(self, now: int) -> int:
+        """When the device is free for an operation on qubits."""
+        return max(now, self._free_ns)
+
+    def next_sequence(self) -> int:
+        """A number for an operation."""
+        self._sequence += 1
+        return self._sequence
+
+    def submit(self, operation: Operation) -> list[Effect]:
+        """Give the device an operation; it is busy from its time on, for its duration.
+
+        Start and stop of attempts wait for nothing and keep nothing waiting.
+        """
+        busy_ns = duration_ns(self.profile, operation)
+        if busy_ns:
+            self._free_ns = operation.at_ns + busy_ns
+        return self._device.submit(operation)
+
+    def reset(self) -> None:
+        """A new device has nothing to do."""
+        self._free_ns = 0

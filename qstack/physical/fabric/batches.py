@@ -1,0 +1,78 @@
+"""One end's batch of attempts, and the count of attempts made at each node.
+
+A cycle's attempt is made at its emission. An attempt counts whether or not the far end takes part
+in it: the node drives its qubit all the same, and that is what disturbs idle qubits.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from qstack.physical.device import Generate
+    from qstack.physical.fabric.station import Match
+
+MatchKey = tuple[str, bytes, str, float | None]
+
+
+class Batch:
+    """A Generate of one node, waiting or matched."""
+
+    def __init__(
+        self, node: str, operation: Generate, first_cycle: int, cycle_ns: int, offset_ns: int
+    ) -> None:
+        self.node = node
+        self.operation = operation
+        self.first_cycle = first_cycle
+        self.remaining = operation.pairs
+        self.match: Match | None = None
+        self._cycle_ns = cycle_ns
+        self._offset_ns = offset_ns
+
+    @property
+    def number(self) -> int:
+        """The name its node gave it."""
+        return self.operation.batch
+
+    @property
+    def key(self) -> MatchKey:
+        """What must be equal at both ends of the link."""
+        asked = self.operation
+        return (asked.link, asked.token, asked.kind, asked.bright_state)
+
+    def attempts_before(self, at_ns: int) -> int:
+        """Attempts with emission before `at_ns`."""
+        return max(0, cycles_before(at_ns, self._cycle_ns, self._offset_ns) - self.first_cycle)
+
+
+def cycles_before(at_ns: int, cycle_ns: int, offset_ns: int) -> int:
+    """How many cycles of the grid have cycle x cycle_ns + offset_ns < at_ns."""
+    return -((offset_ns - at_ns) // cycle_ns)
+
+
+class AttemptCounter:
+    """Open batches and attempts made, by node."""
+
+    def __init__(self) -> None:
+        self._finished: dict[str, int] = {}
+        self._open: dict[str, dict[int, Batch]] = {}
+
+    def add(self, batch: Batch) -> None:
+        """A batch begins."""
+        self._open.setdefault(batch.node, {})[batch.number] = batch
+
+    def end(self, batch: Batch, at_ns: int) -> int:
+        """A batch ends: its attempts with emission before `at_ns`."""
+        del self._open[batch.node][batch.number]
+        attempts = batch.attempts_before(at_ns)
+        self._finished[batch.node] = self._finished.get(batch.node, 0) + attempts
+        return attempts
+
+    def open_batches(self, node: str) -> dict[int, Batch]:
+        """The batches of `node`, by number."""
+        return self._open.get(node, {})
+
+    def made_before(self, node: str, at_ns: int) -> int:
+        """All attempts made at `node` with emission before `at_ns`."""
+        running = sum(batch.attempts_before(at_ns) for batch in self.open_batches(node).values())
+        return self._finished.get(node, 0) + running

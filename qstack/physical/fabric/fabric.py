@@ -1,0 +1,283 @@
+"""The fabric: a participant of network time like a node, and sans-IO.
+
+It is given operations of nodes (`apply`), is run up to a time (`run`), and answers with messages
+to nodes and when each is due. What it draws depends on the seed and on names alone.
+
+Order
+1. Operations and the fabric's own events (emissions) are processed in the order of time.
+2. At equal times operations come first, by node name, then by sequence; then emissions, by link,
+   then by number of the match. A stop at the time of an emission so prevents it.
+3. An operation for the past (wall mode only) is done at the time of the last thing done.
+4. A node that is not up is not heard: what comes from it is of a former life.
+"""
+
+import heapq
+from typing import NamedTuple
+
+from msgspec import Struct
+
+from qstack.errors import ErrorCode
+from qstack.physical.device import (
+    BellOutcome,
+    DoBellMeasure,
+    DoGate,
+    DoMeasure,
+    Generate,
+    Initialise,
+    Initialised,
+    Operation,
+    OperationRefused,
+    Outcome,
+    Release,
+    Result,
+    StopGenerate,
+)
+from qstack.physical.durations import result_ns
+from qstack.physical.fabric.batches import AttemptCounter
+from qstack.physical.fabric.chance import Chance
+from qstack.physical.fabric.keys import QubitKey
+from qstack.physical.fabric.register import RefusedError, Register
+from qstack.physical.fabric.station import Match, Station
+from qstack.physical.fabric.witness import Witness
+from qstack.physical.hardware import World
+from qstack.physical.params import RESULT_MIN_NS
+from qstack.quantum.bell import fidelity
+from qstack.quantum.gates import GATES
+from qstack.quantum.pauli import FloatArray
+from qstack.wire.message import Message
+
+
+class Delivery(NamedTuple):
+    """A message to `node`, due there at `due_ns`; `sequence` counts the fabric's messages."""
+
+    node: str
+    due_ns: int
+    sequence: int
+    message: Message
+
+
+class Snapshot(Struct, frozen=True):
+    """How much there is, for leak checks."""
+
+    qubits: dict[str, int]
+    batches: dict[str, int]
+    operations_waiting: int
+
+
+class _Entry(NamedTuple):
+    """One place in the heap; `number` makes every place different before `work` is compared."""
+
+    at_ns: int
+    rank: int  # 0: operation, 1: emission
+    name: str
+    number: int
+    push: int
+    work: "Operation | Match"
+
+
+_OPERATION, _EMISSION = 0, 1
+
+
+class Fabric:
+    """The quantum world of one emulated network."""
+
+    def __init__(self, world: World, seed: int, *, witnessed_pairs_max: int = 0) -> None:
+        """`seed` is the run's, or of the system's entropy: then the run is not repeatable.
+
+        The true states of the first `witnessed_pairs_max` measured pairs are kept for reports.
+        """
+        self.witness = Witness(witnessed_pairs_max)
+        self._world = world
+        self._chance = Chance(seed)
+        self._counter = AttemptCounter()
+        self._register = Register(world, self._counter.made_before, self.witness)
+        self._station = Station(
+            world,
+            self._register,
+            self._counter,
+            self._chance,
+            deliver=self._deliver,
+            schedule=self._schedule,
+        )
+        self._heap: list[_Entry] = []
+        self._pushes = 0
+        self._latest_ns = 0
+        self._boot_ids: dict[str, bytes] = {}
+        self._up: dict[str, bytes] = {}
+        self._outbox: list[Delivery] = []
+        self._sequence = 0
+
+    @property
+    def lookahead_ns(self) -> int:
+        """No message is due sooner than this after what caused it."""
+        backs = [
+            model.herald_back_ns(end)
+            for model in self._station.models.values()
+            for end in model.ends
+        ]
+        return min([RESULT_MIN_NS, *backs])
+
+    def begin(self, now_ns: int) -> None:
+        """Nothing happens before `now_ns`. Herald sequences count from it, and not from 0.
+
+        A fabric that takes over from one that died holds no states, but the boot ids of nodes are
+        those of before: a sequence that began at 0 again would name pairs that have been.
+        """
+        self._latest_ns = max(self._latest_ns, now_ns)
+        self._station.heralds_begin_at(now_ns)
+
+    # --- nodes come and go ---
+
+    def node_up(self, node: str, boot_id: bytes) -> None:
+        """`node` is there; with a new boot id the herald sequences of its links begin at 0."""
+        if node not in self._world.nodes:
+            raise ValueError(f"no node {node} in this world")
+        if self._boot_ids.get(node) != boot_id:
+            self._station.restart_heralds(node)
+        self._boot_ids[node] = self._up[node] = boot_id
+
+    def node_down(self, node: str, at_ns: int) -> None:
+        """`node` has gone at `at_ns` (run up to there first): its qubits and batches end."""
+        if self._up.pop(node, None) is None:
+            return
+        self._latest_ns = max(self._latest_ns, at_ns)
+        self._heap = [
+            entry for entry in self._heap if entry.rank == _EMISSION or entry.name != node
+        ]
+        heapq.heapify(self._heap)
+        self._station.node_gone(node, self._latest_ns)
+        for key in self._register.qubits_of(node):
+            self._register.release(key)
+
+    # --- work ---
+
+    def apply(self, node: str, operation: Operation) -> None:
+        """Take an operation of `node`; it is done when `run` comes to its time."""
+        if node in self._up:
+            at_ns = max(operation.at_ns, self._latest_ns)
+            self._push(at_ns, _OPERATION, node, operation.sequence, operation)
+
+    def next_event_ns(self) -> int | None:
+        """When the fabric next has something to do; None: never, as things are."""
+        self._drop_void()
+        return self._heap[0].at_ns if self._heap else None
+
+    def run(self, until_ns: int) -> list[Delivery]:
+        """Do everything before `until_ns`, and hand over what has become due to be sent."""
+        self._drop_void()
+        while self._heap and self._heap[0].at_ns < until_ns:
+            entry = heapq.heappop(self._heap)
+            self._latest_ns = entry.at_ns
+            if isinstance(entry.work, Match):
+                self._station.emission(entry.work)
+            else:
+                self._operate(entry.name, entry.work, entry.at_ns)
+            self._drop_void()
+        outbox, self._outbox = self._outbox, []
+        return outbox
+
+    def _operate(self, node: str, operation: Operation, at_ns: int) -> None:
+        try:
+            result = self._perform(node, operation, at_ns)
+        except RefusedError as refusal:
+            due_ns = at_ns + RESULT_MIN_NS
+            result = OperationRefused(
+                operation=operation.sequence, error=refusal.code.name, detail=refusal.detail
+            )
+        else:
+            due_ns = at_ns + result_ns(self._world.nodes[node].profile, operation)
+        if result is not None:
+            self._deliver(node, due_ns, result)
+
+    def _perform(self, node: str, operation: Operation, at_ns: int) -> Result | None:
+        """One operation and its result, if it has one. Raises `RefusedError`."""
+        sequence, register = operation.sequence, self._register
+        match operation:
+            case Generate():
+                self._station.generate(node, operation, at_ns)
+            case StopGenerate():
+                self._station.stop(node, operation.batch, operation.reason, at_ns)
+            case Initialise():
+                key = QubitKey(node, operation.qubit)
+                if self._station.holds(key):
+                    raise RefusedError(ErrorCode.BAD_REQUEST, "the qubit is being attempted with")
+                register.initialise(key, at_ns)
+                return Initialised(operation=sequence)
+            case DoGate():
+                self._gate(node, operation, at_ns)
+            case DoMeasure():
+                key = QubitKey(node, operation.qubit)
+                draw = self._draw(node, sequence)
+                outcome = register.measure(key, operation.basis, at_ns, draw)
+                return Outcome(operation=sequence, outcome=outcome)
+            case DoBellMeasure():
+                if operation.first == operation.second:
+                    raise RefusedError(ErrorCode.BAD_REQUEST, "a Bell measurement takes two qubits")
+                keys = QubitKey(node, operation.first), QubitKey(node, operation.second)
+                x, z = register.bell_measure(*keys, at_ns, self._draw(node, sequence))
+                return BellOutcome(operation=sequence, x_bit=x, z_bit=z)
+            case Release():
+                register.release(QubitKey(node, operation.qubit))
+            case _:
+                raise RefusedError(ErrorCode.UNSUPPORTED, type(operation).__name__)
+        return None
+
+    def _gate(self, node: str, operation: DoGate, at_ns: int) -> None:
+        qubits = operation.qubits
+        if len(qubits) != GATES[operation.name] or len({*qubits}) != len(qubits):
+            raise RefusedError(ErrorCode.BAD_REQUEST, f"wrong qubits for the gate {operation.name}")
+        if operation.angle != 0.0 and operation.name not in ("rx", "ry", "rz"):
+            raise RefusedError(ErrorCode.BAD_REQUEST, f"the gate {operation.name} has no angle")
+        keys = [QubitKey(node, qubit) for qubit in qubits]
+        self._register.gate(keys, operation.name, operation.angle, at_ns)
+
+    # --- the truth: for checkers and reports, never for nodes ---
+
+    def truth(self, first: QubitKey, second: QubitKey, at_ns: int) -> FloatArray:
+        """The (4, 4) state of two qubits at `at_ns`. Raises ValueError if it cannot be told."""
+        try:
+            return self._register.reduced_pair(first, second, at_ns)
+        except RefusedError as refusal:
+            raise ValueError(refusal.detail) from refusal
+
+    def pair_fidelity(
+        self, first: QubitKey, second: QubitKey, at_ns: int, *, x: int = 0, z: int = 0
+    ) -> float:
+        """The fidelity of two qubits to the Bell state (x, z) at `at_ns`. Raises ValueError."""
+        return fidelity(self.truth(first, second, at_ns), x, z)
+
+    def snapshot(self) -> Snapshot:
+        """How many qubits and batches there are at each node."""
+        nodes = self._world.nodes
+        return Snapshot(
+            qubits={node: self._register.count(node) for node in nodes},
+            batches={node: len(self._counter.open_batches(node)) for node in nodes},
+            operations_waiting=sum(entry.rank == _OPERATION for entry in self._heap),
+        )
+
+    # --- inside ---
+
+    def _draw(self, node: str, sequence: int) -> float:
+        return self._chance.uniform("operation", node, self._up[node], sequence)
+
+    def _deliver(self, node: str, due_ns: int, message: Message) -> None:
+        self._outbox.append(Delivery(node, due_ns, self._sequence, message))
+        self._sequence += 1
+
+    def _schedule(self, match: Match) -> None:
+        assert match.event_ns is not None
+        self._push(match.event_ns, _EMISSION, match.model.link.id, match.number, match)
+
+    def _push(
+        self, at_ns: int, rank: int, name: str, number: int, work: "Operation | Match"
+    ) -> None:
+        self._pushes += 1
+        heapq.heappush(self._heap, _Entry(at_ns, rank, name, number, self._pushes, work))
+
+    def _drop_void(self) -> None:
+        """Forget emissions of matches that have ended."""
+        while self._heap:
+            entry = self._heap[0]
+            if not isinstance(entry.work, Match) or entry.work.event_ns == entry.at_ns:
+                return
+            heapq.heappop(self._heap)

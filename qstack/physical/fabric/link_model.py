@@ -1,0 +1,76 @@
+"""One link as the fabric plays it: its cycles, its delays, and what a success of it is."""
+
+from functools import cache
+from typing import Final, NamedTuple
+
+import numpy as np
+
+from qstack.physical.hardware import LinkHardware, World
+from qstack.physical.service import Kind
+from qstack.quantum.measurement import readout_effect
+from qstack.quantum.pauli import Basis, FloatArray
+
+PATTERN_BITS: Final = ((1, 0), (1, 1))
+"""The Bell state (x, z) a herald pattern announces: psi+ and psi-, equally likely."""
+
+
+class Success(NamedTuple):
+    """The probability that an attempt heralds, and the pair for each pattern, axes as ends."""
+
+    probability: float
+    states: tuple[FloatArray, FloatArray]
+
+
+class LinkModel:
+    """The physics of one link, worked out once for each setting."""
+
+    def __init__(self, world: World, link: LinkHardware) -> None:
+        self.link = link
+        self.ends = link.ends
+        self._profiles = world.end_profiles(link.id)
+        self.emission_offset_ns = max(p.t_init_ns + p.t_emit_ns for p in self._profiles)
+        longest = max(link.arm_ns(end) for end in link.ends)
+        self._herald_back_ns = {end: longest + link.arm_ns(end) for end in link.ends}
+        self._readout_ns = {
+            end: profile.readout_ns for end, profile in zip(link.ends, self._profiles, strict=True)
+        }
+        self.success = cache(self._success)
+        self.joint_outcomes = cache(self._joint_outcomes)
+
+    def cycle_ns(self, kind: Kind) -> int:
+        """The time from one attempt to the next."""
+        return self.link.cycle_ns(kind, *self._profiles)
+
+    def herald_back_ns(self, end: str) -> int:
+        """From an emission until its herald is at `end`: the photon of the longer arm decides."""
+        return self._herald_back_ns[end]
+
+    def measured_back_ns(self, end: str) -> int:
+        """As `herald_back_ns`, and the spin has been read too."""
+        return max(self._herald_back_ns[end], self._readout_ns[end])
+
+    def _success(self, bright_state: float | None) -> Success:
+        try:
+            heralded = self.link.herald(*self._profiles, bright_state)
+        except ValueError:  # no photon and no dark count reaches a detector
+            mixed = np.zeros((4, 4))
+            mixed[0, 0] = 1.0
+            return Success(0.0, (mixed, mixed))
+        return Success(min(1.0, heralded.probability), (heralded.state, heralded.state_minus))
+
+    def _joint_outcomes(
+        self, bright_state: float | None, basis_a: Basis, basis_b: Basis
+    ) -> FloatArray:
+        """Probabilities (8,) of pattern, outcome at ends[0], outcome at ends[1], in that order.
+
+        Each spin is read right after its emission: no ageing, readout errors included.
+        """
+        states = self.success(bright_state).states
+        first, second = (
+            np.array([readout_effect(basis, bit, p.readout_f0, p.readout_f1) for bit in (0, 1)])
+            for basis, p in zip((basis_a, basis_b), self._profiles, strict=True)
+        )
+        joint = np.array([first @ state @ second.T for state in states]).reshape(8) / 2.0
+        joint = np.clip(joint, 0.0, None)
+        probabilities: FloatArray = joint / joint.sum()
+        return probabilities

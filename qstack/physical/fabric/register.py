@@ -1,0 +1,334 @@
+"""The states of all qubits of the network.
+
+Qubits that may be entangled share a group: one tensor with an axis per qubit. Noise of waiting is
+applied lazily, to a qubit when it is touched: exact, for channels on different qubits commute, and
+the decay laws give the same for any number of touches.
+
+Rules
+1. Operations are instantaneous maps at their time; the time they take is waiting time.
+2. A group larger than GROUP_QUBITS_MAX is refused, never approximated.
+3. Only `RefusedError` is raised, before anything has changed.
+"""
+
+from collections.abc import Callable
+from functools import lru_cache
+from typing import NamedTuple
+
+import numpy as np
+
+from qstack.errors import ErrorCode
+from qstack.physical.fabric.keys import QubitKey
+from qstack.physical.fabric.witness import Witness
+from qstack.physical.hardware import World
+from qstack.physical.params import GROUP_QUBITS_MAX
+from qstack.physical.profile import Profile
+from qstack.quantum import channels, state
+from qstack.quantum.gates import gate_transfer
+from qstack.quantum.measurement import bell_measurement, noisy_project, readout_effect
+from qstack.quantum.pauli import Basis, FloatArray
+
+NS = 1e-9
+OUTCOMES = ((0, 0), (0, 1), (1, 0), (1, 1))
+
+
+class RefusedError(Exception):
+    """An operation cannot be done; nothing has changed."""
+
+    def __init__(self, code: ErrorCode, detail: str) -> None:
+        super().__init__(detail)
+        self.code = code
+        self.detail = detail
+
+
+class Move(NamedTuple):
+    """A coming move from the communication qubit to storage: done at `at_ns`."""
+
+    at_ns: int
+    depolarising: float
+
+
+class _Group:
+    """One joint state."""
+
+    __slots__ = ("qubits", "tensor")
+
+    def __init__(self, tensor: FloatArray, qubits: "list[_Qubit]") -> None:
+        self.tensor = tensor
+        self.qubits = qubits
+        for qubit in qubits:
+            qubit.group = self
+
+
+class _Qubit:
+    """One qubit: since when it lives and up to when its noise has been applied."""
+
+    __slots__ = ("attempts", "born_ns", "group", "key", "move", "profile", "touched_ns")
+
+    def __init__(
+        self, key: QubitKey, profile: Profile, born_ns: int, attempts: int, move: Move | None
+    ) -> None:
+        self.key = key
+        self.profile = profile
+        self.born_ns = self.touched_ns = born_ns
+        self.attempts = attempts
+        self.move = move
+        self.group: _Group
+
+    @property
+    def axis(self) -> int:
+        return self.group.qubits.index(self)
+
+
+class Register:
+    """All states. `attempts_before(node, at_ns)` counts the attempts that disturb idle qubits."""
+
+    def __init__(
+        self, world: World, attempts_before: Callable[[str, int], int], witness: Witness
+    ) -> None:
+        self._profiles = {name: node.profile for name, node in world.nodes.items()}
+        self._attempts_before = attempts_before
+        self._witness = witness
+        self._qubits: dict[QubitKey, _Qubit] = {}
+        self._per_node = dict.fromkeys(world.nodes, 0)
+
+    # --- making and ending ---
+
+    def __contains__(self, key: QubitKey) -> bool:
+        return key in self._qubits
+
+    def count(self, node: str) -> int:
+        """How many qubits of `node` there are."""
+        return self._per_node[node]
+
+    def qubits_of(self, node: str) -> list[QubitKey]:
+        """The qubits of `node`."""
+        return [key for key in self._qubits if key.node == node]
+
+    def initialise(self, key: QubitKey, at_ns: int) -> None:
+        """A qubit, new or old, in state 0 from `at_ns` on, or in 1 with the profile's error."""
+        self.release(key)
+        profile = self._profiles[key.node]
+        tensor = np.array([1.0, 0.0, 0.0, 2.0 * profile.init_fidelity - 1.0])
+        _Group(tensor, [self._add(key, at_ns, None)])
+
+    def add_pair(
+        self, tensor: FloatArray, ends: tuple[QubitKey, QubitKey], moves: list[Move | None], at: int
+    ) -> None:
+        """A heralded pair (4, 4), both of its qubits emitted at `at`."""
+        first, second = (self._add(key, at, move) for key, move in zip(ends, moves, strict=True))
+        _Group(tensor, [first, second])
+
+    def release(self, key: QubitKey) -> None:
+        """Forget a qubit; nothing happens if it is not there."""
+        qubit = self._qubits.get(key)
+        if qubit is None:
+            return
+        tensor = state.discard(qubit.group.tensor, qubit.axis)
+        self._shrink([qubit], tensor)
+
+    # --- operations ---
+
+    def gate(self, keys: list[QubitKey], name: str, angle: float, at_ns: int) -> None:
+        """A gate and its depolarising noise. Raises `RefusedError`."""
+        qubits = [self._get(key) for key in keys]
+        profile = qubits[0].profile
+        if len(qubits) == 1:
+            (qubit,) = qubits
+            self._age(qubit, at_ns)
+            noisy = _noisy_gate(name, angle, profile.gate_1q_depolarising)
+            qubit.group.tensor = state.apply(qubit.group.tensor, qubit.axis, noisy)
+            self._witness.changed(qubit.key, noisy)
+            return
+        first, second = qubits
+        for key in keys:
+            self._witness.lost(key)
+        group = self._joined(first, second)
+        self._age(first, at_ns)
+        self._age(second, at_ns)
+        noisy = _noisy_gate(name, angle, profile.gate_2q_depolarising)
+        group.tensor = state.apply_two(group.tensor, first.axis, second.axis, noisy)
+
+    def measure(self, key: QubitKey, basis: Basis, at_ns: int, uniform: float) -> int:
+        """The reported outcome; the qubit is gone. Raises `RefusedError`."""
+        qubit = self._get(key)
+        self._age(qubit, at_ns)
+        tensor, axis, profile = qubit.group.tensor, qubit.axis, qubit.profile
+        self._witness.read(key)
+        if self._witness.is_watching and len(qubit.group.qubits) == 2:
+            pair = tensor if axis == 0 else tensor.T
+            self._witness.first_read(key, qubit.group.qubits[1 - axis].key, pair)
+        f0, f1 = profile.readout_f0, profile.readout_f1
+        alone = _reduced(tensor, [axis])
+        weights = [float(readout_effect(basis, bit, f0, f1) @ alone) for bit in (0, 1)]
+        outcome = _choose(weights, uniform)
+        rest, _ = noisy_project(tensor, axis, basis, outcome, f0, f1)
+        self._shrink([qubit], rest)
+        return outcome
+
+    def bell_measure(
+        self, first_key: QubitKey, second_key: QubitKey, at_ns: int, uniform: float
+    ) -> tuple[int, int]:
+        """The reported Bell state (x, z); both qubits are gone. Raises `RefusedError`."""
+        first, second = self._get(first_key), self._get(second_key)
+        together = first.group is second.group
+        size = len(first.group.qubits) + (0 if together else len(second.group.qubits)) - 2
+        _require_size(size)
+        self._age(first, at_ns)
+        self._age(second, at_ns)
+        effects = _bell_effects(first.profile)
+        if together:
+            tensor = first.group.tensor
+            pair = _reduced(tensor, [first.axis, second.axis])
+            weights = [float(np.sum(effects[x, z] * pair)) for x, z in OUTCOMES]
+            x, z = OUTCOMES[_choose(weights, uniform)]
+            rest = state.contract_two(tensor, first.axis, second.axis, effects[x, z])
+        else:
+            near = _reduced(first.group.tensor, [first.axis])
+            far = _reduced(second.group.tensor, [second.axis])
+            weights = [float(near @ effects[x, z] @ far) for x, z in OUTCOMES]
+            x, z = OUTCOMES[_choose(weights, uniform)]
+            # A @ S @ B, with as many further axes as the groups have: no larger state is built.
+            left = np.tensordot(first.group.tensor, effects[x, z], axes=(first.axis, 0))
+            rest = np.tensordot(left, second.group.tensor, axes=(-1, second.axis))
+        rest, _ = state.normalised(rest)
+        self._shrink([first, second], rest)
+        return x, z
+
+    def reduced_pair(self, first_key: QubitKey, second_key: QubitKey, at_ns: int) -> FloatArray:
+        """The (4, 4) of two qubits as it is at `at_ns`; changes nothing. Raises `RefusedError`."""
+        qubits = self._get(first_key), self._get(second_key)
+        first, second = qubits
+        if first.group is second.group:
+            pair = _reduced(first.group.tensor, [first.axis, second.axis])
+        else:
+            alone = [_reduced(qubit.group.tensor, [qubit.axis]) for qubit in qubits]
+            pair = np.outer(*alone)
+        for axis, qubit in enumerate(qubits):
+            if at_ns < qubit.touched_ns:
+                raise RefusedError(ErrorCode.BAD_REQUEST, "the qubit was touched after that time")
+            pair = state.apply(pair, axis, self._waiting(qubit, at_ns))
+        return pair
+
+    # --- inside ---
+
+    def _add(self, key: QubitKey, born_ns: int, move: Move | None) -> _Qubit:
+        attempts = self._attempts_before(key.node, born_ns)
+        qubit = _Qubit(key, self._profiles[key.node], born_ns, attempts, move)
+        self._qubits[key] = qubit
+        self._per_node[key.node] += 1
+        return qubit
+
+    def _get(self, key: QubitKey) -> _Qubit:
+        try:
+            return self._qubits[key]
+        except KeyError:
+            raise RefusedError(
+                ErrorCode.GONE, f"no qubit {key.qubit.hex()} at {key.node}"
+            ) from None
+
+    def _shrink(self, gone: list[_Qubit], tensor: FloatArray) -> None:
+        """The others of the groups of `gone`, in order, now have the state `tensor`."""
+        groups = list({id(qubit.group): qubit.group for qubit in gone}.values())
+        rest = [qubit for group in groups for qubit in group.qubits if qubit not in gone]
+        _Group(tensor, rest)
+        for qubit in gone:
+            self._witness.lost(qubit.key)
+            del self._qubits[qubit.key]
+            self._per_node[qubit.key.node] -= 1
+
+    def _joined(self, first: _Qubit, second: _Qubit) -> _Group:
+        """The one group of two qubits, merged if need be."""
+        if first.group is second.group:
+            return first.group
+        a, b = first.group, second.group
+        _require_size(len(a.qubits) + len(b.qubits))
+        return _Group(state.merge(a.tensor, b.tensor), a.qubits + b.qubits)
+
+    def _age(self, qubit: _Qubit, at_ns: int) -> None:
+        """Apply to `qubit` what waiting until `at_ns` has done to it."""
+        if at_ns < qubit.touched_ns:
+            return
+        group, waiting = qubit.group, self._waiting(qubit, at_ns)
+        group.tensor = state.apply(group.tensor, qubit.axis, waiting)
+        self._witness.changed(qubit.key, waiting)
+        qubit.touched_ns = at_ns
+        qubit.attempts = self._attempts_before(qubit.key.node, at_ns)
+        if qubit.move is not None and qubit.move.at_ns <= at_ns:
+            qubit.move = None
+
+    def _waiting(self, qubit: _Qubit, at_ns: int) -> FloatArray:
+        """The channel (4, 4) of waiting since the last touch: decay, a move, attempts."""
+        profile, start_ns = qubit.profile, qubit.touched_ns
+        transfer = np.eye(4)
+        if qubit.move is not None and qubit.move.at_ns <= at_ns:
+            transfer = _decay(profile, qubit.born_ns, start_ns, qubit.move.at_ns)
+            transfer = channels.depolarising(qubit.move.depolarising) @ transfer
+            start_ns = qubit.move.at_ns
+        transfer = _decay(profile, qubit.born_ns, start_ns, at_ns) @ transfer
+        attempts = self._attempts_before(qubit.key.node, at_ns) - qubit.attempts
+        if attempts > 0 and profile.attempt_dephasing > 0.0:
+            # Dephasing commutes with all of the above: it may come last.
+            disturbed = channels.repeated_dephasing(profile.attempt_dephasing, attempts)
+            transfer = disturbed @ transfer
+        return transfer
+
+
+def _decay(profile: Profile, born_ns: int, start_ns: int, end_ns: int) -> FloatArray:
+    """Waiting from `start_ns` to `end_ns` in a memory born at `born_ns`.
+
+    The gaussian law is of the dephasing beside the damping: exp(-t/2T1) exp(-(t/T2)^2).
+    """
+    elapsed_s = (end_ns - start_ns) * NS
+    if profile.decay_law == "exponential":
+        return channels.decoherence(elapsed_s, profile.t1_s, profile.t2_s)
+    damping = channels.decoherence(elapsed_s, profile.t1_s, 2.0 * profile.t1_s)
+    ages_s = (start_ns - born_ns) * NS, (end_ns - born_ns) * NS
+    return channels.gaussian_dephasing(*ages_s, profile.t2_s) @ damping
+
+
+@lru_cache(maxsize=4096)
+def _noisy_gate(name: str, angle: float, depolarising: float) -> FloatArray:
+    transfer = gate_transfer(name, angle)
+    if len(transfer) == 4:
+        return channels.depolarising(depolarising) @ transfer
+    return channels.two_qubit_depolarising(depolarising) @ transfer
+
+
+def _bell_effects(profile: Profile) -> FloatArray:
+    return _bell_effects_of(
+        profile.gate_2q_depolarising,
+        profile.gate_1q_depolarising,
+        profile.readout_f0,
+        profile.readout_f1,
+    )
+
+
+_bell_effects_of = lru_cache(maxsize=256)(bell_measurement)
+
+
+def _reduced(tensor: FloatArray, axes: list[int]) -> FloatArray:
+    """The state of the qubits of `axes` alone, in that order."""
+    kept = tensor[tuple(slice(None) if axis in axes else 0 for axis in range(tensor.ndim))]
+    return kept if axes == sorted(axes) else kept.T
+
+
+def _choose(weights: list[float], uniform: float) -> int:
+    """The place the draw falls on; never one that cannot happen."""
+    possible = [weight if weight > state.IMPOSSIBLE else 0.0 for weight in weights]
+    left = uniform * sum(possible)
+    last = 0
+    for place, weight in enumerate(possible):
+        if weight > 0.0:
+            last = place
+            if left < weight:
+                break
+            left -= weight
+    return last
+
+
+def _require_size(qubits: int) -> None:
+    if qubits > GROUP_QUBITS_MAX:
+        raise RefusedError(
+            ErrorCode.UNSUPPORTED,
+            f"a joint state of {qubits} qubits; the emulation is exact up to {GROUP_QUBITS_MAX}",
+        )

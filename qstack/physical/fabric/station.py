@@ -1,0 +1,331 @@
+"""The heralding stations of all links: who attempts with whom, and what comes of it.
+
+Generates of both ends match oldest first when link, token, kind and bright state are equal. A
+match draws its success once (attempts are independent, so their number is geometric) and has one
+event to come: the emission of the successful attempt, or of a chunk's last measured pair.
+
+Endings
+1. Success: both batches end, both ends get a Reply when the herald is back (and the qubit moved).
+2. Stop at t: emissions before t count. A success emitted before t is already in flight and its
+   Reply already on its way; the stop then changes nothing. Else the batch ends with BatchEnded.
+3. A matched `measure` batch that is stopped ends with a MeasuredReply instead, of the pairs
+   emitted before t (perhaps none), which is its last.
+4. The far end of a stopped match goes back to the front of its queue with what it still wants,
+   and may match another batch at once. Its attempts went on all the time.
+5. An end that goes down is stopped and told nothing.
+So every batch has exactly one last answer: Reply, BatchEnded, or a MeasuredReply that is last.
+"""
+
+from collections import deque
+from collections.abc import Callable
+from typing import Final
+
+import numpy as np
+from numpy.random import Generator
+
+from qstack.errors import ErrorCode
+from qstack.physical.device import BatchEnded, Generate, MeasuredReply, Reply
+from qstack.physical.fabric.batches import AttemptCounter, Batch, MatchKey, cycles_before
+from qstack.physical.fabric.chance import Chance
+from qstack.physical.fabric.keys import QubitKey
+from qstack.physical.fabric.link_model import PATTERN_BITS, LinkModel
+from qstack.physical.fabric.measured import Chunk, draw_chunk
+from qstack.physical.fabric.register import Move, RefusedError, Register
+from qstack.physical.generation import has_storage, mismatch
+from qstack.physical.hardware import World
+from qstack.physical.params import NEVER_NS
+from qstack.wire.message import Message
+
+_EMPTY: Final = Chunk(np.zeros(0, dtype=np.int64), np.zeros(0, dtype=np.uint8), 0)
+
+Deliver = Callable[[str, int, Message], None]
+Schedule = Callable[["Match"], None]
+
+
+class Match:
+    """Two batches at work together; `batches` in the order of the link's ends."""
+
+    def __init__(
+        self, model: LinkModel, number: int, batches: tuple[Batch, Batch], generator: Generator
+    ) -> None:
+        self.model = model
+        self.number = number
+        self.batches = batches
+        self.generator = generator
+        self.event_ns: int | None = None  # None: nothing will come of it, or it is over
+        self.success_cycle = 0
+        self.chunk: Chunk | None = None
+
+
+class Station:
+    """All links of the network. `deliver` sends to a node, `schedule` asks to be called back."""
+
+    def __init__(
+        self,
+        world: World,
+        register: Register,
+        counter: AttemptCounter,
+        chance: Chance,
+        *,
+        deliver: Deliver,
+        schedule: Schedule,
+    ) -> None:
+        self._world = world
+        self._register = register
+        self._counter = counter
+        self._chance = chance
+        self.models = {name: LinkModel(world, link) for name, link in world.links.items()}
+        self._waiting: dict[MatchKey, dict[str, deque[Batch]]] = {}
+        self._matches = dict.fromkeys(world.links, 0)
+        self._first_herald = 0
+        self._heralds = dict.fromkeys(world.links, self._first_herald)
+        self._deliver = deliver
+        self._schedule = schedule
+
+    # --- what nodes ask ---
+
+    def generate(self, node: str, operation: Generate, at_ns: int) -> None:
+        """A node begins to attempt. Raises `RefusedError`."""
+        model = self.models.get(operation.link)
+        if model is None or node not in model.ends:
+            raise RefusedError(ErrorCode.BAD_REQUEST, f"{node} is not on a link {operation.link}")
+        self._check(node, operation, model)
+        cycle_ns = model.cycle_ns(operation.kind)
+        first_cycle = max(operation.first_cycle, -(-at_ns // cycle_ns))
+        batch = Batch(node, operation, first_cycle, cycle_ns, model.emission_offset_ns)
+        self._counter.add(batch)
+        self._queue(batch).append(batch)
+        self._match(batch.key, at_ns)
+
+    def stop(self, node: str, number: int, reason: str, at_ns: int) -> None:
+        """A node ends a batch; nothing happens if it has ended."""
+        batch = self._counter.open_batches(node).get(number)
+        if batch is None:
+            return
+        back_ns = at_ns + self.models[batch.operation.link].herald_back_ns(node)
+        was_measuring = batch.match is not None and batch.operation.kind == "measure"
+        if was_measuring:
+            self._deliver_cut(batch, at_ns, is_told=True)
+        attempts = self._end(batch, at_ns)
+        if not was_measuring:
+            ended = BatchEnded(batch=number, reason=reason, attempts=attempts)
+            self._deliver(node, back_ns, ended)
+
+    def node_gone(self, node: str, at_ns: int) -> None:
+        """End all batches of `node` without telling it."""
+        for batch in list(self._counter.open_batches(node).values()):
+            if batch.match is not None and batch.operation.kind == "measure":
+                self._deliver_cut(batch, at_ns, is_told=False)
+            self._end(batch, at_ns)
+
+    def restart_heralds(self, node: str) -> None:
+        """Herald sequences of the links of `node` begin anew: it has a new boot id."""
+        for link in self._world.links_of(node):
+            self._heralds[link.id] = self._first_herald
+
+    def heralds_begin_at(self, first: int) -> None:
+        """All herald sequences count from `first`, larger than any that was used before."""
+        self._first_herald = first
+        self._heralds = dict.fromkeys(self._heralds, first)
+
+    def holds(self, key: QubitKey) -> bool:
+        """Whether an open batch will make this qubit."""
+        batches = self._counter.open_batches(key.node).values()
+        return any(batch.operation.qubit == key.qubit for batch in batches)
+
+    # --- what becomes of attempts ---
+
+    def emission(self, match: Match) -> None:
+        """The event of a match is due: the pair, or the chunk of measured pairs, is there."""
+        at_ns = match.event_ns
+        assert at_ns is not None
+        if match.chunk is None:
+            self._success(match, at_ns)
+        else:
+            self._measured(match, match.chunk, at_ns)
+
+    def _success(self, match: Match, at_ns: int) -> None:
+        model, batches = match.model, match.batches
+        link = model.link.id
+        pattern = int(match.generator.random() < 0.5)
+        for batch in batches:
+            self._counter.end(batch, at_ns + 1)
+        self._close(match)
+        moves = [self._move(model, batch.node, at_ns) for batch in batches]
+        keys = [QubitKey(batch.node, batch.operation.qubit or b"") for batch in batches]
+        state = model.success(batches[0].operation.bright_state).states[pattern]
+        self._register.add_pair(state, (keys[0], keys[1]), moves, at_ns)
+        x, z = PATTERN_BITS[pattern]
+        for batch, move in zip(batches, moves, strict=True):
+            reply = Reply(
+                batch=batch.number,
+                herald_sequence=self._heralds[link],
+                cycle=match.success_cycle,
+                x_bit=x,
+                z_bit=z,
+                emitted_at_ns=at_ns,
+            )
+            back_ns = at_ns + model.herald_back_ns(batch.node)
+            self._deliver(batch.node, back_ns if move is None else move.at_ns, reply)
+        self._heralds[link] += 1
+
+    def _measured(self, match: Match, chunk: Chunk, at_ns: int) -> None:
+        pairs = len(chunk.cycles)
+        is_last = min(batch.remaining for batch in match.batches) == pairs
+        for batch in match.batches:
+            due_ns = at_ns + match.model.measured_back_ns(batch.node)
+            self._reply_measured(match, batch, chunk, due_ns, is_last=is_last)
+        self._heralds[match.model.link.id] += pairs
+        if is_last:
+            for batch in match.batches:
+                self._counter.end(batch, at_ns + 1)
+            self._close(match)
+            return
+        for batch in match.batches:
+            batch.remaining -= pairs
+        self._draw(match, chunk.next_cycle)
+
+    def _deliver_cut(self, stopped: Batch, at_ns: int, *, is_told: bool) -> None:
+        """A measuring match is cut at `at_ns`: both ends get the pairs emitted before."""
+        match = stopped.match
+        assert match is not None
+        chunk = match.chunk
+        if chunk is None:  # nothing will ever come of this link
+            chunk = _EMPTY
+        cycle_ns = match.model.cycle_ns("measure")
+        offset_ns = match.model.emission_offset_ns
+        chunk = chunk.before(cycles_before(at_ns, cycle_ns, offset_ns))
+        pairs = len(chunk.cycles)
+        for batch in match.batches:
+            is_stopped = batch is stopped
+            if is_stopped and not is_told:
+                continue
+            if pairs or is_stopped:
+                due_ns = at_ns + match.model.measured_back_ns(batch.node)
+                self._reply_measured(match, batch, chunk, due_ns, is_last=is_stopped)
+            batch.remaining -= pairs
+        self._heralds[match.model.link.id] += pairs
+
+    def _reply_measured(
+        self, match: Match, batch: Batch, chunk: Chunk, due_ns: int, *, is_last: bool
+    ) -> None:
+        model = match.model
+        pairs = len(chunk.cycles)
+        emitted_at_ns = 0
+        if pairs:
+            last_ns = int(chunk.cycles[-1]) * model.cycle_ns("measure")
+            emitted_at_ns = last_ns + model.emission_offset_ns
+        reply = MeasuredReply(
+            batch=batch.number,
+            first_herald_sequence=self._heralds[model.link.id],
+            pairs=pairs,
+            outcomes=chunk.outcomes(match.batches.index(batch)),
+            x_bits=chunk.x_bits,
+            z_bits=chunk.z_bits,
+            emitted_at_ns=emitted_at_ns,
+            is_last=is_last,
+        )
+        self._deliver(batch.node, due_ns, reply)
+
+    # --- matching ---
+
+    def _queue(self, batch: Batch) -> deque[Batch]:
+        return self._waiting.setdefault(batch.key, {}).setdefault(batch.node, deque())
+
+    def _match(self, key: MatchKey, at_ns: int) -> None:
+        """Bring the oldest waiting batches of both ends together."""
+        model = self.models[key[0]]
+        queues = self._waiting[key]
+        here, there = (queues.get(end, deque()) for end in model.ends)
+        while here and there:
+            self._begin(model, (here.popleft(), there.popleft()), at_ns)
+        if not here and not there:
+            del self._waiting[key]
+
+    def _begin(self, model: LinkModel, batches: tuple[Batch, Batch], at_ns: int) -> None:
+        link = model.link.id
+        number = self._matches[link]
+        self._matches[link] += 1
+        match = Match(model, number, batches, self._chance.generator("match", link, number))
+        for batch in batches:
+            batch.match = match
+        cycle_ns = model.cycle_ns(batches[0].operation.kind)
+        self._draw(match, max(*(batch.first_cycle for batch in batches), -(-at_ns // cycle_ns)))
+
+    def _draw(self, match: Match, first_cycle: int) -> None:
+        """What comes next of a match whose next common attempt is in `first_cycle`."""
+        model, (batch_a, batch_b) = match.model, match.batches
+        asked = batch_a.operation
+        probability = model.success(asked.bright_state).probability
+        match.event_ns = match.chunk = None
+        if probability <= 0.0:
+            return
+        cycle_ns = model.cycle_ns(asked.kind)
+        if asked.kind == "keep":
+            match.success_cycle = first_cycle - 1 + int(match.generator.geometric(probability))
+        else:
+            bases = asked.basis or "Z", batch_b.operation.basis or "Z"
+            match.chunk = draw_chunk(
+                match.generator,
+                first_cycle=first_cycle,
+                cycle_ns=cycle_ns,
+                probability=probability,
+                joint=model.joint_outcomes(asked.bright_state, *bases),
+                pairs=min(batch_a.remaining, batch_b.remaining),
+            )
+            match.success_cycle = int(match.chunk.cycles[-1])
+        at_ns = match.success_cycle * cycle_ns + model.emission_offset_ns
+        if at_ns < NEVER_NS:
+            match.event_ns = at_ns
+            self._schedule(match)
+
+    def _end(self, batch: Batch, at_ns: int) -> int:
+        """Take a batch out, its far end back to the queue; the attempts it made."""
+        attempts = self._counter.end(batch, at_ns)
+        match = batch.match
+        if match is None:
+            queues = self._waiting[batch.key]
+            queues[batch.node].remove(batch)
+            if not any(queues.values()):
+                del self._waiting[batch.key]
+            return attempts
+        self._close(match)
+        far = next(other for other in match.batches if other is not batch)
+        self._queue(far).appendleft(far)
+        self._match(far.key, at_ns)
+        return attempts
+
+    def _close(self, match: Match) -> None:
+        match.event_ns = match.chunk = None
+        for batch in match.batches:
+            batch.match = None
+
+    # --- checks ---
+
+    def _move(self, model: LinkModel, node: str, emitted_ns: int) -> Move | None:
+        """The move to storage that follows a herald, where there is storage."""
+        hardware = self._world.nodes[node]
+        profile = hardware.profile
+        if not has_storage(hardware.memory, profile.comm_qubits):
+            return None
+        at_ns = emitted_ns + model.herald_back_ns(node) + profile.move_ns
+        return Move(at_ns, profile.move_depolarising)
+
+    def _check(self, node: str, operation: Generate, model: LinkModel) -> None:
+        problem = mismatch(
+            operation.kind,
+            basis=operation.basis,
+            pairs=operation.pairs,
+            bright_state=operation.bright_state,
+            scheme=model.link.scheme,
+        )
+        if (operation.kind == "keep") != (operation.qubit is not None):
+            problem = "a keep batch names a qubit, a measure batch none"
+        if operation.batch in self._counter.open_batches(node):
+            problem = f"batch {operation.batch} is open"
+        if operation.qubit is not None:
+            key = QubitKey(node, operation.qubit)
+            if key in self._register or self.holds(key):
+                problem = "the qubit is in use"
+        if problem:
+            raise RefusedError(ErrorCode.BAD_REQUEST, problem)

@@ -1,0 +1,173 @@
+"""The physical layer of one node: attempts for the link layer, qubits for whoever owns them.
+
+It has no peer protocol of its own: nodes meet at heralding stations, through the device. The
+device's coming and going is a `PeerUp` and `PeerDown` of the device's peer name.
+"""
+
+from qstack.machine import (
+    Effect,
+    Event,
+    FromPeer,
+    OwnerGone,
+    PeerDown,
+    PeerUp,
+    Record,
+    Tell,
+    TimerFired,
+    Told,
+)
+from qstack.physical.attempts import LINK_LAYER, SHARE_TIMER, Attempts
+from qstack.physical.device import (
+    BatchEnded,
+    Device,
+    MeasuredReply,
+    OperationRefused,
+    Reply,
+    Result,
+)
+from qstack.physical.device_order import DeviceOrder
+from qstack.physical.hardware import World
+from qstack.physical.memory import Memory
+from qstack.physical.params import TOLD_LAYERS
+from qstack.physical.prediction import link_capability, link_slots, node_capability
+from qstack.physical.qubits import CALL_TIMER, FREE_TIMER, Qubits
+from qstack.physical.service import (
+    LAYER,
+    Allocate,
+    ApplyGate,
+    AttemptsStart,
+    AttemptsStop,
+    BellMeasure,
+    DeviceLost,
+    DeviceReady,
+    Free,
+    Measure,
+    MemoryFree,
+    Reset,
+    Transfer,
+)
+from qstack.wire.message import Message
+
+
+class PhysicalLayer:
+    """The machine. `boot_id` makes its qubit ids unlike those of every former life."""
+
+    def __init__(self, node: str, boot_id: bytes, world: World, device: Device) -> None:
+        hardware = world.nodes[node]
+        self._node = node
+        self._world = world
+        self._device = device
+        self._is_ready = False
+        self._order = DeviceOrder(device, hardware.profile)
+        self._memory = Memory(boot_id, hardware.memory, link_slots(world, node))
+        self._qubits = Qubits(self._order, self._memory)
+        self._attempts = Attempts(node, world, self._order, self._memory)
+
+    def handle(self, event: Event, now: int) -> list[Effect]:
+        """Take one event at network time `now` (ns); return everything that follows from it."""
+        effects = self._dispatch(event, now)
+        if self._memory.take_news_of_room():
+            effects.append(Tell(LINK_LAYER, MemoryFree()))
+        return effects
+
+    def _dispatch(self, event: Event, now: int) -> list[Effect]:
+        match event:
+            case Told(source=source, message=message):
+                return self._on_told(source, message, now)
+            case FromPeer(peer=peer, message=message) if peer == self._device.peer:
+                return self._on_device(message, now)
+            case FromPeer(peer=peer, message=message):
+                return [_refused(message, f"from {peer}: there is no peer protocol")]
+            case TimerFired(key=key):
+                return self._on_timer(key, now)
+            case PeerUp(peer=peer):
+                return self._on_device_up() if peer == self._device.peer else []
+            case PeerDown(peer=peer):
+                return self._on_device_down() if peer == self._device.peer else []
+            case OwnerGone(owner=owner):
+                return self._on_owner_gone(owner, now)
+
+    def _on_told(self, source: str, message: Message, now: int) -> list[Effect]:
+        match message:
+            case AttemptsStart() if source == LINK_LAYER:
+                return self._attempts.start(message, now, is_ready=self._is_ready)
+            case AttemptsStop() if source == LINK_LAYER:
+                return self._attempts.stop(message, now)
+            case (
+                Allocate() | ApplyGate() | Measure() | BellMeasure() | Reset() | Free() | Transfer()
+            ):
+                return self._qubits.on_call(source, message, now, is_ready=self._is_ready)
+            case _:
+                return [_refused(message, f"not for {source} to ask")]
+
+    def _on_device(self, message: Message, now: int) -> list[Effect]:
+        if not self._is_ready:
+            return [_refused(message, "from a device that has gone")]
+        match message:
+            case OperationRefused():
+                return self._on_refused(message, now)
+            case Result():
+                return self._qubits.on_result(message)
+            case Reply():
+                effects, unwanted = self._attempts.succeeded(message, now)
+                if unwanted is not None:
+                    effects += self._qubits.take_back(unwanted, now)
+                return effects
+            case MeasuredReply():
+                return self._attempts.measured(message, now)
+            case BatchEnded():
+                return self._attempts.ended(message, now)
+            case _:
+                return [_refused(message, "no device says this")]
+
+    def _on_refused(self, refusal: OperationRefused, now: int) -> list[Effect]:
+        why = f"operation {refusal.operation}: {refusal.error} {refusal.detail}"
+        effects: list[Effect] = [_refused(refusal, why)]
+        answers = self._qubits.on_refused(refusal, now)
+        if answers is None:
+            answers = self._attempts.refused(refusal.operation, now)
+        return effects + (answers or [])
+
+    def _on_timer(self, key: str, now: int) -> list[Effect]:
+        if key == SHARE_TIMER:
+            return self._attempts.slice_over(now)
+        if key.startswith(CALL_TIMER):
+            return self._qubits.call_timer(int(key.removeprefix(CALL_TIMER)))
+        if key.startswith(FREE_TIMER):
+            return self._qubits.free_timer(int(key.removeprefix(FREE_TIMER)))
+        return []
+
+    def _on_owner_gone(self, owner: str, now: int) -> list[Effect]:
+        effects: list[Effect] = []
+        if owner == LINK_LAYER:
+            effects += self._attempts.asker_gone(now)
+        return effects + self._qubits.owner_gone(owner, now)
+
+    def _on_device_up(self) -> list[Effect]:
+        """Everybody learns that the device is there; link and network what it can do."""
+        effects = self._on_device_down() if self._is_ready else []
+        self._is_ready = True
+        self._order.reset()
+        effects += [Tell(layer, DeviceReady()) for layer in TOLD_LAYERS]
+        effects += [
+            Tell(LINK_LAYER, link_capability(self._world, self._node, link))
+            for link in self._world.links_of(self._node)
+        ]
+        capability = node_capability(self._world, self._node)
+        return [*effects, Tell("network", capability), Record("physical.device_ready", {})]
+
+    def _on_device_down(self) -> list[Effect]:
+        """Every call and batch is answered, then everybody who had anything is told."""
+        if not self._is_ready:
+            return []
+        self._is_ready = False
+        owners = dict.fromkeys((*TOLD_LAYERS, *self._memory.owners(), *self._qubits.owners()))
+        owners.pop(LAYER, None)
+        effects = [*self._qubits.device_lost(), *self._attempts.device_lost()]
+        self._memory.clear()
+        effects += [Tell(owner, DeviceLost()) for owner in owners]
+        return [*effects, Record("physical.device_lost", {})]
+
+
+def _refused(message: Message, why: str) -> Record:
+    return Record("physical.refused", {"what": type(message).__name__, "why": why})

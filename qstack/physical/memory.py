@@ -1,0 +1,87 @@
+"""The qubits of one node: who owns each, and how many there may be. Admission is here only.
+
+Rules
+1. Qubits alive, reserved and not yet free again never exceed the memory.
+2. A link never has more than its slots: pairs in the making, and qubits it made and that live on,
+   whoever owns them.
+3. A batch of attempts takes a place even when it reads its spins at once: the emitter is a qubit.
+"""
+
+from qstack.ids import QubitId, qubit_id
+from qstack.physical.qubit_states import QUBIT, Input, State
+
+
+class Qubit:
+    """One entry: `link` is the link it is made with, None for a local qubit."""
+
+    __slots__ = ("id", "link", "owner", "state")
+
+    def __init__(self, name: QubitId, owner: str, link: str | None) -> None:
+        self.id = name
+        self.owner = owner
+        self.link = link
+        self.state = State.INITIALISING if link is None else State.ATTEMPTING
+
+
+class Memory:
+    """The table of qubits."""
+
+    def __init__(self, boot_id: bytes, capacity: int, slots_per_link: int) -> None:
+        self._boot_id = boot_id
+        self._capacity = capacity
+        self._slots = slots_per_link
+        self._made = 0
+        self._qubits: dict[QubitId, Qubit] = {}
+        self._refused_links: dict[str, None] = {}
+
+    def __len__(self) -> int:
+        """Places taken."""
+        return len(self._qubits)
+
+    def admit(self, owner: str, link: str | None = None) -> Qubit | None:
+        """A place for a new qubit; None if there is none."""
+        if not self._has_room(link):
+            if link is not None:
+                self._refused_links[link] = None
+            return None
+        qubit = Qubit(qubit_id(self._boot_id, self._made), owner, link)
+        self._made += 1
+        self._qubits[qubit.id] = qubit
+        return qubit
+
+    def find(self, name: bytes) -> Qubit | None:
+        """The qubit of that name, if it takes a place."""
+        return self._qubits.get(QubitId(name))
+
+    def owned_by(self, owner: str) -> list[Qubit]:
+        """Everything `owner` has, oldest first."""
+        return [qubit for qubit in self._qubits.values() if qubit.owner == owner]
+
+    def owners(self) -> list[str]:
+        """Everybody who has a qubit."""
+        return list(dict.fromkeys(qubit.owner for qubit in self._qubits.values()))
+
+    def step(self, qubit: Qubit, received: Input) -> None:
+        """What happened to a qubit. Raises `IllegalInputError`."""
+        qubit.state = QUBIT.step(qubit.state, received)
+        if qubit.state is State.ENDED:
+            del self._qubits[qubit.id]
+
+    def take_news_of_room(self) -> bool:
+        """Whether a link that was refused could be admitted now; asked once, told once."""
+        if any(self._has_room(link) for link in self._refused_links):
+            self._refused_links.clear()
+            return True
+        return False
+
+    def clear(self) -> None:
+        """The device has gone, and everything with it."""
+        self._qubits.clear()
+        self._refused_links.clear()
+
+    def _has_room(self, link: str | None) -> bool:
+        if len(self._qubits) >= self._capacity:
+            return False
+        if link is None:
+            return True
+        return sum(qubit.link == link for qubit in self._qubits.values()) < self._slots

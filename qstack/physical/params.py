@@ -1,0 +1,29 @@
+"""Numbers of the physical layer that no profile gives: our own limits, each with its reason."""
+
+from typing import Final
+
+RESULT_MIN_NS: Final = 1_000
+"""No result of an operation arrives sooner: the clock's window needs room (CLOCK.md, rule 5)."""
+
+SHARE_NS: Final = 10_000_000
+"""How long a link keeps the highest claim to a shared communication qubit: tens of attempts of a
+metropolitan link, well below the coherence time of the memories a shared qubit is used with."""
+
+GROUP_QUBITS_MAX: Final = 10
+"""Qubits in one joint state: 4^10 numbers are 8 MiB. A gate that would join more is refused."""
+
+CHUNK_PAIRS_MAX: Final = 65_536
+"""Measured pairs in one reply: three times 8 KiB of packed bits, below the control frame limit."""
+
+CHUNK_NS: Final = 20_000_000
+"""Network time one reply of measured pairs covers: how late a consumer learns of the first."""
+
+NEVER_NS: Final = 2**62
+"""An event beyond this time (146 years) is not scheduled."""
+
+BRIGHT_STATES: Final = (0.05, 0.1, 0.2, 0.3)
+"""Bright-state populations on offer for single-click links, beside the profile's own: from
+fidelity to rate (the set of the link-layer study of SIGCOMM 2019, with 0.2 between)."""
+
+TOLD_LAYERS: Final = ("link", "network", "transport")
+"""The layers of a node that are told of the device's coming and going."""

@@ -1,0 +1,139 @@
+"""What a node expects of its links and its swaps, from profiles alone.
+
+The same figures serve admission and the choice of paths. Nothing here knows a true state.
+"""
+
+import numpy as np
+
+from qstack.physical.generation import has_storage
+from qstack.physical.hardware import LinkHardware, World
+from qstack.physical.heralding import Heralded
+from qstack.physical.params import BRIGHT_STATES
+from qstack.physical.profile import Profile
+from qstack.physical.service import GenerationOption, LinkCapability, NodeCapability
+from qstack.quantum.bell import bell_probabilities, fidelity
+from qstack.quantum.channels import depolarising
+from qstack.quantum.gates import pauli_frame
+from qstack.quantum.state import apply
+
+
+def announced(world: World, link: LinkHardware, bright_state: float | None) -> Heralded | None:
+    """What an attempt yields, with the moves to storage at both ends; None if nothing ever.
+
+    The states are those at emission: waiting is for whoever knows how long it lasts.
+    """
+    profiles = world.end_profiles(link.id)
+    try:
+        heralded = link.herald(*profiles, bright_state)
+    except ValueError:  # no photon and no dark count reaches a detector
+        return None
+    plus, minus = heralded.state, heralded.state_minus
+    for axis, end in enumerate(link.ends):
+        profile = profiles[axis]
+        if has_storage(world.nodes[end].memory, profile.comm_qubits):
+            move = depolarising(profile.move_depolarising)
+            plus, minus = apply(plus, axis, move), apply(minus, axis, move)
+    return Heralded(heralded.probability, plus, minus)
+
+
+def goodness_of(
+    world: World, link: LinkHardware, bright_state: float | None
+) -> tuple[float, float]:
+    """The expected fidelities to psi+ and to psi-, each when that is what the herald says."""
+    heralded = announced(world, link, bright_state)
+    if heralded is None:
+        return 0.0, 0.0
+    plus, minus = fidelity(heralded.state, 1, 0), fidelity(heralded.state_minus, 1, 1)
+    return _clipped(plus), _clipped(minus)
+
+
+def generation_options(world: World, link: LinkHardware) -> list[GenerationOption]:
+    """The ways to run a link: single-click by bright state (ascending), double-click one."""
+    profiles = world.end_profiles(link.id)
+    settings: list[float | None] = [None]
+    if link.scheme == "single-click":
+        own = (profile.bright_state_default for profile in profiles)
+        settings = [*sorted({*BRIGHT_STATES, *own})]
+    options = []
+    for bright_state in settings:
+        heralded = announced(world, link, bright_state)
+        if heralded is None:
+            continue
+        options.append(
+            GenerationOption(
+                bright_state=bright_state,
+                probability=_clipped(heralded.probability),
+                cycle_ns=link.cycle_ns("keep", *profiles),
+                measure_cycle_ns=link.cycle_ns("measure", *profiles),
+                bell_probabilities=_corrected(heralded),
+            )
+        )
+    return options
+
+
+def link_slots(world: World, node: str) -> int:
+    """How many pairs each link of `node` may have in the making or waiting at once.
+
+    One place of the memory is kept for data if there are more places than links. With
+    communication qubits of its own, a link has no more pairs than those.
+    """
+    links = len(world.links_of(node))
+    if not links:
+        return 0
+    hardware = world.nodes[node]
+    data_reserve = 1 if hardware.memory > links else 0
+    slots = max(1, (hardware.memory - data_reserve) // links)
+    profile = hardware.profile
+    if profile.parallel_links and profile.comm_qubits >= links:
+        slots = min(slots, profile.comm_qubits // links)
+    return slots
+
+
+def link_capability(world: World, node: str, link: LinkHardware) -> LinkCapability:
+    """What `node` tells its link layer of one link."""
+    return LinkCapability(
+        link=link.id,
+        peer=link.other_end(node),
+        options=generation_options(world, link),
+        slots=link_slots(world, node),
+        delay_ns=link.delay_ns,
+    )
+
+
+def swap_ns(profile: Profile) -> int:
+    """How long a Bell measurement takes: CNOT, H, readout."""
+    return profile.gate_2q_ns + profile.gate_1q_ns + profile.readout_ns
+
+
+def node_capability(world: World, node: str) -> NodeCapability:
+    """What `node` tells its network layer: memory, decay, and the cost of a swap.
+
+    The depolarising of the CNOT replaces both qubits by noise, that of the H only one bit of the
+    outcome; it is counted as if it did the same, which errs on the safe side.
+    """
+    hardware = world.nodes[node]
+    profile = hardware.profile
+    kept = (1.0 - profile.gate_2q_depolarising) * (1.0 - profile.gate_1q_depolarising)
+    return NodeCapability(
+        memory=hardware.memory,
+        swap_ns=swap_ns(profile),
+        swap_depolarising=_clipped(1.0 - kept),
+        swap_flip=_clipped(1.0 - (profile.readout_f0 + profile.readout_f1) / 2.0),
+        t1_s=profile.t1_s,
+        t2_s=profile.t2_s,
+    )
+
+
+def _corrected(heralded: Heralded) -> list[float]:
+    """Bell probabilities (phi+ first) with psi+ and psi- each moved to phi+."""
+    moved = [
+        apply(heralded.state, 1, pauli_frame(1, 0)),
+        apply(heralded.state_minus, 1, pauli_frame(1, 1)),
+    ]
+    weights = np.mean([bell_probabilities(pair) for pair in moved], axis=0)
+    return [_clipped(float(weight)) for weight in weights]
+
+
+def _clipped(probability: float) -> float:
+    """Without the last rounding error, which would put it outside 0..1."""
+    return min(1.0, max(0.0, probability))

@@ -1,0 +1,329 @@
+"""The qubits part: calls on qubits, by whoever owns them.
+
+Rules
+1. A call that carries a number is answered exactly once: at once if it is refused or needs no
+   device, else by the device's result, by a timer, or by the loss of the device.
+2. The asker's mistakes are judged in this order: the shape of the call, then for each qubit
+   whether it is there (GONE) and whose it is (NOT_OWNER).
+3. Calls of an owner that has gone are answered to nobody.
+"""
+
+from collections.abc import Callable
+from typing import Final
+
+from msgspec import Struct
+
+from qstack.errors import ErrorCode, LocalError
+from qstack.machine import CancelTimer, Effect, Record, SetTimer, Tell
+from qstack.physical.device import (
+    BellOutcome,
+    DoBellMeasure,
+    DoGate,
+    DoMeasure,
+    Initialise,
+    Operation,
+    OperationRefused,
+    Outcome,
+    Release,
+    Result,
+)
+from qstack.physical.device_order import DeviceOrder
+from qstack.physical.durations import answer_ns
+from qstack.physical.memory import Memory, Qubit
+from qstack.physical.qubit_states import QUBIT, Input, State
+from qstack.physical.service import (
+    LAYER,
+    Allocate,
+    Allocated,
+    ApplyGate,
+    BellMeasure,
+    BellMeasured,
+    CallDone,
+    CallFailed,
+    Free,
+    Measure,
+    Measured,
+    QubitsFreed,
+    Reset,
+    Transfer,
+)
+from qstack.quantum.gates import GATES
+from qstack.wire.message import Message
+
+CALL_TIMER: Final = "call/"
+FREE_TIMER: Final = "free/"
+ROTATIONS: Final = ("rx", "ry", "rz")
+
+Call = Allocate | ApplyGate | Measure | BellMeasure | Reset | Free | Transfer
+
+
+class _Open(Struct, eq=False):
+    """An operation the device has been given; `call` None: nobody waits for its answer.
+
+    `qubits` are those whose state its result changes.
+    """
+
+    owner: str
+    call: int | None
+    operation: Operation
+    qubits: list[Qubit]
+    has_timer: bool = False
+    is_orphan: bool = False
+
+
+class Qubits:
+    """The open calls of a node."""
+
+    def __init__(self, order: DeviceOrder, memory: Memory) -> None:
+        self._order = order
+        self._memory = memory
+        self._open: dict[int, _Open] = {}
+        self._releasing: dict[int, Qubit] = {}
+
+    # --- what owners ask ---
+
+    def on_call(self, source: str, call: Call, now: int, *, is_ready: bool) -> list[Effect]:
+        """Take a call of `source`."""
+        try:
+            if is_ready:
+                return self._perform(source, call, now)
+            error = LocalError(ErrorCode.DEVICE_LOST)
+        except LocalError as raised:
+            error = raised
+        number = None if isinstance(call, Free) else call.call
+        refused = _refused(type(call).__name__, f"{source}: {error}")
+        return [refused, *_failed(source, number, error.code.name, error.detail)]
+
+    def _perform(self, source: str, call: Call, now: int) -> list[Effect]:
+        """Raises `LocalError`."""
+        match call:
+            case Allocate():
+                return self._allocate(source, call, now)
+            case ApplyGate():
+                return self._gate(source, call, now)
+            case Measure():
+                return self._measure(source, call, now)
+            case BellMeasure():
+                return self._bell_measure(source, call, now)
+            case Reset():
+                qubit = self._owned(source, call.qubit)
+                operation = self._initialise(qubit, now)
+                return self._submit(_Open(source, call.call, operation, []))
+            case Free():
+                return self._release(self._owned(source, call.qubit), now)
+            case Transfer():
+                return self._transfer(source, call)
+
+    def _allocate(self, source: str, call: Allocate, now: int) -> list[Effect]:
+        qubit = self._memory.admit(source)
+        if qubit is None:
+            raise LocalError(ErrorCode.NO_RESOURCES, "the memory is full")
+        return self._submit(_Open(source, call.call, self._initialise(qubit, now), [qubit]))
+
+    def _gate(self, source: str, call: ApplyGate, now: int) -> list[Effect]:
+        wanted = GATES[call.name]
+        if len(call.qubits) != wanted or len({*call.qubits}) != wanted:
+            raise LocalError(
+                ErrorCode.BAD_REQUEST, f"{call.name} acts on {wanted} different qubits"
+            )
+        if call.angle != 0.0 and call.name not in ROTATIONS:
+            raise LocalError(ErrorCode.BAD_REQUEST, f"{call.name} has no angle")
+        for name in call.qubits:
+            self._owned(source, name)
+        operation = DoGate(
+            at_ns=self._order.start_ns(now),
+            sequence=self._order.next_sequence(),
+            name=call.name,
+            qubits=call.qubits,
+            angle=call.angle,
+        )
+        effects = self._order.submit(operation)
+        entry = _Open(source, call.call, operation, [], has_timer=True)
+        done_ns = operation.at_ns + answer_ns(self._order.profile, operation)
+        if done_ns <= now:
+            return [*effects, *_done(entry)]
+        self._open[operation.sequence] = entry
+        return [*effects, SetTimer(f"{CALL_TIMER}{operation.sequence}", done_ns)]
+
+    def _measure(self, source: str, call: Measure, now: int) -> list[Effect]:
+        qubit = self._owned(source, call.qubit)
+        self._memory.step(qubit, Input.MEASURE)
+        operation = DoMeasure(
+            at_ns=self._order.start_ns(now),
+            sequence=self._order.next_sequence(),
+            qubit=qubit.id,
+            basis=call.basis,
+        )
+        return self._submit(_Open(source, call.call, operation, [qubit]))
+
+    def _bell_measure(self, source: str, call: BellMeasure, now: int) -> list[Effect]:
+        if call.first == call.second:
+            raise LocalError(ErrorCode.BAD_REQUEST, "a Bell measurement takes two qubits")
+        qubits = [self._owned(source, name) for name in (call.first, call.second)]
+        for qubit in qubits:
+            self._memory.step(qubit, Input.MEASURE)
+        operation = DoBellMeasure(
+            at_ns=self._order.start_ns(now),
+            sequence=self._order.next_sequence(),
+            first=call.first,
+            second=call.second,
+        )
+        return self._submit(_Open(source, call.call, operation, qubits))
+
+    def _transfer(self, source: str, call: Transfer) -> list[Effect]:
+        qubit = self._owned(source, call.qubit)
+        if not call.to:
+            raise LocalError(ErrorCode.BAD_REQUEST, "an owner has a name")
+        qubit.owner = call.to
+        return [] if call.call is None else [Tell(source, CallDone(call=call.call))]
+
+    # --- owners go ---
+
+    def owner_gone(self, owner: str, now: int) -> list[Effect]:
+        """Free what `owner` has, and tell nobody of its open calls.
+
+        What the device is still measuring belongs to this layer until it ends.
+        """
+        pending = [entry for entry in self._open.values() if entry.owner == owner]
+        for entry in pending:
+            entry.is_orphan = True
+            entry.call = None
+        effects: list[Effect] = []
+        freed: list[bytes] = []
+        for qubit in self._memory.owned_by(owner):
+            if qubit.state is State.ALIVE:
+                freed.append(qubit.id)
+            if qubit.state is State.INITIALISING:
+                for entry in pending:
+                    entry.qubits = [other for other in entry.qubits if other is not qubit]
+            if qubit.state is not State.ATTEMPTING:
+                qubit.owner = LAYER
+            if QUBIT.allows(qubit.state, Input.FREE):
+                effects += self._release(qubit, now)
+        if freed:
+            effects.append(Tell("transport", QubitsFreed(owner=owner, qubits=freed)))
+        return effects
+
+    def take_back(self, qubit: Qubit, now: int) -> list[Effect]:
+        """Free a qubit whose asker has gone."""
+        return self._release(qubit, now)
+
+    # --- what the device says ---
+
+    def on_result(self, result: Result) -> list[Effect]:
+        """The device answered an operation."""
+        entry = self._open.pop(result.operation, None)
+        if entry is None:
+            return [_refused(type(result).__name__, f"no open operation {result.operation}")]
+        match result:
+            case Outcome():
+                self._step_all(entry, Input.RESULT)
+                return _tell(entry, lambda call: Measured(call=call, outcome=result.outcome))
+            case BellOutcome(x_bit=x, z_bit=z):
+                self._step_all(entry, Input.RESULT)
+                return _tell(entry, lambda call: BellMeasured(call=call, x_bit=x, z_bit=z))
+            case _:
+                self._step_all(entry, Input.READY)
+                if not entry.qubits:
+                    return _done(entry)
+                name = entry.qubits[0].id
+                return _tell(entry, lambda call: Allocated(call=call, qubit=name))
+
+    def on_refused(self, refusal: OperationRefused, now: int) -> list[Effect] | None:
+        """The device cannot do it, and nothing has changed; None if it was no open call."""
+        entry = self._open.pop(refusal.operation, None)
+        if entry is None:
+            return None
+        self._step_all(entry, Input.REFUSED)
+        effects: list[Effect] = []
+        if entry.has_timer:
+            effects.append(CancelTimer(f"{CALL_TIMER}{refusal.operation}"))
+        if entry.is_orphan:
+            for qubit in entry.qubits:
+                if QUBIT.allows(qubit.state, Input.FREE):
+                    effects += self._release(qubit, now)
+        return effects + _failed(entry.owner, entry.call, refusal.error, refusal.detail)
+
+    def call_timer(self, sequence: int) -> list[Effect]:
+        """An operation without result has been done."""
+        entry = self._open.pop(sequence, None)
+        return [] if entry is None else _done(entry)
+
+    def free_timer(self, sequence: int) -> list[Effect]:
+        """The device has come to a release: the place is free."""
+        qubit = self._releasing.pop(sequence, None)
+        if qubit is not None:
+            self._memory.step(qubit, Input.FREED)
+        return []
+
+    def owners(self) -> list[str]:
+        """Who has open calls."""
+        return [entry.owner for entry in self._open.values() if not entry.is_orphan]
+
+    def device_lost(self) -> list[Effect]:
+        """Answer every open call."""
+        effects: list[Effect] = []
+        for sequence, entry in self._open.items():
+            if entry.has_timer:
+                effects.append(CancelTimer(f"{CALL_TIMER}{sequence}"))
+            effects += _failed(entry.owner, entry.call, ErrorCode.DEVICE_LOST.name, "")
+        effects += [CancelTimer(f"{FREE_TIMER}{sequence}") for sequence in self._releasing]
+        self._open.clear()
+        self._releasing.clear()
+        return effects
+
+    # --- inside ---
+
+    def _owned(self, source: str, name: bytes) -> Qubit:
+        """The living qubit `name` of `source`. Raises `LocalError` GONE or NOT_OWNER."""
+        qubit = self._memory.find(name)
+        if qubit is None or not QUBIT.allows(qubit.state, Input.USE):
+            raise LocalError(ErrorCode.GONE, name.hex())
+        if qubit.owner != source:
+            raise LocalError(ErrorCode.NOT_OWNER, name.hex())
+        return qubit
+
+    def _initialise(self, qubit: Qubit, now: int) -> Initialise:
+        return Initialise(
+            at_ns=self._order.start_ns(now),
+            sequence=self._order.next_sequence(),
+            qubit=qubit.id,
+        )
+
+    def _submit(self, entry: _Open) -> list[Effect]:
+        """Give the device an operation whose result answers the call."""
+        self._open[entry.operation.sequence] = entry
+        return self._order.submit(entry.operation)
+
+    def _release(self, qubit: Qubit, now: int) -> list[Effect]:
+        """End a qubit after what the device has still to do; then its place is free."""
+        self._memory.step(qubit, Input.FREE)
+        at_ns, sequence = self._order.start_ns(now), self._order.next_sequence()
+        effects = self._order.submit(Release(at_ns=at_ns, sequence=sequence, qubit=qubit.id))
+        if at_ns <= now:
+            self._memory.step(qubit, Input.FREED)
+            return effects
+        self._releasing[sequence] = qubit
+        return [*effects, SetTimer(f"{FREE_TIMER}{sequence}", at_ns)]
+
+    def _step_all(self, entry: _Open, received: Input) -> None:
+        for qubit in entry.qubits:
+            self._memory.step(qubit, received)
+
+
+def _tell(entry: _Open, answer: Callable[[int], Message]) -> list[Effect]:
+    return [] if entry.call is None else [Tell(entry.owner, answer(entry.call))]
+
+
+def _done(entry: _Open) -> list[Effect]:
+    return _tell(entry, lambda call: CallDone(call=call))
+
+
+def _failed(owner: str, call: int | None, error: str, detail: str) -> list[Effect]:
+    if call is None:
+        return []
+    return [Tell(owner, CallFailed(call=call, error=error, detail=detail))]
+
+
+def _refused(what: str, why: str) -> Record:
+    return Record("physical.refused", {"what": what, "why": why})
