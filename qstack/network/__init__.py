@@ -1,0 +1,1 @@
+"""The network layer: pairs end to end, over circuits."""

@@ -1,0 +1,491 @@
+"""Requests of which this node is the head: from the layer above to a circuit and to their end.
+
+Rules
+1. A request is refused at once for what will not change: no such node, no path, a fidelity out of
+   reach (with the best to be had), no time. Once accepted it keeps to its deadline: without a
+   circuit it looks for one every RETRY_NS.
+2. Pairs in tracking and confirmed never exceed the number asked for.
+3. If the remote restarts, or nobody has a link with it any more, the request ends with PEER_DOWN.
+4. A circuit is shared by requests with the same remote that its predicted fidelity satisfies, and
+   taken down when it has been idle for CIRCUIT_IDLE_NS.
+"""
+
+from dataclasses import dataclass
+from typing import Protocol
+
+import numpy as np
+
+from qstack.errors import ErrorCode
+from qstack.ids import ID_BYTES, PairId
+from qstack.link.service import LinkMeasured
+from qstack.network import service
+from qstack.network.circuit import Circuit, Circuits
+from qstack.network.circuit_states import CircuitInput, CircuitState
+from qstack.network.end import Confirmed
+from qstack.network.generation import Generation, is_direct
+from qstack.network.link_state import LinkStateDatabase
+from qstack.network.messages import Complete, Forward, Install
+from qstack.network.outbox import TRANSPORT, Outbox
+from qstack.network.params import (
+    CIRCUIT_IDLE_NS,
+    LATENESS_MAX,
+    NEVER_NS,
+    NUMBER_MAX,
+    REQUESTS_MAX,
+    RETRY_NS,
+)
+from qstack.network.prediction import Plan, best_fidelity, plan
+from qstack.network.request_states import REQUEST, RequestInput, RequestState
+from qstack.network.routing import best_path, can_keep, chain_of
+from qstack.network.upward import end_measured, end_pair
+
+FINAL_ERRORS = (ErrorCode.FIDELITY, ErrorCode.UNSUPPORTED, ErrorCode.BAD_REQUEST)
+"""Refusals of a circuit that another try will not change."""
+
+
+@dataclass
+class HeadRequest:
+    """A request at its head."""
+
+    create: service.NetworkCreate
+    remote_boot: bytes
+    state: RequestState = REQUEST.start
+    circuit: bytes | None = None
+    tracking: int = 0
+    indicated: int = 0
+    tries: int = 0
+    reason: str = ""
+
+    @property
+    def needs(self) -> int:
+        """How many more pairs it may be given."""
+        return self.create.number - self.indicated - self.tracking
+
+
+@dataclass(frozen=True)
+class Refusal:
+    """Why a request is not accepted."""
+
+    error: ErrorCode
+    detail: str
+    best: float | None = None
+
+
+class Releases(Protocol):
+    """The trackers, as far as requests need them."""
+
+    def release(self, circuit: Circuit, request: bytes) -> None:
+        """A request has ended: free the pairs it was given and that are not confirmed."""
+
+
+class Heads:
+    """All requests of which this node is the head."""
+
+    def __init__(
+        self,
+        database: LinkStateDatabase,
+        rng: np.random.Generator,
+        cutoff_ns: int | None,
+        out: Outbox,
+    ) -> None:
+        self._database = database
+        self._rng = rng
+        self._cutoff_ns = cutoff_ns
+        self._out = out
+        self._requests: dict[bytes, HeadRequest] = {}
+        self._epoch = 0
+        self._circuits: Circuits
+        self._generation: Generation
+        self._releases: Releases
+
+    def join(self, circuits: Circuits, generation: Generation, releases: Releases) -> None:
+        """Know the other parts of the machine, which know us."""
+        self._circuits, self._generation, self._releases = circuits, generation, releases
+
+    # --- from above ------------------------------------------------------------------------------
+
+    def on_create(self, create: service.NetworkCreate) -> None:
+        """A new request; it is accepted silently or refused with NetworkFailed."""
+        if create.request in self._requests:
+            # The caller's fault: an answer under this id would end the first one.
+            self._out.record("request_repeated", request=create.request)
+            return
+        refusal = self._refusal(create) or self._no_plan(create)
+        if refusal is not None:
+            self._tell_failed(create.request, refusal.error, refusal.detail, refusal.best)
+            return
+        boot = self._database.boot_of(create.remote)
+        assert boot is not None, "a planned remote has a link state"
+        request = HeadRequest(create, boot)
+        self._requests[create.request] = request
+        if create.deadline_ns < NEVER_NS:
+            self._out.set_timer(f"network/deadline/head/{_key(create)}", create.deadline_ns)
+        self._place(request)
+
+    def on_cancel(self, request_id: bytes) -> bool:
+        """The layer above withdraws a request; returns whether it is one of ours."""
+        request = self._requests.get(request_id)
+        if request is not None:
+            self._fail(request, RequestInput.CANCELLED, ErrorCode.CANCELLED, "withdrawn")
+        return request is not None
+
+    def on_route_query(self, query: service.RouteQuery) -> None:
+        """What could be had to a node."""
+        states = self._database.states()
+        path = best_path(states, self._out.node, query.remote, "keep") or best_path(
+            states, self._out.node, query.remote, "measure"
+        )
+        chain = chain_of(states, path) if path is not None else None
+        found = plan(chain, 0.0, self._cutoff_ns) if chain is not None else None
+        best = best_fidelity(chain, self._cutoff_ns) if chain is not None else 0.0
+        self._out.tell(
+            TRANSPORT,
+            service.RouteAnswer(
+                call=query.call,
+                path=list(path or ()),
+                fidelity=_probability(best),
+                rate_hz=min(found.rate_hz, 1e12) if found is not None else 0.0,
+            ),
+        )
+
+    # --- from circuits ---------------------------------------------------------------------------
+
+    def on_active(self, circuit: Circuit) -> None:
+        """A circuit of ours stands: requests that wait for it begin."""
+        for request in list(self._requests.values()):
+            if request.circuit == circuit.id and request.state is RequestState.WAITING:
+                self._forward(circuit, request)
+        self._check_idle(circuit)
+
+    def on_closed(self, circuit: Circuit, error: ErrorCode, detail: str) -> None:
+        """A circuit of ours has ended; its requests look for another one."""
+        self._out.cancel_timer(idle_timer(circuit))
+        for request in list(self._requests.values()):
+            if request.circuit != circuit.id:
+                continue
+            request.circuit = None
+            request.reason = f"{error.name}: {detail}"[:400]
+            if request.state is RequestState.OPEN:
+                self._step(request, RequestInput.CIRCUIT_LOST)
+            if error in FINAL_ERRORS:
+                self._fail(request, RequestInput.ENDED, error, detail)
+            elif not self._has_lost_remote(request):
+                self._try_later(request)
+
+    def on_complete(self, circuit: Circuit, complete: Complete) -> None:
+        """The tail has ended a request."""
+        request = self._requests.get(complete.request)
+        if request is None or request.circuit != circuit.id:
+            return
+        error = ErrorCode.__members__.get(complete.error, ErrorCode.CANCELLED)
+        self._fail(request, RequestInput.ENDED, error, complete.detail, is_told=True)
+
+    # --- from tracking (EndUser) -----------------------------------------------------------------
+
+    def claim(self, circuit: Circuit) -> bytes | None:
+        """The oldest open request that still needs a pair."""
+        for request_id, forward in circuit.requests.items():
+            request = self._requests.get(request_id)
+            if request is not None and request.needs > 0 and not is_direct(circuit, forward):
+                request.tracking += 1
+                return request_id
+        return None
+
+    def is_open(self, circuit: Circuit, request: bytes) -> bool:
+        """Whether the circuit carries the request."""
+        return request in circuit.requests
+
+    def on_unclaimed(self, request: bytes) -> None:
+        """A pair of it was discarded before it was confirmed."""
+        held = self._requests.get(request)
+        if held is not None:
+            held.tracking -= 1
+            assert held.tracking >= 0, "a slot is freed once"
+
+    def on_confirmed(self, circuit: Circuit, request: bytes, confirmed: Confirmed) -> None:
+        """A pair of it is there."""
+        held = self._requests[request]
+        held.tracking -= 1
+        held.indicated += 1
+        end_pair(self._out, circuit, circuit.requests[request], "head", confirmed)
+        self._check_done(circuit, held)
+
+    def on_void(self, request: bytes, pair: PairId) -> None:
+        """An indicated pair is void."""
+        self._out.tell(TRANSPORT, service.EndPairExpired(request=request, pair=pair))
+
+    def on_measured(self, circuit: Circuit, request: bytes, measured: LinkMeasured) -> None:
+        """Pairs of a direct `measure` request."""
+        held = self._requests[request]
+        held.indicated += measured.pairs
+        end_measured(self._out, circuit, circuit.requests[request], "head", measured)
+        if held.needs <= 0:
+            self._generation.direct_done(measured.request)
+        self._check_done(circuit, held)
+
+    # --- timers and topology ---------------------------------------------------------------------
+
+    def on_deadline(self, key: str) -> None:
+        """The deadline timer of a request."""
+        request = self._requests.get(bytes.fromhex(key))
+        if request is not None and request.create.deadline_ns <= self._out.now:
+            self._fail(request, RequestInput.DEADLINE, ErrorCode.TIMEOUT, request.reason)
+
+    def on_retry(self, key: str) -> None:
+        """The retry timer of a request."""
+        request = self._requests.get(bytes.fromhex(key))
+        if request is None or request.circuit is not None:
+            return
+        if self._is_isolated(request.create.remote):
+            self._fail(
+                request, RequestInput.ENDED, ErrorCode.PEER_DOWN, "nobody has a link with it"
+            )
+        else:
+            self._place(request)
+
+    def on_topology(self) -> None:
+        """The link states have changed."""
+        for request in list(self._requests.values()):
+            if not self._has_lost_remote(request) and request.circuit is None:
+                self._place(request)
+
+    def on_idle(self, circuit: Circuit) -> None:
+        """The idle timer of a circuit."""
+        if not circuit.requests and circuit.state is CircuitState.ACTIVE:
+            self._circuits.close(circuit, CircuitInput.IDLE, ErrorCode.CLOSED, "idle")
+
+    def on_device_lost(self) -> None:
+        """The device has gone: every request ends."""
+        for request in list(self._requests.values()):
+            self._fail(request, RequestInput.ENDED, ErrorCode.DEVICE_LOST, "the device has gone")
+
+    # --- parts -----------------------------------------------------------------------------------
+
+    def _refusal(self, create: service.NetworkCreate) -> Refusal | None:
+        """What is wrong with the request itself."""
+        bad = ErrorCode.BAD_REQUEST
+        has_bases = create.basis is not None and create.remote_basis is not None
+        has_no_basis = create.basis is None and create.remote_basis is None
+        if create.remote == self._out.node:
+            return Refusal(bad, "a node has no pairs with itself")
+        if not 1 <= create.number <= NUMBER_MAX:
+            return Refusal(bad, f"{create.number} pairs: at least 1, at most {NUMBER_MAX}")
+        if not (has_bases if create.kind == "measure" else has_no_basis):
+            return Refusal(bad, "two bases go with kind measure, none with kind keep")
+        if create.deadline_ns <= self._out.now:
+            return Refusal(ErrorCode.NO_TIME, "the deadline has passed")
+        if self._database.capability is None:
+            return Refusal(ErrorCode.DEVICE_LOST, "no quantum device here")
+        if len(self._requests) >= REQUESTS_MAX:
+            return Refusal(ErrorCode.NO_RESOURCES, f"{REQUESTS_MAX} requests are open")
+        if create.remote not in self._database.states():
+            return Refusal(ErrorCode.UNKNOWN_NODE, create.remote)
+        return None
+
+    def _no_plan(self, create: service.NetworkCreate) -> Refusal | None:
+        """Why the network as it is now cannot serve the request."""
+        states = self._database.states()
+        path = best_path(states, self._out.node, create.remote, create.kind)
+        chain = chain_of(states, path) if path is not None else None
+        if chain is None:
+            return Refusal(ErrorCode.NO_PATH, f"no path to {create.remote}")
+        found = plan(chain, create.min_fidelity, self._cutoff_ns)
+        if found is None:
+            best = _probability(best_fidelity(chain, self._cutoff_ns))
+            return Refusal(
+                ErrorCode.FIDELITY, f"asked for {create.min_fidelity:.4f}, best {best:.4f}", best
+            )
+        left_s = (create.deadline_ns - self._out.now) / 1e9
+        if found.rate_hz * left_s * LATENESS_MAX < create.number:
+            return Refusal(
+                ErrorCode.NO_TIME,
+                f"{create.number} pairs in {left_s:.3g} s: about {found.rate_hz:.3g} pairs/s",
+            )
+        return None
+
+    def _place(self, request: HeadRequest) -> None:
+        """Put a request on a circuit, a new one if need be, or try again later."""
+        create = request.create
+        for circuit in self._circuits:
+            if self._suits(circuit, create):
+                request.circuit = circuit.id
+                if circuit.state is CircuitState.ACTIVE:
+                    self._forward(circuit, request)
+                return
+        states = self._database.states()
+        path = best_path(states, self._out.node, create.remote, create.kind)
+        chain = chain_of(states, path) if path is not None else None
+        found = plan(chain, create.min_fidelity, self._cutoff_ns) if chain is not None else None
+        if path is None or found is None or not self._database.is_adjacent(path[1]):
+            request.reason = request.reason or "no path at the moment"
+            self._try_later(request)
+            return
+        circuit = self._circuits.install(
+            self._install(path, found), can_keep=can_keep(states, path)
+        )
+        request.circuit = circuit.id
+
+    def _install(self, path: tuple[str, ...], found: Plan) -> Install:
+        self._epoch += 1
+        return Install(
+            circuit=self._rng.bytes(ID_BYTES),
+            epoch=self._epoch,
+            route=list(path),
+            cutoff_ns=found.cutoff_ns,
+            link_min_fidelity=_probability(found.link_min_fidelity),
+            fidelity=_probability(found.fidelity),
+        )
+
+    def _suits(self, circuit: Circuit, create: service.NetworkCreate) -> bool:
+        needs_keep = create.kind == "keep" or not circuit.is_single_link
+        return (
+            circuit.upstream is None
+            and circuit.tail == create.remote
+            and circuit.install.fidelity >= create.min_fidelity
+            and (circuit.can_keep or not needs_keep)
+        )
+
+    def _forward(self, circuit: Circuit, request: HeadRequest) -> None:
+        create = request.create
+        self._step(request, RequestInput.FORWARDED)
+        request.tries = 0
+        self._out.cancel_timer(idle_timer(circuit))
+        forward = Forward(
+            circuit=circuit.id,
+            epoch=circuit.epoch,
+            request=create.request,
+            purpose=create.purpose,
+            kind=create.kind,
+            number=request.needs,
+            deadline_ns=create.deadline_ns,
+            priority=create.priority,
+            basis=create.basis,
+            remote_basis=create.remote_basis,
+        )
+        assert circuit.downstream is not None, "a head has a neighbour"
+        self._out.send(circuit.downstream, forward)
+        self._generation.begin(circuit, forward)
+
+    def _try_later(self, request: HeadRequest) -> None:
+        # Without a deadline only news of the topology help: do not hold the clock for them.
+        is_idle = request.tries > 0 and request.create.deadline_ns >= NEVER_NS
+        request.tries += 1
+        self._out.set_timer(
+            f"network/retry/{_key(request.create)}", self._out.now + RETRY_NS, background=is_idle
+        )
+
+    def _has_lost_remote(self, request: HeadRequest) -> bool:
+        """Fail the request if its remote is not what it was."""
+        remote = request.create.remote
+        boot = self._database.boot_of(remote)
+        if boot is not None and boot != request.remote_boot:
+            detail = f"{remote} has restarted"
+        elif boot is None or (self._database.has_lost(remote) and self._is_isolated(remote)):
+            detail = f"{remote} has gone"
+        else:
+            return False
+        self._fail(request, RequestInput.ENDED, ErrorCode.PEER_DOWN, detail)
+        return True
+
+    def _is_isolated(self, remote: str) -> bool:
+        """Whether `remote` claims links and none of the nodes it names claims one with it."""
+        states = self._database.states()
+        state = states.get(remote)
+        if state is None:
+            return True
+        peers = [states.get(link.peer) for link in state.links]
+        return bool(peers) and not any(
+            peer is not None and any(link.peer == remote for link in peer.links) for peer in peers
+        )
+
+    def _check_done(self, circuit: Circuit, request: HeadRequest) -> None:
+        if request.create.number > request.indicated:
+            return
+        self._step(request, RequestInput.SATISFIED)
+        self._out.tell(TRANSPORT, service.NetworkDone(request=request.create.request))
+        self._leave(request, circuit, "", "")
+
+    def _fail(
+        self,
+        request: HeadRequest,
+        received: RequestInput,
+        error: ErrorCode,
+        detail: str,
+        *,
+        is_told: bool = False,
+    ) -> None:
+        """End a request; `is_told`: the tail knows already."""
+        was_open = request.state is RequestState.OPEN
+        self._step(request, received)
+        self._tell_failed(request.create.request, error, detail, None)
+        circuit = self._circuits.get(request.circuit) if request.circuit is not None else None
+        if circuit is not None and was_open:
+            self._releases.release(circuit, request.create.request)
+            self._leave(request, circuit, error.name, detail, is_told=is_told)
+        else:
+            self._forget(request)
+            if circuit is not None:
+                self._check_idle(circuit)
+
+    def _leave(
+        self,
+        request: HeadRequest,
+        circuit: Circuit,
+        error: str,
+        detail: str,
+        *,
+        is_told: bool = False,
+    ) -> None:
+        """Take an ended request off its circuit."""
+        self._generation.end(circuit, request.create.request)
+        if not is_told and circuit.downstream is not None:
+            self._out.send(
+                circuit.downstream,
+                Complete(
+                    circuit=circuit.id,
+                    epoch=circuit.epoch,
+                    request=request.create.request,
+                    error=error,
+                    detail=detail[:500],
+                ),
+            )
+        self._forget(request)
+        self._check_idle(circuit)
+
+    def _forget(self, request: HeadRequest) -> None:
+        del self._requests[request.create.request]
+        self._out.cancel_timer(f"network/deadline/head/{_key(request.create)}")
+        self._out.cancel_timer(f"network/retry/{_key(request.create)}")
+
+    def _check_idle(self, circuit: Circuit) -> None:
+        if not circuit.requests and circuit.state is CircuitState.ACTIVE:
+            self._out.set_timer(
+                idle_timer(circuit), self._out.now + CIRCUIT_IDLE_NS, background=True
+            )
+
+    def _tell_failed(
+        self, request: bytes, error: ErrorCode, detail: str, best: float | None
+    ) -> None:
+        self._out.tell(
+            TRANSPORT,
+            service.NetworkFailed(
+                request=request, error=error.name, detail=detail[:500], best=best
+            ),
+        )
+
+    def _step(self, request: HeadRequest, received: RequestInput) -> None:
+        request.state = REQUEST.step(request.state, received)
+
+
+def idle_timer(circuit: Circuit) -> str:
+    """The key of a circuit's idle timer."""
+    return f"network/idle/{circuit.id.hex()}"
+
+
+def _key(create: service.NetworkCreate) -> str:
+    return create.request.hex()
+
+
+def _probability(value: float) -> float:
+    """`value` without the rounding errors that would leave 0..1."""
+    return min(1.0, max(0.0, value))

@@ -1,0 +1,117 @@
+"""Which way to go: the path of best predicted fidelity, from what the nodes advertise.
+
+Rules
+1. A link counts only if both its ends advertise it, with the worse of their figures.
+2. Pairs that are kept need links of kind `keep`; only a `measure` request over one single link
+   may use a link that can do no more. Nodes in between need memory for a qubit on each side.
+3. The cost of a path is -log of its Werner-like weight: the product of (4F - 1)/3 of its links
+   and of the factors of its swaps. Of equals the higher bottleneck rate wins, then the names.
+"""
+
+import math
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from heapq import heappop, heappush
+from itertools import pairwise
+
+from qstack.network.messages import HOPS_MAX, AdvertisedLink, LinkState
+from qstack.network.params import RELAY_MEMORY_MIN
+from qstack.network.prediction import (
+    Chain,
+    LinkFigures,
+    NodeFigures,
+    link_weight,
+    swap_weight,
+)
+
+_WEIGHT_MIN = 1e-9  # a useless link is a last resort, not an error
+_COST_DIGITS = 12  # equal paths are not told apart by rounding errors
+
+States = Mapping[str, LinkState]
+
+
+@dataclass(frozen=True)
+class Edge:
+    """A link both of whose ends advertise it."""
+
+    figures: LinkFigures
+    kinds: tuple[str, ...]
+
+
+def edge(states: States, here: str, peer: str) -> Edge | None:
+    """The link between two nodes, or None if not both advertise it."""
+    first, second = _advert(states, here, peer), _advert(states, peer, here)
+    if first is None or second is None:
+        return None
+    a, b, c, d = min(
+        first.bell_probabilities, second.bell_probabilities, key=lambda weights: weights[0]
+    )
+    total = a + b + c + d
+    weights = (a / total, b / total, c / total, d / total) if total > 0 else (0.25,) * 4
+    figures = LinkFigures(
+        weights, min(first.rate_hz, second.rate_hz), max(first.delay_ns, second.delay_ns)
+    )
+    return Edge(figures, tuple(kind for kind in first.kinds if kind in second.kinds))
+
+
+def best_path(states: States, source: str, target: str, kind: str) -> tuple[str, ...] | None:
+    """The best path, `source` first, or None. The same for everyone with equal link states."""
+    if source == target or source not in states or target not in states:
+        return None
+    heap: list[tuple[float, float, tuple[str, ...]]] = [(0.0, -math.inf, (source,))]
+    settled: dict[str, bool] = {}
+    while heap:
+        cost, bottleneck, path = heappop(heap)
+        here = path[-1]
+        if here == target:
+            return path
+        if here in settled or len(path) > HOPS_MAX:
+            continue
+        settled[here] = True
+        if here != source and states[here].memory < RELAY_MEMORY_MIN:
+            continue
+        for peer, link in _edges(states, here):
+            is_alone = here == source and peer == target
+            if peer in settled or not ("keep" in link.kinds or (is_alone and kind in link.kinds)):
+                continue
+            weight = max(_WEIGHT_MIN, link_weight(link.figures.bell_probabilities))
+            if here != source:
+                weight *= max(_WEIGHT_MIN, swap_weight(node_figures(states[here])))
+            step = round(cost - math.log(weight), _COST_DIGITS)
+            heappush(heap, (step, max(bottleneck, -link.figures.rate_hz), (*path, peer)))
+    return None
+
+
+def chain_of(states: States, path: tuple[str, ...]) -> Chain | None:
+    """The figures along a path, or None if one of its links is not advertised any more."""
+    edges = [edge(states, here, peer) for here, peer in pairwise(path)]
+    links = tuple(link.figures for link in edges if link is not None)
+    if len(links) < len(edges):
+        return None
+    return Chain(links, tuple(node_figures(states[name]) for name in path))
+
+
+def can_keep(states: States, path: tuple[str, ...]) -> bool:
+    """Whether every link of the path yields pairs to be kept."""
+    edges = [edge(states, here, peer) for here, peer in pairwise(path)]
+    return all(link is not None and "keep" in link.kinds for link in edges)
+
+
+def node_figures(state: LinkState) -> NodeFigures:
+    """What prediction needs of a node."""
+    return NodeFigures(
+        state.swap_ns, state.swap_depolarising, state.swap_flip, state.t1_s, state.t2_s
+    )
+
+
+def _advert(states: States, here: str, peer: str) -> AdvertisedLink | None:
+    state = states.get(here)
+    links = state.links if state is not None else []
+    return next((link for link in links if link.peer == peer), None)
+
+
+def _edges(states: States, here: str) -> Iterator[tuple[str, Edge]]:
+    for advert in states[here].links:
+        link = edge(states, here, advert.peer)
+        if link is not None:
+            yield advert.peer, link
