@@ -1,0 +1,1 @@
+"""The transport layer: EPR, qubit and message sockets between ports."""

@@ -1,0 +1,101 @@
+"""Pairs handed to sessions, remembered so that the holder of one half learns of the other's end.
+
+Rules
+1. `QubitsFreed` names the qubits a session left behind: the far end of each gets VoidPair. A half
+   the session had measured is not void for the far end, and is not in that list.
+2. Per session the latest DELIVERED_PAIRS_MAX are remembered. PairVoid of older ones is not told.
+3. OwnerGone and QubitsFreed come in either order.
+"""
+
+from msgspec import Struct
+
+from qstack.ids import PairId
+from qstack.transport import messages, service
+from qstack.transport.context import BoundedDict, Context
+from qstack.transport.params import DELIVERED_PAIRS_MAX, DEPARTED_SESSIONS_MAX
+
+
+class Delivered(Struct, eq=False):
+    """One pair in the hands of a session. `flow` is set for pairs with an echo port."""
+
+    session: str
+    remote: str
+    pair: PairId
+    qubit: bytes
+    flow: bytes | None
+
+
+class DeliveredPairs:
+    """The delivered pairs of this node."""
+
+    def __init__(self, context: Context) -> None:
+        self._context = context
+        self._sessions: dict[str, BoundedDict[PairId, Delivered]] = {}
+        self._departed: BoundedDict[str, BoundedDict[PairId, Delivered]] = BoundedDict(
+            DEPARTED_SESSIONS_MAX
+        )
+        self._sessions_of: dict[PairId, str] = {}
+
+    def __len__(self) -> int:
+        return len(self._sessions_of)
+
+    def add(self, delivered: Delivered) -> None:
+        """Remember a pair that is being delivered."""
+        pairs = self._sessions.setdefault(delivered.session, BoundedDict(DELIVERED_PAIRS_MAX))
+        if len(pairs) == DELIVERED_PAIRS_MAX:
+            oldest, _ = pairs.popitem(last=False)
+            del self._sessions_of[oldest]
+        pairs.put(delivered.pair, delivered)
+        self._sessions_of[delivered.pair] = delivered.session
+
+    def get(self, pair: PairId) -> Delivered | None:
+        """The delivered pair, if its session lives and it is remembered."""
+        session = self._sessions_of.get(pair)
+        return self._sessions[session][pair] if session is not None else None
+
+    def forget(self, pair: PairId) -> None:
+        """Remember the pair no more."""
+        session = self._sessions_of.pop(pair, None)
+        if session is not None:
+            pairs = self._sessions[session]
+            del pairs[pair]
+            if not pairs:
+                del self._sessions[session]
+
+    def void(self, pair: PairId) -> bool:
+        """Tell the session that the far half is gone. Whether there was anybody to tell."""
+        delivered = self.get(pair)
+        if delivered is None:
+            return False
+        self.forget(pair)
+        indication = service.PairVoid(qubit=delivered.qubit, pair=pair)
+        self._context.tell(delivered.session, indication)
+        return True
+
+    def on_session_gone(self, session: str) -> None:
+        """No more indications to this session; its pairs wait for QubitsFreed."""
+        pairs = self._sessions.pop(session, None)
+        if pairs is not None:
+            for pair in pairs:
+                del self._sessions_of[pair]
+            self._departed.put(session, pairs)
+
+    def on_qubits_freed(self, owner: str, qubits: list[bytes]) -> None:
+        """Tell the far ends of these qubits that their halves are void."""
+        pairs = self._departed.pop(owner, None)
+        if pairs is None:
+            pairs = self._sessions.pop(owner, BoundedDict(DELIVERED_PAIRS_MAX))
+            for pair in pairs:
+                del self._sessions_of[pair]
+        by_qubit = {delivered.qubit: delivered for delivered in pairs.values()}
+        for qubit in qubits:
+            delivered = by_qubit.get(qubit)
+            if delivered is not None:
+                message = messages.VoidPair(pair=delivered.pair)
+                self._context.channels.send_kept(delivered.remote, message)
+
+    def on_device_lost(self) -> None:
+        """All qubits are gone; what the far ends' halves are worth only the sessions know."""
+        self._sessions.clear()
+        self._departed.clear()
+        self._sessions_of.clear()

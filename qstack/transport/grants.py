@@ -1,0 +1,213 @@
+"""One network request of an EPR flow, at either end: its pairs go to the session's call.
+
+Rules
+1. The tail corrects: gates before the qubit is handed over, flips of outcomes. Nobody else does.
+2. Measured pairs that come as qubits are read here, and told in the order they were indicated in,
+   whatever order the device answers in.
+3. More pairs than granted are freed; fewer, when the network says it is done, are a failure.
+"""
+
+from collections import deque
+from collections.abc import Callable
+from functools import partial
+from typing import Literal
+
+from msgspec import Struct
+
+from qstack.errors import ErrorCode
+from qstack.network import service as network
+from qstack.physical import service as physical
+from qstack.transport import outcomes, service
+from qstack.transport.calls import Call, Calls
+from qstack.transport.context import Context, PhysicalAnswer, Reason, reason
+from qstack.transport.delivered import Delivered, DeliveredPairs
+from qstack.wire.message import Basis
+
+
+class _Reading(Struct, eq=False):
+    """A pair being measured; `outcome` is nil until the device has answered."""
+
+    x_bit: int
+    z_bit: int
+    goodness: float
+    outcome: int | None = None
+
+
+class GrantTerms(Struct, frozen=True, kw_only=True):
+    """What a grant is of. `basis` nil: the pairs are kept."""
+
+    request: bytes
+    flow: bytes
+    remote: str
+    side: Literal["head", "tail"]
+    number: int
+    basis: Basis | None
+    is_echo: bool = False
+
+
+class GrantOwner(Struct, frozen=True):
+    """The part that makes grants: what it lends them, and what it wants to hear."""
+
+    context: Context
+    calls: Calls
+    pairs: DeliveredPairs
+    delivered: Callable[["Grant", int], None]
+    failed: Callable[["Grant", Reason], None]
+
+
+class Grant:
+    """The pairs of one network request, for `call`."""
+
+    def __init__(self, owner: GrantOwner, call: Call, terms: GrantTerms) -> None:
+        self._owner = owner
+        self._context = owner.context
+        self._calls = owner.calls
+        self._pairs = owner.pairs
+        self.call = call
+        self.request = terms.request
+        self.flow = terms.flow
+        self.remote = terms.remote
+        self.number = terms.number
+        self.delivered = 0
+        self._indicated = 0
+        self._is_tail = terms.side == "tail"
+        self._is_echo = terms.is_echo
+        self._basis = terms.basis
+        self._readings: deque[_Reading] = deque()
+        owner.context.use_request(terms.request, self)
+
+    @property
+    def is_complete(self) -> bool:
+        """Whether the session has all its pairs."""
+        return self.delivered == self.number
+
+    def end(self, *, cancel: bool) -> None:
+        """Hear no more of the request."""
+        self._readings.clear()
+        self._context.end_request(self.request, cancel=cancel)
+
+    # --- from the network ---
+
+    def on_pair(self, message: network.EndPair) -> None:
+        """Correct and deliver, or read, a pair."""
+        if self._indicated == self.number or (self._basis is None) != (message.kind == "keep"):
+            self._context.free(message.qubit)
+            return
+        self._indicated += 1
+        if self._basis is None:
+            self._deliver(message)
+            self._count(1)
+            return
+        reading = _Reading(message.x_bit, message.z_bit, message.goodness)
+        self._readings.append(reading)
+        self._context.measure(message.qubit, self._basis, partial(self._on_read, reading))
+
+    def on_measured(self, message: network.EndMeasured) -> None:
+        """Deliver measured pairs."""
+        fields = (message.outcomes, message.x_bits, message.z_bits)
+        if self._basis is None or not outcomes.are_packed(message.pairs, *fields):
+            self._context.record("transport.outcomes_refused", request=self.request.hex())
+            return
+        pairs = min(message.pairs, self.number - self._indicated)
+        if not pairs:
+            return
+        self._indicated += pairs
+        read, x_bits, z_bits = (outcomes.first(bits, pairs) for bits in fields)
+        if self._is_tail:
+            read = outcomes.flipped(self._basis, read, x_bits, z_bits)
+        self._tell_measured(pairs, read, x_bits, z_bits, message.goodness)
+
+    def on_expired(self, message: network.EndPairExpired) -> None:
+        """A pair being read expired: its outcome stays, as that of a noisy pair would."""
+        self._context.record("transport.expired_while_read", pair=message.pair)
+
+    def on_done(self) -> None:
+        """Nothing to do, unless pairs are missing."""
+        if self._indicated < self.number:
+            detail = f"{self._indicated} of {self.number} pairs were indicated"
+            self._owner.failed(self, reason(ErrorCode.EXPIRED, detail))
+
+    def on_failed(self, why: Reason) -> None:
+        """The network has given up."""
+        self._context.end_request(self.request, cancel=False)
+        self._owner.failed(self, why)
+
+    # --- to the session ---
+
+    def _deliver(self, message: network.EndPair) -> None:
+        if self._is_tail:
+            self._context.correct(message.qubit, message.x_bit, message.z_bit)
+        self._calls.give(self.call, message.qubit)
+        self._pairs.add(
+            Delivered(
+                session=self.call.session,
+                remote=self.remote,
+                pair=message.pair,
+                qubit=message.qubit,
+                flow=self.flow if self._is_echo else None,
+            )
+        )
+        indication = service.PairDelivered(
+            call=self.call.number,
+            remote=self.remote,
+            pair=message.pair,
+            qubit=message.qubit,
+            x_bit=message.x_bit,
+            z_bit=message.z_bit,
+            goodness=message.goodness,
+            time_of_goodness_ns=message.time_of_goodness_ns,
+        )
+        self._calls.indicate(self.call, indication)
+
+    def _on_read(self, reading: _Reading, answer: PhysicalAnswer | None) -> None:
+        if not any(waiting is reading for waiting in self._readings):
+            return
+        if not isinstance(answer, physical.Measured):
+            code = ErrorCode.DEVICE_LOST if answer is None else ErrorCode.EXPIRED
+            self._owner.failed(self, reason(code, "a pair could not be read"))
+            return
+        reading.outcome = answer.outcome
+        self._tell_readings()
+
+    def _tell_readings(self) -> None:
+        batch: list[_Reading] = []
+        bits: list[int] = []
+        while self._readings and self._readings[0].outcome is not None:
+            batch.append(self._readings.popleft())
+            bits.append(self._read_bit(batch[-1]))
+        if batch:
+            self._tell_measured(
+                len(batch),
+                outcomes.packed(bits),
+                outcomes.packed([reading.x_bit for reading in batch]),
+                outcomes.packed([reading.z_bit for reading in batch]),
+                sum(reading.goodness for reading in batch) / len(batch),
+            )
+
+    def _read_bit(self, reading: _Reading) -> int:
+        assert reading.outcome is not None
+        assert self._basis is not None
+        if not self._is_tail:
+            return reading.outcome
+        return outcomes.flipped_bit(self._basis, reading.outcome, reading.x_bit, reading.z_bit)
+
+    def _tell_measured(
+        self, pairs: int, read: bytes, x_bits: bytes, z_bits: bytes, goodness: float
+    ) -> None:
+        indication = service.PairsMeasured(
+            call=self.call.number,
+            remote=self.remote,
+            pairs=pairs,
+            outcomes=read,
+            x_bits=x_bits,
+            z_bits=z_bits,
+            goodness=goodness,
+        )
+        self._calls.indicate(self.call, indication)
+        self._count(pairs)
+
+    def _count(self, pairs: int) -> None:
+        self.delivered += pairs
+        if self.is_complete:
+            self.end(cancel=False)
+        self._owner.delivered(self, pairs)

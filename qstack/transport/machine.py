@@ -1,0 +1,376 @@
+"""The transport machine of one node: hands each event to the part it is for.
+
+Parts: `flows` and `accepts` (EPR, at the creator and at the acceptor), `streams` with
+`qubit_sender`, `qubit_receiver` and `message_streams`, `echo` and `echo_calls`, `routes`,
+`delivered` (what became of halves). They share a `context` (now, effects, timers, requests) and
+the tables `calls` and `sockets`.
+
+Rules
+1. Everything a session says is answered at its call; everything a peer says wrongly is answered
+   with Close of the thing, or Error. Nothing escapes `handle`.
+2. PeerDown: calls without a deadline end with PEER_DOWN, the others wait for the peer to come back.
+   PeerUp of the same boot: everything unacknowledged is said again. Of a new boot: everything that
+   was open with the peer ends with PEER_DOWN.
+"""
+
+import numpy as np
+
+from qstack.errors import ErrorCode
+from qstack.machine import (
+    Effect,
+    Event,
+    FromPeer,
+    OwnerGone,
+    PeerDown,
+    PeerUp,
+    TimerFired,
+    Told,
+)
+from qstack.network import service as network
+from qstack.physical import service as physical
+from qstack.transport import messages, service
+from qstack.transport.accepts import Accepts
+from qstack.transport.calls import Calls
+from qstack.transport.context import Context, foreign_reason, reason
+from qstack.transport.delivered import DeliveredPairs
+from qstack.transport.echo import Echo
+from qstack.transport.echo_calls import EchoCalls
+from qstack.transport.flows import Flows
+from qstack.transport.message_streams import MessageStream
+from qstack.transport.qubit_receiver import QubitReceiver
+from qstack.transport.qubit_sender import QubitSender
+from qstack.transport.routes import Routes
+from qstack.transport.sockets import PortSocket, Socket, Sockets
+from qstack.transport.streams import Streams
+from qstack.wire.message import Message
+
+
+class EprSocket(PortSocket):
+    """A rendezvous of equal ports."""
+
+
+class Listener(PortSocket):
+    """Where streams of peers arrive."""
+
+
+_OnSocket = (
+    service.EprCreate
+    | service.EprAccept
+    | service.EchoMeasure
+    | service.Accept
+    | service.SendQubit
+    | service.ReceiveQubit
+    | service.SendMessage
+    | service.ReceiveMessage
+)
+
+
+class TransportLayer:
+    """The transport layer of `node`. `rng` is its only source of chance: for its ids."""
+
+    def __init__(self, node: str, boot_id: bytes, rng: np.random.Generator) -> None:
+        self.node = node
+        self.boot_id = boot_id
+        self._context = context = Context(node, rng)
+        self._calls = calls = Calls(context)
+        self._sockets = sockets = Sockets(context)
+        self._pairs = pairs = DeliveredPairs(context)
+        self._flows = Flows(context, calls, pairs)
+        self._accepts = Accepts(context, calls, sockets, pairs)
+        self._echo = Echo(context)
+        self._echo_calls = EchoCalls(context, calls, pairs)
+        self._streams = Streams(context, calls, sockets)
+        self._routes = Routes(context, calls)
+
+    def handle(self, event: Event, now: int) -> list[Effect]:
+        """Take one event at network time `now` (ns); return everything that follows from it."""
+        context = self._context
+        context.now, context.effects = now, []
+        match event:
+            case Told(source=network.LAYER, message=message):
+                self._on_network(message)
+            case Told(source=physical.LAYER, message=message):
+                self._on_physical(message)
+            case Told(source=session, message=message):
+                self._on_session(session, message)
+            case FromPeer(peer=peer, message=message):
+                self._on_peer(peer, message)
+            case TimerFired(key=key):
+                context.fire(key)
+            case PeerUp(peer=peer, boot_id=boot_id):
+                self._on_peer_up(peer, boot_id)
+            case PeerDown(peer=peer):
+                self._on_peer_down(peer)
+            case OwnerGone(owner=owner):
+                self._on_owner_gone(owner)
+        return context.effects
+
+    # --- sessions ---
+
+    def _on_session(self, session: str, message: Message) -> None:
+        match message:
+            case service.CloseSocket():
+                socket = self._sockets.get(session, message.socket)
+                if socket is not None:
+                    self._close(socket)
+            case service.CancelCall():
+                self._calls.cancel(session, message.call)
+            case service.EprOpen() | service.Listen():
+                self._open_port(session, message)
+            case service.StreamOpen():
+                if self._may_open(session, message):
+                    self._streams.open(session, message)
+            case service.RouteAsk():
+                self._routes.ask(session, message)
+            case (
+                service.EprCreate()
+                | service.EprAccept()
+                | service.EchoMeasure()
+                | service.Accept()
+                | service.SendQubit()
+                | service.ReceiveQubit()
+                | service.SendMessage()
+                | service.ReceiveMessage()
+            ):
+                self._on_socket_call(session, message)
+            case _:
+                self._context.record("transport.unknown_message", source=session)
+
+    def _on_socket_call(self, session: str, message: _OnSocket) -> None:
+        socket = self._sockets.get(session, message.socket)
+        match message, socket:
+            case service.EprCreate(), EprSocket():
+                self._flows.create(session, socket, message)
+            case service.EprAccept(), EprSocket():
+                self._accepts.accept(session, socket, message)
+            case service.EchoMeasure(), EprSocket():
+                self._echo_calls.ask(session, socket, message)
+            case service.Accept(), Listener():
+                self._streams.accept(session, socket, message)
+            case service.SendQubit(), QubitSender() if self._has_qubit(message.qubit):
+                detail = "the transport layer holds this qubit for something else"
+                self._calls.refuse(session, message.call, ErrorCode.NOT_OWNER, detail)
+            case service.SendQubit(), QubitSender():
+                socket.send(message)
+            case service.ReceiveQubit(), QubitReceiver():
+                socket.receive(message)
+            case service.SendMessage(), MessageStream():
+                socket.send(message)
+            case service.ReceiveMessage(), MessageStream():
+                socket.receive(message)
+            case _:
+                self._refuse_socket_call(session, message, socket)
+
+    def _has_qubit(self, qubit: bytes) -> bool:
+        return qubit in self._context.qubits
+
+    def _refuse_socket_call(self, session: str, message: _OnSocket, socket: Socket | None) -> None:
+        if isinstance(message, service.SendQubit) and not self._has_qubit(message.qubit):
+            self._context.transfer(message.qubit, session)
+        if socket is None:
+            code, detail = ErrorCode.CLOSED, f"socket {message.socket} is not open"
+        else:
+            code = ErrorCode.BAD_REQUEST
+            detail = f"{type(message).__name__} is not for this kind of socket"
+        self._calls.refuse(session, message.call, code, detail)
+
+    def _open_port(self, session: str, message: service.EprOpen | service.Listen) -> None:
+        is_epr = isinstance(message, service.EprOpen)
+        if not self._may_open(session, message):
+            return
+        make = EprSocket if is_epr else Listener
+        socket = make(session, message.port, message.remote)
+        if not self._sockets.hold_port("epr" if is_epr else "listener", socket):
+            detail = f"port {message.port} is held already"
+            self._calls.refuse(session, message.call, ErrorCode.PORT_IN_USE, detail)
+            return
+        number = self._sockets.enter(socket)
+        self._context.tell(session, service.Opened(call=message.call, socket=number))
+
+    def _may_open(
+        self, session: str, message: service.EprOpen | service.Listen | service.StreamOpen
+    ) -> bool:
+        """Whether the values of an opening call make sense; if not it is answered."""
+        is_echo = message.port == service.ECHO_PORT
+        code, detail = ErrorCode.BAD_REQUEST, ""
+        if message.remote == self.node:
+            detail = "the remote is this node"
+        elif is_echo and not isinstance(message, service.EprOpen):
+            detail = "port 0 is the echo port: open an EPR socket to it"
+        elif is_echo and message.remote is None:
+            detail = "an EPR socket to the echo port needs a remote"
+        elif not self._sockets.has_room(session):
+            code, detail = ErrorCode.NO_RESOURCES, "the session has too many sockets open"
+        if detail:
+            self._calls.refuse(session, message.call, code, detail)
+        return not detail
+
+    def _close(self, socket: Socket) -> None:
+        why = reason(ErrorCode.CLOSED)
+        self._sockets.remove(socket)
+        match socket:
+            case EprSocket():
+                self._sockets.leave_port("epr", socket)
+                self._flows.close_socket(socket, why)
+                self._accepts.close_socket(socket, why)
+                self._echo_calls.close_socket(socket, why)
+            case Listener():
+                self._sockets.leave_port("listener", socket)
+                self._streams.close_listener(socket, why)
+            case QubitSender() | QubitReceiver() | MessageStream():
+                socket.close(why)
+            case _:
+                raise AssertionError(f"unknown kind of socket {socket}")
+
+    def _on_owner_gone(self, session: str) -> None:
+        self._calls.orphan(session)
+        for socket in self._sockets.of_session(session):
+            self._close(socket)
+        self._sockets.forget_session(session)
+        self._streams.on_session_gone(session)
+        self._routes.on_session_gone(session)
+        self._pairs.on_session_gone(session)
+
+    # --- the layers below ---
+
+    def _on_network(self, message: Message) -> None:
+        match message:
+            case network.EndPair() | network.EndMeasured():
+                self._on_indication(message)
+            case network.EndPairExpired():
+                self._on_expired(message)
+            case network.NetworkDone():
+                user = self._context.requests.get(message.request)
+                if user is not None:
+                    user.on_done()
+            case network.NetworkFailed():
+                user = self._context.requests.get(message.request)
+                if user is not None:
+                    user.on_failed(foreign_reason(message.error, message.detail, message.best))
+            case network.RouteAnswer():
+                self._routes.on_answer(message)
+            case _:
+                self._context.record("transport.unknown_message", source=network.LAYER)
+
+    def _on_expired(self, message: network.EndPairExpired) -> None:
+        """A pair is void: a session has it, or a part that may be done with its request."""
+        self._echo_calls.on_void(message.pair)
+        user = self._context.requests.get(message.request)
+        if self._pairs.void(message.pair):
+            return
+        if user is not None:
+            user.on_expired(message)
+        else:
+            self._echo.on_expired(message.pair)
+
+    def _on_indication(self, message: network.EndPair | network.EndMeasured) -> None:
+        user = self._context.requests.get(message.request)
+        if user is None:
+            # A request that has ended here, or never was: whoever makes its pairs can stop.
+            if isinstance(message, network.EndPair):
+                self._context.free(message.qubit)
+            self._context.tell(network.LAYER, network.NetworkCancel(request=message.request))
+        elif isinstance(message, network.EndPair):
+            user.on_pair(message)
+        else:
+            user.on_measured(message)
+
+    def _on_physical(self, message: Message) -> None:
+        match message:
+            case physical.Measured() | physical.BellMeasured() | physical.CallFailed():
+                self._context.on_physical(message)
+            case physical.QubitsFreed():
+                self._pairs.on_qubits_freed(message.owner, message.qubits)
+            case physical.DeviceLost():
+                self._context.on_device_lost()
+                self._flows.on_device_lost()
+                self._accepts.on_device_lost()
+                self._streams.on_device_lost()
+                self._echo.on_device_lost()
+                self._echo_calls.on_device_lost()
+                self._pairs.on_device_lost()
+            case physical.DeviceReady():
+                pass
+            case _:
+                self._context.record("transport.unknown_message", source=physical.LAYER)
+
+    # --- peers ---
+
+    def _on_peer(self, peer: str, message: Message) -> None:
+        match message:
+            case messages.OpenFlow():
+                part = self._echo if message.port == service.ECHO_PORT else self._accepts
+                part.on_open(peer, message)
+            case messages.CreditFlow():
+                self._flows.on_credit(peer, message)
+            case messages.OpenStream():
+                self._streams.on_open(peer, message)
+            case messages.StreamOpened():
+                self._streams.on_opened(peer, message)
+            case (
+                messages.Credit()
+                | messages.Correction()
+                | messages.Acknowledged()
+                | messages.Lost()
+                | messages.Skipped()
+                | messages.Data()
+            ):
+                self._streams.on_message(peer, message)
+            case messages.Close():
+                self._on_peer_close(peer, message)
+            case messages.VoidPair():
+                self._on_void_pair(peer, message)
+            case messages.EchoRequest():
+                self._echo.on_request(peer, message)
+            case messages.EchoReply():
+                self._echo_calls.on_reply(peer, message)
+            case messages.Error():
+                self._context.record("transport.peer_error", peer=peer, error=message.name)
+            case _:
+                error = messages.Error(
+                    name=ErrorCode.UNKNOWN_TYPE.name, detail="", about=message.TYPE
+                )
+                self._context.send(peer, error)
+
+    def _on_peer_close(self, peer: str, message: messages.Close) -> None:
+        why = foreign_reason(message.error or ErrorCode.CLOSED.name, message.detail)
+        if not (
+            self._flows.on_close(peer, message.id, why)
+            or self._accepts.on_close(peer, message.id, why)
+            or self._echo.on_close(peer, message.id)
+            or self._streams.on_close(peer, message.id, why)
+        ):
+            self._context.record("transport.late_close", peer=peer)
+
+    def _on_void_pair(self, peer: str, message: messages.VoidPair) -> None:
+        delivered = self._pairs.get(message.pair)
+        if delivered is not None and delivered.remote == peer:
+            self._echo_calls.on_void(message.pair)
+            self._pairs.void(message.pair)
+        else:
+            self._echo.on_void_pair(peer, message.pair)
+
+    def _on_peer_up(self, peer: str, boot_id: bytes) -> None:
+        if self._context.channels.on_up(peer, boot_id):
+            self._flows.on_peer_restarted(peer)
+            self._accepts.on_peer_restarted(peer)
+            self._echo.on_peer_restarted(peer)
+            self._echo_calls.on_peer_restarted(peer)
+            self._streams.on_peer_restarted(peer)
+        self._flows.resume(peer)
+        self._accepts.resume(peer)
+        self._echo.resume(peer)
+        self._echo_calls.resume(peer)
+        self._streams.resume(peer)
+
+    def _on_peer_down(self, peer: str) -> None:
+        self._context.channels.on_down(peer)
+        why = reason(ErrorCode.PEER_DOWN, f"no channel to {peer}")
+        for call in self._calls.of_peer(peer):
+            if call.deadline_ns is None and self._calls.is_open(call) and call.peer == peer:
+                call.withdraw(call, why)
+        self._accepts.on_peer_down(peer)
+        self._echo.on_peer_down(peer)
+        self._streams.on_peer_down(peer)
+        is_needed = bool(self._calls.of_peer(peer)) or self._streams.owes(peer)
+        self._context.channels.after_down(peer, is_needed=is_needed)

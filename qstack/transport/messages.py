@@ -1,0 +1,177 @@
+"""What the transport layer says to the transport layer of another node.
+
+Nothing standard exists; this is our own. Two nodes that exchange these need not be neighbours:
+the channel is opened on first use. A flow (an EPR request) and a stream have 16-byte ids made by
+their opener. After the loss of a channel to a peer with the same boot id, what was not
+acknowledged is said again; everything here may therefore come twice, and is told apart by id and
+sequence. After a new boot id the flows and streams with that peer have ended.
+"""
+
+from typing import Annotated, Literal
+
+from msgspec import Meta
+
+from qstack.ids import PairId
+from qstack.link.service import Number
+from qstack.transport.service import MESSAGE_BYTES_MAX, Port, StreamKind
+from qstack.wire.frame import Layer
+from qstack.wire.message import Basis, Bit, Count, Id, Label, Message, Nanoseconds, Text
+
+
+class _Transport(Message, frozen=True, kw_only=True):
+    LAYER = Layer.TRANSPORT
+
+
+class OpenFlow(_Transport, frozen=True, kw_only=True):
+    """An EPR request: `number` pairs for `port`; the basis itself is not told, only the kind."""
+
+    TYPE = 0x0001
+    flow: Id
+    port: Port
+    kind: Literal["keep", "measure"]
+    number: Number
+    deadline_ns: Nanoseconds | None
+
+
+class CreditFlow(_Transport, frozen=True, kw_only=True):
+    """The acceptor takes `number` pairs of the flow, as network request `request`.
+
+    `basis` is what the acceptor reads in (kind measure). The flow's opener issues the request.
+    """
+
+    TYPE = 0x0002
+    flow: Id
+    request: Id
+    number: Number
+    basis: Basis | None
+
+
+class OpenStream(_Transport, frozen=True, kw_only=True):
+    """A qubit or message stream wants to be accepted on `port`."""
+
+    TYPE = 0x0003
+    stream: Id
+    kind: StreamKind
+    port: Port
+    deadline_ns: Nanoseconds | None
+
+
+class StreamOpened(_Transport, frozen=True, kw_only=True):
+    """The stream stands."""
+
+    TYPE = 0x0004
+    stream: Id
+
+
+class Credit(_Transport, frozen=True, kw_only=True):
+    """Receiver of a stream: everything below `received` has arrived; below `allowed` may come.
+
+    For a qubit stream `requests` lists, for each newly allowed qubit, the network request of its
+    pair.
+    """
+
+    TYPE = 0x0005
+    stream: Id
+    received: Count
+    allowed: Count
+    requests: Annotated[list[Id], Meta(max_length=1024)]
+
+
+class Correction(_Transport, frozen=True, kw_only=True):
+    """Qubit `sequence` was teleported with `pair`; it needs X^x Z^z. Retried until Acknowledged."""
+
+    TYPE = 0x0006
+    stream: Id
+    sequence: Count
+    pair: PairId
+    x_bit: Bit
+    z_bit: Bit
+
+
+class Acknowledged(_Transport, frozen=True, kw_only=True):
+    """Answer to Correction, Lost or Skipped: the receiver knows the fate of qubit `sequence`.
+
+    `is_lost`: the receiver no longer holds the pair, the qubit is LOST.
+    """
+
+    TYPE = 0x0007
+    stream: Id
+    sequence: Count
+    is_lost: bool
+
+
+class Lost(_Transport, frozen=True, kw_only=True):
+    """Qubit `sequence` was consumed and will not arrive. Retried until Acknowledged."""
+
+    TYPE = 0x0008
+    stream: Id
+    sequence: Count
+
+
+class Skipped(_Transport, frozen=True, kw_only=True):
+    """Sequence `sequence` will carry no qubit: none was consumed for it. Retried like Lost.
+
+    The receiver answers Acknowledged and, if it still wants a qubit, allows another sequence.
+    """
+
+    TYPE = 0x000F
+    stream: Id
+    sequence: Count
+
+
+class Data(_Transport, frozen=True, kw_only=True):
+    """Message `sequence` of a message stream."""
+
+    TYPE = 0x0009
+    stream: Id
+    sequence: Count
+    data: Annotated[bytes, Meta(max_length=MESSAGE_BYTES_MAX)]
+
+
+class Close(_Transport, frozen=True, kw_only=True):
+    """The flow or stream `id` has ended at the sender, with this error (`` if none)."""
+
+    TYPE = 0x000A
+    id: Id
+    error: Label
+    detail: Text
+
+
+class VoidPair(_Transport, frozen=True, kw_only=True):
+    """The sender's half of a delivered pair is gone (its application died)."""
+
+    TYPE = 0x000B
+    pair: PairId
+
+
+class EchoRequest(_Transport, frozen=True, kw_only=True):
+    """Read your half of `pair` in `basis`."""
+
+    TYPE = 0x000C
+    flow: Id
+    pair: PairId
+    basis: Basis
+
+
+class EchoReply(_Transport, frozen=True, kw_only=True):
+    """What the half of `pair` read."""
+
+    TYPE = 0x000D
+    flow: Id
+    pair: PairId
+    outcome: Bit
+
+
+class Error(_Transport, frozen=True, kw_only=True):
+    """Your message of type `about` broke a rule."""
+
+    TYPE = 0x000E
+    name: Label
+    detail: Text
+    about: Annotated[int, Meta(ge=0, le=0xFFFF)]
+
+
+MESSAGES = (
+    OpenFlow, CreditFlow, OpenStream, StreamOpened, Credit, Correction, Acknowledged, Lost, Skipped,
+    Data, Close, VoidPair, EchoRequest, EchoReply, Error,
+)  # fmt: skip
