@@ -35,6 +35,10 @@ class Held:
     request: bytes | None = None
     far_pair: bytes | None = None
 
+    def step(self, received: EndInput) -> None:
+        """The one place where its state changes. Raises `IllegalInputError`."""
+        self.state = END_PAIR.step(self.state, received)
+
 
 @dataclass(frozen=True)
 class Confirmed:
@@ -122,7 +126,7 @@ class End(Tracker[Held]):
             self._drop(held, EndInput.RELEASED)
         before = held.state
         try:
-            held.state = END_PAIR.step(held.state, EndInput.TRACK)
+            held.step(EndInput.TRACK)
         except IllegalInputError as error:
             raise PeerError(ErrorCode.OUT_OF_STATE, str(error)) from error
         if before is EndState.DISCARDED:
@@ -155,7 +159,7 @@ class End(Tracker[Held]):
 
     def _drop(self, held: Held, received: EndInput) -> None:
         before = held.state
-        held.state = END_PAIR.step(held.state, received)
+        held.step(received)
         if before is EndState.TRACKING:
             self._free(held.qubit)
             self._finish(held.pair)

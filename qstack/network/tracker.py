@@ -12,6 +12,7 @@ Rules
    TRACK is only forgotten when there are too many. A TRACK to a forgotten pair is rule 2's.
 """
 
+from abc import ABC, abstractmethod
 from typing import Generic, TypeVar
 
 from qstack.network.circuit import Circuit
@@ -23,7 +24,7 @@ from qstack.physical import service as physical
 Entry = TypeVar("Entry")
 
 
-class Tracker(Generic[Entry]):
+class Tracker(ABC, Generic[Entry]):
     """The link pairs of one circuit at one node. Subclasses say what becomes of them."""
 
     def __init__(self, circuit: Circuit, out: Outbox) -> None:
@@ -74,9 +75,9 @@ class Tracker(Generic[Entry]):
     def _free(self, qubit: bytes) -> None:
         self._out.tell(physical.LAYER, physical.Free(qubit=qubit))
 
+    @abstractmethod
     def _discarded_unseen(self, track: Track) -> Entry:
         """The entry of a pair that counts as discarded before it ever came."""
-        raise NotImplementedError
 
     # --- early tracks ----------------------------------------------------------------------------
 
