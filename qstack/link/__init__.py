@@ -1,0 +1,1 @@
+"""The link layer: pairs with the neighbour."""

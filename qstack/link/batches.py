@@ -1,0 +1,130 @@
+"""Which requests the link works for at this moment: batches of attempts, started and stopped.
+
+Rules
+1. A batch is begun whenever there is a slot, and a request that wants it. It ends when the physical
+   layer says so, and is known by number until then: its request may have ended long before.
+2. Two ends that chose differently (a message or a herald was on its way) would attempt past each
+   other for ever. So while two requests are open, both ends look again at the same network times
+   and stop what the shared queue does not choose.
+3. A batch belongs to the life of the peer it was begun in. What comes of it later is freed and
+   nobody told: herald sequences of the peer's next life count anew.
+"""
+
+from dataclasses import dataclass
+
+from qstack.link.outbox import Outbox
+from qstack.link.params import CHOICE_NS
+from qstack.link.peer import Peer
+from qstack.link.queue import Request, choice, next_request
+from qstack.link.request_states import State
+from qstack.physical import service as physical
+
+START_TIMER = "start/"
+CHOICE_TIMER = "choice/"
+
+
+@dataclass(frozen=True)
+class Batch:
+    """A batch the physical layer has still to answer: for whom, and in which life of the peer."""
+
+    number: int
+    peer: Peer
+    peer_boot_id: bytes
+    request_id: bytes
+
+    @property
+    def request(self) -> Request | None:
+        """Its request, if that is still being served."""
+        request = self.peer.requests.get(self.request_id)
+        return request if request is not None and self.number in request.batches else None
+
+    @property
+    def is_current(self) -> bool:
+        """Whether the link works, and the peer is still in the life the batch was begun in."""
+        return self.peer.is_up and self.peer.peer_boot_id == self.peer_boot_id
+
+
+class Batches:
+    """All batches of a node that are open at the physical layer."""
+
+    def __init__(self, out: Outbox) -> None:
+        self._out = out
+        self._open: dict[int, Batch] = {}
+        self._next = 0
+
+    def find(self, number: int) -> Batch | None:
+        """The open batch of that number."""
+        return self._open.get(number)
+
+    def __len__(self) -> int:
+        """How many there are."""
+        return len(self._open)
+
+    def end(self, number: int) -> tuple[Batch | None, Request | None]:
+        """The physical layer has given its last answer; the request, if it is still served."""
+        batch = self._open.pop(number, None)
+        request = batch.request if batch is not None else None
+        if request is not None:
+            del request.batches[number]
+        return batch, request
+
+    def start(self, peer: Peer, now: int) -> None:
+        """Begin as many batches as there are slots and requests that want them."""
+        while peer.is_up and not peer.waits_for_memory and peer.batches_open < peer.slots:
+            request = next_request(peer.requests, now)
+            if request is None:
+                break
+            self._begin(peer, request)
+        self._watch_choice(peer, now)
+
+    def start_later(self, peer: Peer, now: int) -> None:
+        """Begin what may not begin yet when its time has come."""
+        later = [r.start_ns for r in peer.requests.values() if r.start_ns > now]
+        if later:
+            self._out.set_timer(START_TIMER + peer.name, min(later))
+
+    def stop_all(self, request: Request) -> None:
+        """Its request has ended."""
+        for number in request.batches:
+            self._out.tell_below(physical.AttemptsStop(batch=number))
+
+    def choose_again(self, peer: Peer, now: int) -> None:
+        """Stop what both ends, looking at the queue alone, would not have begun (rule 2)."""
+        peer.is_choice_due = False
+        if peer.is_up:
+            chosen = choice(peer.requests, peer.slots, now)
+            for request in peer.requests.values():
+                for number in list(request.batches)[chosen.get(request.id, 0) :]:
+                    self._out.tell_below(physical.AttemptsStop(batch=number))
+        self.start(peer, now)
+
+    def memory_free(self, peer: Peer, now: int) -> None:
+        """Memory refused before may be had now."""
+        if peer.waits_for_memory:
+            peer.waits_for_memory = False
+            self.start(peer, now)
+
+    def _begin(self, peer: Peer, request: Request) -> None:
+        assert peer.capability is not None
+        assert peer.peer_boot_id is not None
+        number, self._next = self._next, self._next + 1
+        self._open[number] = Batch(number, peer, peer.peer_boot_id, request.id)
+        wanted = request.wanted or 1
+        request.batches[number] = None
+        self._out.tell_below(
+            physical.AttemptsStart(
+                batch=number,
+                link=peer.capability.link,
+                token=request.id,
+                kind=request.kind,
+                bright_state=request.option.bright_state,
+                pairs=wanted if request.kind == "measure" else 1,
+                basis=request.basis,
+            )
+        )
+
+    def _watch_choice(self, peer: Peer, now: int) -> None:
+        serving = sum(request.state is State.SERVING for request in peer.requests.values())
+        if serving > 1 and not peer.is_choice_due:
+            peer.is_choice_due = True
+            self._out.set_timer(CHOICE_TIMER + peer.name, (now // CHOICE_NS + 1) * CHOICE_NS)

@@ -1,0 +1,208 @@
+"""The link layer of one node: pairs with each neighbour, by a queue both ends share.
+
+It follows the EGP and DQP of Dahlberg et al. (SIGCOMM'19) and draft-dahlberg-ll-quantum in its
+service, with our own messages. Attempts are made by the physical layer in batches; the heralding
+station counts the successes of a link, and that count names the pair at both ends.
+
+This file sees links come and go, and hands everything else to the part whose it is: `requests`
+(the shared queue), `batches` (whom the link works for), `pairs` (what comes of it). README.md
+lists the known races.
+"""
+
+from qstack.errors import ErrorCode
+from qstack.link import messages, service
+from qstack.link.batches import CHOICE_TIMER, START_TIMER, Batches
+from qstack.link.outbox import Outbox
+from qstack.link.pairs import Pairs
+from qstack.link.peer import Peer
+from qstack.link.requests import DEADLINE_TIMER, Requests
+from qstack.machine import (
+    Effect,
+    Event,
+    FromPeer,
+    OwnerGone,
+    PeerDown,
+    PeerUp,
+    TimerFired,
+    Told,
+)
+from qstack.physical import service as physical
+from qstack.wire.message import Message
+
+
+class LinkLayer:
+    """All links of one node. `neighbours` are the names at the other ends."""
+
+    def __init__(self, node: str, boot_id: bytes, neighbours: list[str]) -> None:
+        self.node = node
+        self.peers = {name: Peer(node, name, boot_id) for name in sorted(neighbours)}
+        self._out = Outbox()
+        self._batches = Batches(self._out)
+        self._requests = Requests(self.peers, self._batches, self._out)
+        self._pairs = Pairs(self._batches, self._requests, self._out)
+
+    @property
+    def open_batches(self) -> int:
+        """Batches the physical layer has still to answer; for status and leak checks."""
+        return len(self._batches)
+
+    def handle(self, event: Event, now: int) -> list[Effect]:
+        """See `qstack.machine.Machine`."""
+        match event:
+            case Told(source, message):
+                self._on_told(source, message, now)
+            case FromPeer(name, message):
+                self._on_peer_message(name, message, now)
+            case TimerFired(key):
+                self._on_timer(key, now)
+            case PeerUp(name, boot_id):
+                self._on_peer_up(name, boot_id)
+            case PeerDown(name):
+                self._on_peer_down(name)
+            case OwnerGone(_):
+                pass  # sessions own nothing of the link layer
+        return self._out.take()
+
+    # --- the peer and the devices come and go ----------------------------------------------------
+
+    def _on_peer_up(self, name: str, boot_id: bytes) -> None:
+        peer = self.peers.get(name)
+        if peer is None or peer.peer_boot_id == boot_id:
+            return  # not a neighbour, or said before
+        self._on_peer_down(name)
+        peer.peer_boot_id = boot_id
+        if peer.capability is not None:
+            self._out.send(name, messages.Ready(slots=peer.capability.slots))
+
+    def _on_peer_down(self, name: str) -> None:
+        peer = self.peers.get(name)
+        if peer is None or peer.peer_boot_id is None:
+            return
+        self._lose(peer, ErrorCode.PEER_DOWN, f"{name} has gone")
+        peer.peer_boot_id = None
+        peer.peer_slots = None
+
+    def _on_capability(self, capability: physical.LinkCapability, now: int) -> None:
+        peer = self.peers.get(capability.peer)
+        assert peer is not None, f"the device has a link to {capability.peer}, the node has not"
+        peer.capability = capability
+        if peer.peer_boot_id is not None:
+            self._out.send(peer.name, messages.Ready(slots=capability.slots))
+        self._announce_if_up(peer, now)
+
+    def _on_device_lost(self) -> None:
+        """The far ends are told, who cannot see it: their halves of our pairs are void."""
+        for peer in self.peers.values():
+            if peer.capability is not None and peer.peer_boot_id is not None:
+                self._out.send(peer.name, messages.Ready(slots=0))
+            self._lose(peer, ErrorCode.DEVICE_LOST, f"the device of {self.node} has gone")
+            peer.capability = None
+            peer.waits_for_memory = False
+
+    def _on_ready(self, peer: Peer, slots: int, now: int) -> None:
+        if slots == 0:
+            self._lose(peer, ErrorCode.DEVICE_LOST, f"the device of {peer.name} has gone")
+            peer.peer_slots = None
+            return
+        was_up = peer.is_up
+        peer.peer_slots = slots
+        if was_up:
+            self._batches.start(peer, now)
+        else:
+            self._announce_if_up(peer, now)
+
+    def _announce_if_up(self, peer: Peer, now: int) -> None:
+        if not peer.is_up:
+            return
+        assert peer.capability is not None
+        assert peer.peer_boot_id is not None
+        best = max(peer.capability.options, key=lambda option: option.bell_probabilities[0])
+        self._out.tell_above(
+            service.LinkUp(
+                link=peer.link,
+                peer=peer.name,
+                peer_boot_id=peer.peer_boot_id,
+                bell_probabilities=best.bell_probabilities,
+                best_fidelity=best.bell_probabilities[0],
+                rate_hz=best.probability * 1e9 / best.cycle_ns,
+                delay_ns=peer.capability.delay_ns,
+                slots=peer.slots,
+            )
+        )
+        self._out.record("up", peer=peer.name)
+        self._batches.start(peer, now)
+
+    def _lose(self, peer: Peer, error: ErrorCode, detail: str) -> None:
+        """The link has gone, if it was there: its requests end, its pairs are void."""
+        if not peer.is_up:
+            return
+        self._requests.end_all(peer, error, detail)
+        peer.announced.clear()
+        self._out.tell_above(service.LinkDown(link=peer.link, peer=peer.name))
+        self._out.record("down", peer=peer.name)
+
+    # --- events to the part whose they are -------------------------------------------------------
+
+    def _on_told(self, source: str, message: Message, now: int) -> None:
+        match message:
+            case service.LinkCreate():
+                self._requests.create(message, now)
+            case service.LinkCancel():
+                self._requests.cancel(message.request, now)
+            case service.LinkListen():
+                if (peer := self.peers.get(message.peer)) is not None:
+                    peer.purposes[message.purpose] = None
+            case service.LinkUnlisten():
+                if (peer := self.peers.get(message.peer)) is not None:
+                    self._requests.unlisten(peer, message.purpose, now)
+            case physical.Heralded():
+                self._pairs.on_heralded(message, now)
+            case physical.MeasuredPairs():
+                self._pairs.on_measured(message, now)
+            case physical.AttemptsEnded():
+                self._pairs.on_attempts_ended(message, now)
+            case physical.MemoryFree():
+                for peer in self.peers.values():
+                    self._batches.memory_free(peer, now)
+            case physical.LinkCapability():
+                self._on_capability(message, now)
+            case physical.DeviceLost():
+                self._on_device_lost()
+            case physical.DeviceReady():
+                pass  # the capabilities that follow say the rest
+            case _:
+                self._out.record("unexpected", source=source, message=type(message).__name__)
+
+    def _on_peer_message(self, name: str, message: Message, now: int) -> None:
+        peer = self.peers.get(name)
+        if peer is None or peer.peer_boot_id is None:
+            return self._out.refuse(name, message, ErrorCode.OUT_OF_STATE, "we share no link")
+        match message:
+            case messages.Ready():
+                self._on_ready(peer, message.slots, now)
+            case messages.Add():
+                self._requests.on_add(peer, message, now)
+            case messages.AddAccepted():
+                self._requests.on_accepted(peer, message, now)
+            case messages.AddRejected():
+                self._requests.on_rejected(peer, message)
+            case messages.Remove():
+                self._requests.on_remove(peer, message, now)
+            case messages.Expire():
+                self._pairs.on_expire(peer, message)
+            case messages.Error():
+                self._out.record("peer_error", peer=name, error=message.name)
+            case _:
+                self._out.refuse(name, message, ErrorCode.UNKNOWN_TYPE, "not a link message")
+        return None
+
+    def _on_timer(self, key: str, now: int) -> None:
+        if key.startswith(DEADLINE_TIMER):
+            request_id = bytes.fromhex(key.removeprefix(DEADLINE_TIMER))
+            self._requests.on_deadline(request_id, now)
+        elif key.startswith(CHOICE_TIMER):
+            self._batches.choose_again(self.peers[key.removeprefix(CHOICE_TIMER)], now)
+        elif key.startswith(START_TIMER):
+            peer = self.peers[key.removeprefix(START_TIMER)]
+            self._batches.start_later(peer, now)
+            self._batches.start(peer, now)

@@ -1,0 +1,99 @@
+"""What the link layer says to the link layer at the other end of a link.
+
+The distributed queue (after the DQP of Dahlberg et al., SIGCOMM'19): the end with the smaller
+node name is master and gives out queue numbers. Channels are ordered and loss-free within a
+session; a lost session ends every request on the link.
+"""
+
+from typing import Annotated
+
+from msgspec import Meta
+
+from qstack.link.service import Number, Priority
+from qstack.physical.service import Kind
+from qstack.wire.frame import Layer
+from qstack.wire.message import Basis, Count, Id, Label, Message, Nanoseconds, Probability, Text
+
+
+class _Link(Message, frozen=True, kw_only=True):
+    LAYER = Layer.LINK
+
+
+class Add(_Link, frozen=True, kw_only=True):
+    """Put a request into the queue both ends share.
+
+    `queue_number` is nil from the slave, which learns it from the answer. Bases are as the
+    receiver sees them: `basis` is what the receiver measures in. The request is served from
+    `start_ns` on, when both ends know it.
+    """
+
+    TYPE = 0x0001
+    request: Id
+    queue_number: Count | None
+    purpose: Id
+    kind: Kind
+    number: Number | None
+    min_fidelity: Probability
+    deadline_ns: Nanoseconds
+    priority: Priority
+    basis: Basis | None
+    peer_basis: Basis | None
+    start_ns: Nanoseconds
+
+
+class AddAccepted(_Link, frozen=True, kw_only=True):
+    """The request has its place."""
+
+    TYPE = 0x0002
+    request: Id
+    queue_number: Count
+
+
+class AddRejected(_Link, frozen=True, kw_only=True):
+    """The request is not taken; `error` is a registry name, `best` the fidelity to be had."""
+
+    TYPE = 0x0003
+    request: Id
+    error: Label
+    detail: Text
+    best: Probability | None
+
+
+class Remove(_Link, frozen=True, kw_only=True):
+    """The request has ended at the sender, with this error."""
+
+    TYPE = 0x0004
+    request: Id
+    error: Label
+    detail: Text
+
+
+class Expire(_Link, frozen=True, kw_only=True):
+    """Pairs with herald sequences in [low, high) that the receiver may have announced are void."""
+
+    TYPE = 0x0005
+    low: Count
+    high: Count
+
+
+class Error(_Link, frozen=True, kw_only=True):
+    """Your message of type `about` broke a rule; nothing of it was done."""
+
+    TYPE = 0x0006
+    name: Label
+    detail: Text
+    about: Annotated[int, Meta(ge=0, le=0xFFFF)]
+
+
+class Ready(_Link, frozen=True, kw_only=True):
+    """The sender's device can have `slots` pairs with the receiver at once.
+
+    With 0 it has gone: every request on the link has ended, every pair is void. A sender whose
+    device is there says a number above 0.
+    """
+
+    TYPE = 0x0007
+    slots: Count
+
+
+MESSAGES = (Add, AddAccepted, AddRejected, Remove, Expire, Error, Ready)

@@ -1,0 +1,119 @@
+"""Pairs: what the physical layer says of batches, told upward; and pairs that are void.
+
+Rules
+1. A herald for a request that has ended here is not announced: the qubit is freed, and the far
+   end, which may have announced its half, is told by Expire. Both know that there is no pair.
+2. Outcomes of measured pairs, once told, are not taken back. Where a request ends otherwise than by
+   its number, one end may have been told of more pairs; those of the other are the first of them.
+"""
+
+from qstack.errors import ErrorCode
+from qstack.link import messages, service
+from qstack.link.batches import Batches
+from qstack.link.outbox import ABOVE, Outbox
+from qstack.link.peer import Peer
+from qstack.link.queue import Request
+from qstack.link.requests import Requests
+from qstack.physical import service as physical
+
+
+class Pairs:
+    """The pairs of all links of a node."""
+
+    def __init__(self, batches: Batches, requests: Requests, out: Outbox) -> None:
+        self._batches = batches
+        self._requests = requests
+        self._out = out
+
+    def on_heralded(self, herald: physical.Heralded, now: int) -> None:
+        """A pair to keep is there."""
+        batch, request = self._batches.end(herald.batch)
+        if batch is None or not batch.is_current:
+            self._out.tell_below(physical.Free(qubit=herald.qubit))
+            return
+        if request is None:
+            self._discard(batch.peer, herald)
+        else:
+            self._announce(batch.peer, request, herald)
+        self._batches.start(batch.peer, now)
+
+    def on_measured(self, measured: physical.MeasuredPairs, now: int) -> None:
+        """Measured pairs are there."""
+        if measured.is_last:
+            batch, request = self._batches.end(measured.batch)
+        else:
+            batch = self._batches.find(measured.batch)
+            request = batch.request if batch is not None else None
+        if batch is None:
+            return
+        if request is not None and measured.pairs:
+            self._tell_measured(batch.peer, request, measured)
+            self._requests.finish_if_served(batch.peer, request)
+        self._batches.start(batch.peer, now)
+
+    def on_attempts_ended(self, ended: physical.AttemptsEnded, now: int) -> None:
+        """A batch has ended without (further) success."""
+        batch, request = self._batches.end(ended.batch)
+        if batch is None or ended.reason == "device":
+            return  # DeviceLost follows
+        if ended.reason == "refused":
+            if request is not None:
+                self._requests.refused_below(batch.peer, request, now)
+            return
+        if ended.reason == "no-memory":
+            batch.peer.waits_for_memory = True
+        self._batches.start(batch.peer, now)
+
+    def on_expire(self, peer: Peer, message: messages.Expire) -> None:
+        """The far end has not announced pairs that we may have."""
+        if message.low >= message.high:
+            why = f"the range [{message.low}, {message.high}) is empty"
+            self._out.refuse(peer.name, message, ErrorCode.INVALID, why)
+            return
+        void = [n for n in peer.announced if message.low <= n < message.high]
+        for sequence in void:
+            gone = peer.announced.pop(sequence)
+            self._out.tell_above(service.LinkExpired(pair=gone.pair, purpose=gone.purpose))
+
+    def _announce(self, peer: Peer, request: Request, herald: physical.Heralded) -> None:
+        request.serve(herald.herald_sequence, 1)
+        pair = peer.remember(herald.herald_sequence, request.purpose)
+        self._out.tell_below(physical.Transfer(call=None, qubit=herald.qubit, to=ABOVE))
+        self._out.tell_above(
+            service.LinkPair(
+                request=request.id,
+                purpose=request.purpose,
+                peer=peer.name,
+                pair=pair,
+                qubit=herald.qubit,
+                x_bit=herald.x_bit,
+                z_bit=herald.z_bit,
+                emitted_at_ns=herald.emitted_at_ns,
+                goodness=herald.goodness,
+            )
+        )
+        self._requests.finish_if_served(peer, request)
+
+    def _discard(self, peer: Peer, herald: physical.Heralded) -> None:
+        self._out.tell_below(physical.Free(qubit=herald.qubit))
+        low = herald.herald_sequence
+        self._out.send(peer.name, messages.Expire(low=low, high=low + 1))
+        self._out.record("late_pair", peer=peer.name)
+
+    def _tell_measured(
+        self, peer: Peer, request: Request, measured: physical.MeasuredPairs
+    ) -> None:
+        request.serve(measured.first_herald_sequence, measured.pairs)
+        self._out.tell_above(
+            service.LinkMeasured(
+                request=request.id,
+                purpose=request.purpose,
+                peer=peer.name,
+                first_pair=peer.pair_id(measured.first_herald_sequence),
+                pairs=measured.pairs,
+                outcomes=measured.outcomes,
+                x_bits=measured.x_bits,
+                z_bits=measured.z_bits,
+                goodness=request.option.bell_probabilities[0],
+            )
+        )

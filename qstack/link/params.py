@@ -1,0 +1,12 @@
+"""Numbers of the link layer."""
+
+from typing import Final
+
+# Specification: changing these breaks interoperability.
+START_ALLOWANCE_NS: Final = 40_000  # added to the round trip: one turn of processing at each end
+NUMBER_MAX: Final = 10**6  # pairs of one request
+CHOICE_NS: Final = 50_000_000  # both ends look at their queue again at multiples of this
+
+# Implementation limits.
+REQUESTS_MAX: Final = 256  # open per link: a bound on what a peer can make us remember
+PAIR_HISTORY_MAX: Final = 1024  # announced pairs a late Expire is still attributed to

@@ -1,0 +1,100 @@
+"""What one end knows of one link: the peer, the device, the queue, and what it announced."""
+
+from dataclasses import dataclass, field
+
+from qstack.ids import LinkPairId, link_id, link_pair_id
+from qstack.link.params import PAIR_HISTORY_MAX
+from qstack.link.queue import Request
+from qstack.physical.service import GenerationOption, LinkCapability
+
+
+@dataclass
+class Announced:
+    """A pair told to the layer above."""
+
+    pair: LinkPairId
+    purpose: bytes
+
+
+@dataclass
+class Peer:
+    """One link, seen from `node`."""
+
+    node: str
+    name: str
+    boot_id: bytes
+    peer_boot_id: bytes | None = None
+    capability: LinkCapability | None = None
+    peer_slots: int | None = None
+    requests: dict[bytes, Request] = field(default_factory=dict)
+    purposes: dict[bytes, None] = field(default_factory=dict)
+    announced: dict[int, Announced] = field(default_factory=dict)  # by herald sequence
+    next_queue_number: int = 0
+    waits_for_memory: bool = False
+    is_choice_due: bool = False  # the timer to look at the queue again is armed
+
+    @property
+    def link(self) -> str:
+        """The link's name."""
+        return link_id(self.node, self.name)
+
+    @property
+    def is_up(self) -> bool:
+        """Whether peer and both devices are there, and there is a way to run the link."""
+        return (
+            self.peer_boot_id is not None
+            and self.capability is not None
+            and bool(self.capability.options)
+            and self.peer_slots is not None
+        )
+
+    @property
+    def is_master(self) -> bool:
+        """The smaller name gives out queue numbers."""
+        return self.node < self.name
+
+    @property
+    def slots(self) -> int:
+        """Batches that make sense at once: what both ends have room for."""
+        assert self.capability is not None
+        assert self.peer_slots is not None
+        return min(self.capability.slots, self.peer_slots)
+
+    @property
+    def batches_open(self) -> int:
+        """Batches running at this end."""
+        return sum(len(request.batches) for request in self.requests.values())
+
+    def take_queue_number(self) -> int:
+        """The next number; only the master calls this."""
+        assert self.is_master
+        self.next_queue_number += 1
+        return self.next_queue_number - 1
+
+    def pair_id(self, herald_sequence: int) -> LinkPairId:
+        """The pair's name, equal at both ends."""
+        assert self.peer_boot_id is not None
+        assert self.capability is not None
+        here, there = self.boot_id, self.peer_boot_id
+        boots = (here, there) if self.is_master else (there, here)
+        return link_pair_id(self.capability.link, boots, herald_sequence)
+
+    def remember(self, herald_sequence: int, purpose: bytes) -> LinkPairId:
+        """Note an announced pair; the oldest is forgotten beyond the limit."""
+        pair = self.pair_id(herald_sequence)
+        self.announced[herald_sequence] = Announced(pair, purpose)
+        if len(self.announced) > PAIR_HISTORY_MAX:
+            del self.announced[next(iter(self.announced))]
+        return pair
+
+    def option_for(self, min_fidelity: float) -> GenerationOption | None:
+        """The fastest way to run the link that keeps the promise (the FEU's choice)."""
+        assert self.capability is not None
+        good = [o for o in self.capability.options if o.bell_probabilities[0] >= min_fidelity]
+        return max(good, key=lambda o: o.probability / o.cycle_ns, default=None)
+
+    @property
+    def best_fidelity(self) -> float:
+        """The best a pair of this link can be when it is announced."""
+        assert self.capability is not None
+        return max(option.bell_probabilities[0] for option in self.capability.options)

@@ -1,0 +1,96 @@
+"""The queue both ends of a link share, and the choice of whom to serve next.
+
+The choice is a pure function of the queue's contents, so that two ends with the same contents
+choose alike without a message. Where they briefly differ (a message is on its way) the station
+finds no match for a while; both look again at the same times (`batches.py`), so that nothing is
+lost but time.
+"""
+
+from dataclasses import dataclass, field
+
+from qstack.link.request_states import REQUEST, Input, State
+from qstack.physical.service import GenerationOption, Kind
+from qstack.wire.message import Basis
+
+NEVER_SERVED = -1
+
+
+@dataclass
+class Request:
+    """One open request on a link, at this end."""
+
+    id: bytes
+    purpose: bytes
+    kind: Kind
+    number: int | None
+    deadline_ns: int
+    priority: int
+    basis: Basis | None
+    option: GenerationOption
+    start_ns: int
+    queue_number: int | None
+    state: State = REQUEST.start
+    served: int = 0
+    last_herald: int = NEVER_SERVED  # herald sequence of its latest pair
+    batches: dict[int, None] = field(default_factory=dict)  # in the order they were started
+
+    def step(self, received: Input) -> None:
+        """The one place where a request's state changes."""
+        self.state = REQUEST.step(self.state, received)
+        assert (self.queue_number is not None) or self.state is not State.SERVING
+
+    def serve(self, first_herald: int, pairs: int) -> None:
+        """Count pairs that have come."""
+        self.served += pairs
+        self.last_herald = first_herald + pairs - 1
+
+    @property
+    def is_served(self) -> bool:
+        """Whether all its pairs have come."""
+        return self.number is not None and self.served >= self.number
+
+    @property
+    def wanted(self) -> int | None:
+        """Pairs still to be started; None means without limit."""
+        if self.number is None:
+            return None
+        in_making = 0 if self.kind == "measure" else len(self.batches)
+        return self.number - self.served - in_making
+
+    def wants(self, running: int, now: int) -> bool:
+        """Whether it would have another batch if `running` were at work for it."""
+        if self.state is not State.SERVING or now < self.start_ns:
+            return False
+        if self.kind == "measure":
+            return running == 0
+        return self.number is None or self.number - self.served > running
+
+
+def next_request(requests: dict[bytes, Request], now: int) -> Request | None:
+    """Whom the next free slot is for.
+
+    Strict priority; within it who has fewest batches at work, then who was served longest ago
+    (the herald sequence says it alike at both ends), then who came first.
+    """
+    running = {request.id: len(request.batches) for request in requests.values()}
+    return _next(requests, running, now)
+
+
+def choice(requests: dict[bytes, Request], slots: int, now: int) -> dict[bytes, int]:
+    """How many batches each request would have if all slots were given out anew."""
+    given = dict.fromkeys(requests, 0)
+    for _ in range(slots):
+        request = _next(requests, given, now)
+        if request is None:
+            break
+        given[request.id] += 1
+    return given
+
+
+def _next(requests: dict[bytes, Request], running: dict[bytes, int], now: int) -> Request | None:
+    ready = [request for request in requests.values() if request.wants(running[request.id], now)]
+    return min(
+        ready,
+        key=lambda r: (-r.priority, running[r.id], r.last_herald, r.queue_number or 0, r.id),
+        default=None,
+    )

@@ -1,0 +1,261 @@
+"""Requests of both ends of a link: how they come into the shared queue, and how they leave it.
+
+Rules
+1. A request accepted here ends here once, with LinkDone or LinkFailed.
+2. A request that ends by its deadline or by the loss of the link ends at both ends without a
+   message. One that is withdrawn ends at the far end by Remove.
+3. An answer about a request that has ended here is late, not wrong: it is ignored.
+"""
+
+from qstack.errors import ErrorCode
+from qstack.link import messages, service
+from qstack.link.batches import Batches
+from qstack.link.outbox import Outbox, name_of
+from qstack.link.params import NUMBER_MAX, REQUESTS_MAX, START_ALLOWANCE_NS
+from qstack.link.peer import Peer
+from qstack.link.queue import Request
+from qstack.link.request_states import Input, State
+
+DEADLINE_TIMER = "deadline/"
+DETAIL_MAX = 500  # characters of a message's text
+Refusal = tuple[ErrorCode, str, float | None]
+
+
+class Requests:
+    """The requests of all links of a node."""
+
+    def __init__(self, peers: dict[str, Peer], batches: Batches, out: Outbox) -> None:
+        self._peers = peers
+        self._batches = batches
+        self._out = out
+
+    # --- from above ------------------------------------------------------------------------------
+
+    def create(self, create: service.LinkCreate, now: int) -> None:
+        """The network layer asks for pairs."""
+        peer = self._peers.get(create.peer)
+        if peer is None:
+            return self._out.tell_failed(
+                create.request, create.purpose, ErrorCode.UNKNOWN_NODE, "not a neighbour"
+            )
+        refusal = self._refusal(peer, create, now)
+        if refusal is not None:
+            return self._out.tell_failed(create.request, create.purpose, *refusal)
+        assert peer.capability is not None
+        start_ns = now + 2 * peer.capability.delay_ns + START_ALLOWANCE_NS
+        number = peer.take_queue_number() if peer.is_master else None
+        self._open(peer, create, start_ns, number)
+        add = messages.Add(
+            request=create.request,
+            queue_number=number,
+            purpose=create.purpose,
+            kind=create.kind,
+            number=create.number,
+            min_fidelity=create.min_fidelity,
+            deadline_ns=create.deadline_ns,
+            priority=create.priority,
+            basis=create.peer_basis,
+            peer_basis=create.basis,
+            start_ns=start_ns,
+        )
+        return self._out.send(peer.name, add)
+
+    def cancel(self, request_id: bytes, now: int) -> None:
+        """The network layer withdraws a request, its own or the far end's."""
+        found = self._find(request_id)
+        if found is None:
+            return  # it has ended, which was said
+        peer, request = found
+        remove = messages.Remove(
+            request=request.id,
+            error=ErrorCode.CANCELLED.name,
+            detail="withdrawn by the far end",
+        )
+        self._out.send(peer.name, remove)
+        self.fail(peer, request, Input.WITHDRAWN, ErrorCode.CANCELLED, "withdrawn")
+        self._batches.start(peer, now)
+
+    def unlisten(self, peer: Peer, purpose: bytes, now: int) -> None:
+        """Accept no more requests for `purpose`, and withdraw those open."""
+        peer.purposes.pop(purpose, None)
+        for request in list(peer.requests.values()):
+            if request.purpose == purpose:
+                self.cancel(request.id, now)
+
+    # --- from the far end ------------------------------------------------------------------------
+
+    def on_add(self, peer: Peer, add: messages.Add, now: int) -> None:
+        """The far end asks."""
+        if (add.queue_number is None) is not peer.is_master:
+            why = "the queue number is the master's to give"
+            return self._out.refuse(peer.name, add, ErrorCode.OUT_OF_STATE, why)
+        if self._find(add.request) is not None:
+            why = "a request of this id is open"
+            return self._out.refuse(peer.name, add, ErrorCode.OUT_OF_STATE, why)
+        refusal = self._refusal(peer, add, now)
+        if refusal is None and add.purpose not in peer.purposes:
+            refusal = ErrorCode.REJECTED, "nobody listens for this purpose", None
+        if refusal is not None:
+            error, detail, best = refusal
+            rejected = messages.AddRejected(
+                request=add.request, error=error.name, detail=detail, best=best
+            )
+            return self._out.send(peer.name, rejected)
+        number = peer.take_queue_number() if add.queue_number is None else add.queue_number
+        request = self._open(peer, add, add.start_ns, number)
+        self._out.send(peer.name, messages.AddAccepted(request=add.request, queue_number=number))
+        return self._serve(peer, request, now)
+
+    def on_accepted(self, peer: Peer, message: messages.AddAccepted, now: int) -> None:
+        """The far end has given our request its place."""
+        request = peer.requests.get(message.request)
+        if request is None:
+            return
+        if request.state is not State.ADDING or request.queue_number not in (
+            None,
+            message.queue_number,
+        ):
+            why = "the request has another place already"
+            self._out.refuse(peer.name, message, ErrorCode.OUT_OF_STATE, why)
+            return
+        request.queue_number = message.queue_number
+        self._serve(peer, request, now)
+
+    def on_rejected(self, peer: Peer, message: messages.AddRejected) -> None:
+        """The far end does not take our request."""
+        request = peer.requests.get(message.request)
+        if request is None:
+            return
+        if request.state is not State.ADDING:
+            why = "the request was accepted before"
+            self._out.refuse(peer.name, message, ErrorCode.OUT_OF_STATE, why)
+            return
+        detail = f"{peer.name}: {message.detail}"[:DETAIL_MAX]
+        self.fail(peer, request, Input.REFUSED, message.error, detail, message.best)
+
+    def on_remove(self, peer: Peer, message: messages.Remove, now: int) -> None:
+        """The far end has withdrawn a request, its own or ours."""
+        request = peer.requests.get(message.request)
+        if request is None:
+            return
+        self.fail(peer, request, Input.WITHDRAWN, message.error, message.detail)
+        self._batches.start(peer, now)
+
+    # --- the end ---------------------------------------------------------------------------------
+
+    def on_deadline(self, request_id: bytes, now: int) -> None:
+        """The time of a request is over."""
+        found = self._find(request_id)
+        if found is None or found[1].deadline_ns > now:
+            return
+        peer, request = found
+        detail = f"{request.served} pairs came before the deadline"
+        self.fail(peer, request, Input.DEADLINE, ErrorCode.TIMEOUT, detail)
+        self._batches.start(peer, now)
+
+    def refused_below(self, peer: Peer, request: Request, now: int) -> None:
+        """The device does not run the link as the request needs it."""
+        detail = "the device refuses the attempts"
+        error = ErrorCode.UNSUPPORTED
+        remove = messages.Remove(request=request.id, error=error.name, detail=detail)
+        self._out.send(peer.name, remove)
+        self.fail(peer, request, Input.WITHDRAWN, error, detail)
+        self._batches.start(peer, now)
+
+    def end_all(self, peer: Peer, error: ErrorCode, detail: str) -> None:
+        """The link has gone."""
+        for request in list(peer.requests.values()):
+            self.fail(peer, request, Input.LINK_LOST, error, detail)
+
+    def finish_if_served(self, peer: Peer, request: Request) -> None:
+        """End a request whose last pair has come."""
+        if request.is_served:
+            request.step(Input.SERVED)
+            self._close(peer, request)
+            done = service.LinkDone(request=request.id, purpose=request.purpose)
+            self._out.tell_above(done)
+
+    def fail(
+        self,
+        peer: Peer,
+        request: Request,
+        received: Input,
+        error: ErrorCode | str,
+        detail: str,
+        best: float | None = None,
+    ) -> None:
+        """End a request without its pairs."""
+        request.step(received)
+        self._close(peer, request)
+        self._out.tell_failed(request.id, request.purpose, name_of(error), detail, best)
+
+    # --- parts -----------------------------------------------------------------------------------
+
+    def _refusal(
+        self, peer: Peer, asked: service.LinkCreate | messages.Add, now: int
+    ) -> Refusal | None:
+        """Why a request cannot be taken here, or None: the same checks at both ends."""
+        if not peer.is_up:
+            return ErrorCode.PEER_DOWN, f"the link to {peer.name} is down", None
+        if self._find(asked.request) is not None:
+            return ErrorCode.BAD_REQUEST, "a request of this id is open", None
+        if asked.number is not None and asked.number > NUMBER_MAX:
+            return ErrorCode.BAD_REQUEST, f"{asked.number} pairs, at most {NUMBER_MAX}", None
+        bases = (asked.basis is not None) + (asked.peer_basis is not None)
+        if bases != (2 if asked.kind == "measure" else 0):
+            return ErrorCode.BAD_REQUEST, "bases go with kind measure, and only there", None
+        if asked.kind == "measure" and asked.number is None:
+            return ErrorCode.BAD_REQUEST, "kind measure needs a number of pairs", None
+        if asked.deadline_ns <= now:
+            return ErrorCode.NO_TIME, "the deadline has passed", None
+        if peer.option_for(asked.min_fidelity) is None:
+            best = peer.best_fidelity
+            return ErrorCode.FIDELITY, f"{asked.min_fidelity:.4f} > {best:.4f}", best
+        if len(peer.requests) >= REQUESTS_MAX:
+            return ErrorCode.NO_RESOURCES, f"{REQUESTS_MAX} requests are open", None
+        return None
+
+    def _open(
+        self,
+        peer: Peer,
+        asked: service.LinkCreate | messages.Add,
+        start_ns: int,
+        queue_number: int | None,
+    ) -> Request:
+        option = peer.option_for(asked.min_fidelity)
+        assert option is not None, "checked before"
+        request = Request(
+            id=asked.request,
+            purpose=asked.purpose,
+            kind=asked.kind,
+            number=asked.number,
+            deadline_ns=asked.deadline_ns,
+            priority=asked.priority,
+            basis=asked.basis,
+            option=option,
+            start_ns=start_ns,
+            queue_number=queue_number,
+        )
+        peer.requests[request.id] = request
+        self._out.set_timer(DEADLINE_TIMER + request.id.hex(), request.deadline_ns)
+        return request
+
+    def _serve(self, peer: Peer, request: Request, now: int) -> None:
+        """It is in the queue of both ends from now on."""
+        request.step(Input.ACCEPTED)
+        self._batches.start_later(peer, now)
+        self._batches.start(peer, now)
+
+    def _close(self, peer: Peer, request: Request) -> None:
+        """Forget the request; its batches are stopped, and answered later by number."""
+        del peer.requests[request.id]
+        self._batches.stop_all(request)
+        self._out.cancel_timer(DEADLINE_TIMER + request.id.hex())
+
+    def _find(self, request_id: bytes) -> tuple[Peer, Request] | None:
+        """An open request; an id is open on one link at most."""
+        for peer in self._peers.values():
+            request = peer.requests.get(request_id)
+            if request is not None:
+                return peer, request
+        return None

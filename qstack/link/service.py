@@ -1,0 +1,171 @@
+"""What the link layer offers upward: pairs with a neighbour.
+
+Either end may ask. Both ends learn of each pair and of the end of each request. `purpose` is the
+label under which the layer above knows what the pairs are for (a circuit); a request for a
+purpose the far end has not listened for is rejected.
+"""
+
+from typing import Annotated, Final
+
+from msgspec import Meta
+
+from qstack.physical.service import Kind
+from qstack.wire.frame import Layer
+from qstack.wire.message import (
+    Basis,
+    Bit,
+    Count,
+    Id,
+    Label,
+    Message,
+    Name,
+    Nanoseconds,
+    Probability,
+    Text,
+)
+
+LAYER: Final = "link"
+
+Priority = Annotated[int, Meta(ge=0, le=7)]
+"""Higher is served sooner."""
+Number = Annotated[int, Meta(ge=1, le=10**9)]
+
+
+class _Link(Message, frozen=True, kw_only=True):
+    LAYER = Layer.LINK
+
+
+class LinkUp(_Link, frozen=True, kw_only=True):
+    """Indication: the link to `peer` works. Its best option's figures, for routing.
+
+    `bell_probabilities` as in physical's GenerationOption; `rate_hz` is of pairs per second with
+    one slot; `best_fidelity` is over all options.
+    """
+
+    TYPE = 0x0101
+    link: Label
+    peer: Name
+    peer_boot_id: Annotated[bytes, Meta(min_length=8, max_length=8)]
+    bell_probabilities: Annotated[list[Probability], Meta(min_length=4, max_length=4)]
+    best_fidelity: Probability
+    rate_hz: Annotated[float, Meta(ge=0.0, le=1e12)]
+    delay_ns: Nanoseconds
+    slots: Count
+
+
+class LinkDown(_Link, frozen=True, kw_only=True):
+    """Indication: the link to `peer` has gone; pairs with it are void, requests have ended."""
+
+    TYPE = 0x0102
+    link: Label
+    peer: Name
+
+
+class LinkListen(_Link, frozen=True, kw_only=True):
+    """Accept requests of `peer` for `purpose` from now on."""
+
+    TYPE = 0x0103
+    peer: Name
+    purpose: Id
+
+
+class LinkUnlisten(_Link, frozen=True, kw_only=True):
+    """Accept no more requests for `purpose`; those open are cancelled."""
+
+    TYPE = 0x0104
+    peer: Name
+    purpose: Id
+
+
+class LinkCreate(_Link, frozen=True, kw_only=True):
+    """Ask for pairs. With `number` nil they keep coming until cancelled or the deadline.
+
+    For kind `measure` each end reads its qubits in its own basis: `basis` here, `peer_basis`
+    there.
+    """
+
+    TYPE = 0x0105
+    request: Id
+    peer: Name
+    purpose: Id
+    kind: Kind
+    number: Number | None
+    min_fidelity: Probability
+    deadline_ns: Nanoseconds
+    priority: Priority
+    basis: Basis | None
+    peer_basis: Basis | None
+
+
+class LinkCancel(_Link, frozen=True, kw_only=True):
+    """Withdraw a request, from either end. Ends it with CANCELLED at both."""
+
+    TYPE = 0x0106
+    request: Id
+
+
+class LinkPair(_Link, frozen=True, kw_only=True):
+    """Indication, at both ends: a pair, announced in Bell state (x, z).
+
+    Its qubit now belongs to the network layer. `goodness` is the estimate of its fidelity at
+    `emitted_at_ns`, the earlier emission of its two qubits.
+    """
+
+    TYPE = 0x0107
+    request: Id
+    purpose: Id
+    peer: Name
+    pair: Id
+    qubit: Id
+    x_bit: Bit
+    z_bit: Bit
+    emitted_at_ns: Nanoseconds
+    goodness: Probability
+
+
+class LinkMeasured(_Link, frozen=True, kw_only=True):
+    """Indication, at both ends: measured pairs, in the same order at both; packed bits."""
+
+    TYPE = 0x0108
+    request: Id
+    purpose: Id
+    peer: Name
+    first_pair: Id
+    pairs: Count
+    outcomes: bytes
+    x_bits: bytes
+    z_bits: bytes
+    goodness: Probability
+
+
+class LinkExpired(_Link, frozen=True, kw_only=True):
+    """Indication: an announced pair is void; its qubit is still the network layer's to free."""
+
+    TYPE = 0x0109
+    pair: Id
+    purpose: Id
+
+
+class LinkDone(_Link, frozen=True, kw_only=True):
+    """Confirm, at both ends: the request got its number of pairs."""
+
+    TYPE = 0x010A
+    request: Id
+    purpose: Id
+
+
+class LinkFailed(_Link, frozen=True, kw_only=True):
+    """Confirm, at both ends: the request ended otherwise. `best` is the fidelity to be had."""
+
+    TYPE = 0x010B
+    request: Id
+    purpose: Id
+    error: Label
+    detail: Text
+    best: Probability | None
+
+
+MESSAGES = (
+    LinkUp, LinkDown, LinkListen, LinkUnlisten, LinkCreate, LinkCancel, LinkPair, LinkMeasured,
+    LinkExpired, LinkDone, LinkFailed,
+)  # fmt: skip
