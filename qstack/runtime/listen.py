@@ -1,0 +1,73 @@
+"""Listening and dialling: TCP sockets that become channels, with errors a stranger can act on."""
+
+import errno
+import socket
+from collections.abc import Awaitable, Callable
+from pathlib import Path
+
+import trio
+
+from qstack.channel.ends import ChannelRefused
+from qstack.channel.hello import HandshakeGate
+from qstack.runtime.network_tables import Address
+
+
+class AddressError(Exception):
+    """An address cannot be listened on."""
+
+
+async def listen(address: Address) -> trio.SocketListener:
+    """A listener on `address`. Raises `AddressError`."""
+    try:
+        listeners = await trio.open_tcp_listeners(address.port, host=address.host)
+    except OSError as error:
+        if error.errno == errno.EADDRINUSE:
+            raise AddressError(
+                f"{address} is in use by another process; stop it, or give this network other"
+                " ports (address in the network file)"
+            ) from error
+        raise AddressError(f"cannot listen on {address}: {error.strerror or error}") from error
+    return listeners[0]
+
+
+def listen_locally(path: Path) -> trio.SocketListener:
+    """A listener on the Unix socket `path`, for this user only; an old one is replaced."""
+    path.unlink(missing_ok=True)
+    listener = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+    try:
+        listener.bind(str(path))
+        path.chmod(0o600)
+        listener.listen(64)
+    except OSError as error:
+        listener.close()
+        raise AddressError(f"cannot listen on {path}: {error.strerror}") from error
+    return trio.SocketListener(trio.socket.from_stdlib_socket(listener))
+
+
+def forget(path: Path) -> None:
+    """Remove the socket of a listener that has ended."""
+    path.unlink(missing_ok=True)
+
+
+async def serve(
+    listener: trio.SocketListener,
+    handle: Callable[[trio.SocketStream], Awaitable[None]],
+    report: Callable[[str], None],
+) -> None:
+    """Hand every connection to `handle` (which makes a channel of it) until cancelled.
+
+    `report` hears of each refused peer: a refused stranger never ends a daemon.
+    """
+    gate = HandshakeGate()
+
+    async def one(stream: trio.SocketStream) -> None:
+        try:
+            with gate:
+                await handle(stream)
+        except ChannelRefused as refusal:
+            report(f"refused a connection: {refusal}")
+            await trio.aclose_forcefully(stream)
+
+    async with trio.open_nursery() as nursery:
+        while True:
+            nursery.start_soon(one, await listener.accept())

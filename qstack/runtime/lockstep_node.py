@@ -1,0 +1,330 @@
+"""The lockstep clock of a node: it goes on when the coordinator says how far, and says when done.
+
+The coordinator lives in the fabric's process (CLOCK.md). Between rounds the node stands still;
+what applications call then is kept until the next round, whose start is the call's time.
+"""
+
+from contextlib import suppress
+from typing import TYPE_CHECKING, Final
+
+import trio
+
+from qstack.channel.channel import Channel
+from qstack.channel.ends import ChannelClosed
+from qstack.errors import ErrorCode
+from qstack.machine import FABRIC
+from qstack.runtime.clock_messages import (
+    Advance,
+    Change,
+    ChannelOpen,
+    Done,
+    Dropped,
+    Join,
+    SentTo,
+    Start,
+    Wake,
+)
+from qstack.runtime.fabric_link import FabricLink
+from qstack.runtime.node import Noted, Output, ToFabric, ToOpen, ToPeer, ToSession
+from qstack.wire.message import Message
+
+if TYPE_CHECKING:
+    from qstack.physical.hardware import LinkHardware
+    from qstack.runtime.node_daemon import NodeDaemon
+
+ESCAPE_S: Final = 0.1  # interactive: the clock goes on without it after so long
+INBOX_MAX: Final = 4096  # clock messages not yet handled; a round is one of them
+
+
+class LockstepClock:
+    """See `NodeClock`."""
+
+    def __init__(self, daemon: "NodeDaemon") -> None:
+        self._daemon = daemon
+        self._node = daemon.node
+        self._network = daemon.network
+        self._link: FabricLink | None = None
+        self._inbox: trio.MemorySendChannel[Message | None] | None = None
+        self._floor_ns = 0
+        self._in_round = False
+        self._is_member = False
+        self._parked: list[tuple[str, int, Message | None]] = []
+        self._sent: dict[str, SentTo] = {}
+        self._last_wake: Wake | None = None
+        self._busy_news = trio.Event()
+        self.escapes = 0
+
+    @property
+    def now_ns(self) -> int:
+        """Everything before it is done here."""
+        return max(self._floor_ns, self._node.now)
+
+    # --- the channel to the coordinator ----------------------------------------------------------
+
+    async def run(self, link: FabricLink) -> None:
+        """Join, take part until the channel ends, and stand still after it."""
+        self._link = link
+        link.queue(Join(now_ns=self.now_ns))
+        await link.flush()
+        inbox_send, inbox = trio.open_memory_channel[Message | None](INBOX_MAX)
+        self._inbox = inbox_send
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(self._read, link, inbox_send)
+            nursery.start_soon(self._watch_busy)
+            async with inbox:
+                async for message in inbox:
+                    if isinstance(message, Start):
+                        self._start(message)
+                    elif isinstance(message, Advance):
+                        await self._advance(link, message)
+                    self._tell_wake(link)
+                    await link.flush()
+            nursery.cancel_scope.cancel()
+        self._inbox = None
+        self._link = None
+        self._lose_fabric()
+
+    async def _read(self, link: FabricLink, inbox: trio.MemorySendChannel[Message | None]) -> None:
+        def clock(message: Message) -> None:
+            if isinstance(message, Dropped):
+                self._daemon.peers.down(message.node)
+            else:
+                inbox.send_nowait(message)
+
+        def answered(position: int, due_ns: int, message: Message) -> None:
+            self._node.message_arrived(FABRIC, position, due_ns, message)
+
+        async with inbox:
+            try:
+                await link.read(answered, clock, lambda: None)
+            except ChannelClosed as end:
+                self._daemon.report(f"the fabric has gone: {end}")
+
+    def _start(self, start: Start) -> None:
+        self._floor_ns = start.at_ns
+        self._node.now = max(self._node.now, start.at_ns)
+        self._is_member = True
+        self._daemon.members = dict(start.members)
+        self._node.peer_up(FABRIC, b"\0" * 8, start.at_ns)
+        neighbours = [link.other_end(self._node.name) for link in self._links()]
+        for other, boot in sorted(start.members.items()):
+            if other != self._node.name:
+                self._daemon.peers.up(other, boot)
+        for other in neighbours:
+            if other in start.members:
+                self._node.peer_up(other, start.members[other], start.at_ns)
+        self._last_wake = None
+
+    def _links(self) -> list["LinkHardware"]:
+        return self._network.world.links_of(self._node.name)
+
+    def _lose_fabric(self) -> None:
+        """No clock and no device: whatever was open ends now, and all channels begin anew."""
+        self._is_member = False
+        now = self.now_ns
+        self._node.peer_down(FABRIC, now)
+        for other in sorted(self._daemon.members):
+            if other != self._node.name:
+                self._node.peer_down(other, now)
+        self._daemon.members = {}
+        self._daemon.peers.down_all()
+        self._make_parked_calls()
+        self._run_standing()
+
+    def _run_standing(self) -> None:
+        """Without a clock: handle what is due now, and nothing later."""
+        limit = self.now_ns + self._network.application_call_ns
+        while (due := self._node.next_event_ns) is not None and due <= limit:
+            for output in self._node.step():
+                if isinstance(output, ToSession):
+                    self._daemon.sessions.tell(output.session, output.at_ns, output.message)
+                elif isinstance(output, ToOpen):
+                    self._node.channel_refused(output.peer, self._node.now)
+        self._floor_ns = max(self._floor_ns, self._node.now)
+
+    # --- a round ---------------------------------------------------------------------------------
+
+    async def _advance(self, link: FabricLink, advance: Advance) -> None:
+        if self._missing(advance.expected):
+            await self._daemon.peers.received(advance.expected)
+        self._in_round = advance.hears_calls  # to applications, another is none
+        self._floor_ns = max(self._floor_ns, advance.floor_ns)
+        self._sent = {}
+        for change in advance.changes:
+            self._apply(change)
+        if self._in_round:
+            await self._settle()
+            self._make_parked_calls()
+        await self._handle_until(advance.until_ns)
+        self._in_round = False
+        if advance.hears_calls and self._last_wake is not None:  # Done says that nobody is busy or has called
+            known = self._last_wake.applications
+            self._last_wake = Wake(has_calls=False, is_busy=False, applications=known)
+        self._floor_ns = max(self._floor_ns, advance.until_ns)
+        done = Done(
+            round=advance.round,
+            next_ns=self._node.next_event_ns,
+            is_demanding=self._node.has_demand,
+            sent=self._sent,
+        )
+        link.queue(done)
+
+    def _missing(self, expected: dict[str, int]) -> bool:
+        peers = self._daemon.peers.peers
+        return any(peers[name].received < count for name, count in expected.items())
+
+    async def _handle_until(self, until_ns: int) -> None:
+        node = self._node
+        while (due := node.next_event_ns) is not None and due < until_ns:
+            for output in node.step():
+                self._carry(output)
+            if self._in_round and self._daemon.sessions.busy:
+                await self._settle()
+
+    async def _settle(self) -> None:
+        """Wait until the applications that were told something have had their say."""
+        sessions = self._daemon.sessions
+        if not sessions.busy:
+            return
+        options = self._daemon.options
+        with trio.move_on_after(options.busy_limit_s if options.is_strict else ESCAPE_S):
+            await sessions.settled()
+        for name in sessions.busy:
+            if options.is_strict:
+                limit = f"{options.busy_limit_s:g} s of wall time"
+                why = f"{name} neither called, waited nor ended for {limit}"
+                self._daemon.report(f"{why}; its session is ended (see the strict clock)")
+                sessions.end(name, ErrorCode.TIMEOUT, why)
+            else:
+                self.escapes += 1
+                sessions.escape(name)
+
+    async def _watch_busy(self) -> None:
+        """An application that is busy between rounds has no more patience than one within."""
+        while True:
+            await self._busy_news.wait()
+            self._busy_news = trio.Event()
+            if self._daemon.sessions.busy and not self._in_round:
+                await self._settle()
+                self.sessions_changed()
+
+    def _carry(self, output: Output) -> None:
+        match output:
+            case ToPeer(peer, at_ns, message):
+                if peer in self._daemon.members:
+                    self._daemon.peers.send(peer, at_ns, message)
+                    arrival = at_ns + self._network.path_delay_ns(self._node.name, peer)
+                    self._count(peer, arrival + self._network.machine_event_ns)
+            case ToFabric(at_ns, message):
+                if self._link is not None:
+                    self._link.queue(message)
+                    self._count(FABRIC, at_ns)
+            case ToSession(session, at_ns, message):
+                self._daemon.sessions.tell(session, at_ns, message)
+            case ToOpen(peer, at_ns):
+                self._open(peer, at_ns)
+            case Noted():
+                self._daemon.note(output)
+
+    def _open(self, peer: str, at_ns: int) -> None:
+        known = peer in self._network.nodes and peer != self._node.name
+        delay = self._network.path_delay_ns(self._node.name, peer) if known else 0
+        ready = at_ns + 2 * delay + self._network.machine_event_ns
+        if not known or peer not in self._daemon.members:
+            self._node.channel_refused(peer, ready)
+            return
+        self._daemon.peers.want(peer)
+        self._daemon.peers.send(peer, at_ns, ChannelOpen())
+        self._node.peer_up(peer, self._daemon.members[peer], ready)
+        self._count(peer, at_ns + delay + self._network.machine_event_ns)
+
+    def _count(self, target: str, due_ns: int) -> None:
+        before = self._sent.get(target)
+        if before is None:
+            self._sent[target] = SentTo(count=1, earliest_ns=due_ns)
+        else:
+            earliest = min(before.earliest_ns, due_ns)
+            self._sent[target] = SentTo(count=before.count + 1, earliest_ns=earliest)
+
+    def _apply(self, change: Change) -> None:
+        name = change.node
+        if name == self._node.name:
+            return
+        if change.boot_id is None:
+            self._daemon.members.pop(name, None)
+            self._daemon.peers.down(name)
+            self._node.peer_down(name, change.at_ns)
+            return
+        self._daemon.members[name] = change.boot_id
+        self._daemon.peers.up(name, change.boot_id)
+        if any(link.other_end(self._node.name) == name for link in self._links()):
+            self._node.peer_up(name, change.boot_id, change.at_ns)
+
+    # --- what comes in ---------------------------------------------------------------------------
+
+    def message(self, peer: str, position: int, at_ns: int, message: Message) -> None:
+        """See `NodeClock`."""
+        arrival = at_ns + self._network.path_delay_ns(self._node.name, peer)
+        if isinstance(message, ChannelOpen):
+            due = arrival + self._network.machine_event_ns
+            self._node.peer_up(peer, self._daemon.members[peer], due)
+        else:
+            self._node.message_arrived(peer, position, arrival, message)
+
+    def call(self, session: str, sequence: int, message: Message) -> None:
+        """See `NodeClock`."""
+        if self._in_round:
+            self._node.call(session, sequence, self.now_ns, message)
+        else:
+            self._park(session, sequence, message)
+
+    def session_ended(self, session: str, sequence: int) -> None:
+        """See `NodeClock`."""
+        if self._in_round:
+            self._node.session_ended(session, sequence, self.now_ns)
+        else:
+            self._park(session, sequence, None)
+
+    def _park(self, session: str, sequence: int, message: Message | None) -> None:
+        self._parked.append((session, sequence, message))
+        if self._is_member:
+            self.sessions_changed()
+        else:
+            self._make_parked_calls()
+            self._run_standing()
+
+    def _make_parked_calls(self) -> None:
+        parked, self._parked = self._parked, []
+        for session, sequence, message in parked:
+            if message is None:
+                self._node.session_ended(session, sequence, self.now_ns)
+            else:
+                self._node.call(session, sequence, self.now_ns, message)
+
+    def sessions_changed(self) -> None:
+        """See `NodeClock`: outside a round the coordinator is told what may change the clock."""
+        if self._in_round or self._inbox is None:
+            return
+        if self._daemon.sessions.busy:
+            self._busy_news.set()
+        with suppress(trio.BrokenResourceError, trio.ClosedResourceError, trio.WouldBlock):
+            self._inbox.send_nowait(None)  # told in turn with Done, which outdates it
+
+    def _tell_wake(self, link: FabricLink) -> None:
+        """Tell the coordinator what has changed about the sessions, if anything."""
+        if not self._is_member:
+            return
+        wake = Wake(
+            has_calls=bool(self._parked),
+            is_busy=bool(self._daemon.sessions.busy),
+            applications=self._daemon.sessions.applications,
+        )
+        if wake != self._last_wake:
+            self._last_wake = wake
+            link.queue(wake)
+
+    def channel_made(self, peer: str, channel: Channel) -> None:
+        """See `NodeClock`: channels cost wall time only."""
+
+    def channel_lost(self, peer: str, channel: Channel) -> None:
+        """See `NodeClock`: the coordinator says who has gone, and when."""

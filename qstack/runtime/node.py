@@ -1,0 +1,301 @@
+"""A node: its layers around one queue, in network time. No I/O; drivers feed it and flush it.
+
+The heap is ordered by (time, source, sequence). One event is taken from it, and all that follows
+inside the node is run to completion, in the order it was said, before the next one: no machine is
+called while one is running.
+
+Processing time is a constant (CLOCK.md, 6): a message or a device's answer is handled
+`machine_event_ns` after it arrived, an application's call `application_call_ns` after it was
+made; timers fire when they are due.
+"""
+
+from collections import deque
+from dataclasses import dataclass
+from heapq import heappop, heappush
+from typing import Final
+
+from msgspec import Struct
+
+from qstack.machine import (
+    FABRIC,
+    CancelTimer,
+    Effect,
+    Event,
+    FromPeer,
+    Machine,
+    OpenChannel,
+    OwnerGone,
+    PeerDown,
+    PeerUp,
+    Record,
+    Send,
+    SetTimer,
+    Tell,
+    TimerFired,
+    Told,
+)
+from qstack.runtime.trace import Trace
+from qstack.wire.frame import Layer
+from qstack.wire.message import Message
+
+GENERATION_SHIFT: Final = 48
+"""Messages of one channel are numbered below this many bits, its generation above them."""
+LAYERS: Final = ("physical", "link", "network", "transport", "session")
+"""The machines of a node, from below."""
+ROOM: Final = {
+    Layer.PHYSICAL: "physical",
+    Layer.LINK: "link",
+    Layer.NETWORK: "network",
+    Layer.TRANSPORT: "transport",
+    Layer.APPLICATION: "session",
+}
+
+
+class ToPeer(Struct, frozen=True):
+    """For another node, sent at `at_ns`."""
+
+    peer: str
+    at_ns: int
+    message: Message
+
+
+class ToFabric(Struct, frozen=True):
+    """An operation for the device."""
+
+    at_ns: int
+    message: Message
+
+
+class ToSession(Struct, frozen=True):
+    """For an application, said at `at_ns`."""
+
+    session: str
+    at_ns: int
+    message: Message
+
+
+class ToOpen(Struct, frozen=True):
+    """A channel is wanted."""
+
+    peer: str
+    at_ns: int
+
+
+class Noted(Struct, frozen=True):
+    """A trace record."""
+
+    at_ns: int
+    layer: str
+    name: str
+    fields: dict[str, object]
+
+
+Output = ToPeer | ToFabric | ToSession | ToOpen | Noted
+
+
+@dataclass(frozen=True)
+class Timing:
+    """Constants of processing, from the network file."""
+
+    machine_event_ns: int
+    application_call_ns: int
+
+
+@dataclass(slots=True)
+class _Timer:
+    at_ns: int
+    sequence: int
+    is_background: bool
+
+
+class Node:
+    """The layers of one node in one process."""
+
+    def __init__(
+        self,
+        name: str,
+        boot_id: bytes,
+        machines: dict[str, Machine],
+        timing: Timing,
+        trace: Trace | None,
+    ) -> None:
+        assert tuple(machines) == LAYERS
+        self.name = name
+        self.boot_id = boot_id
+        self.machines = machines
+        self.timing = timing
+        self.trace = trace
+        self.now = 0
+        self.events_handled = 0
+        self._heap: list[tuple[int, str, int, str, Event]] = []
+        self._timers: dict[tuple[str, str], _Timer] = {}
+        self._timer_sequence = 0
+        self._own_numbers: dict[str, int] = {}
+        self._foreground = 0
+        self._peers: dict[str, bytes] = {}
+        self._generation: dict[str, int] = {}  # of the channel to a peer: one up with each loss
+
+    # --- what the driver says --------------------------------------------------------------------
+
+    def message_arrived(self, peer: str, sequence: int, at_ns: int, message: Message) -> None:
+        """The `sequence`-th message of this channel to `peer` is here at network time `at_ns`."""
+        due = at_ns + self.timing.machine_event_ns
+        room = ROOM[Layer(message.LAYER)]
+        generation = self._generation.get(peer, 0)
+        numbered = generation << GENERATION_SHIFT | sequence
+        self._push(due, peer, numbered, room, FromPeer(peer, message))
+
+    def call(self, session: str, sequence: int, at_ns: int, message: Message) -> None:
+        """An application's call, made at `at_ns`."""
+        due = at_ns + self.timing.application_call_ns
+        room = ROOM[Layer(message.LAYER)]
+        self._push(due, session, sequence, room, Told(session, message))
+
+    def session_ended(self, session: str, sequence: int, at_ns: int) -> None:
+        """The session is over; every layer is told, after the calls it made before."""
+        due = at_ns + self.timing.application_call_ns
+        self._push(due, session, sequence, "", OwnerGone(session))
+
+    def peer_up(self, peer: str, boot_id: bytes, at_ns: int) -> None:
+        """A channel to `peer` is usable from `at_ns` on."""
+        self._push_own("@up " + peer, at_ns, PeerUp(peer, boot_id))
+
+    def peer_down(self, peer: str, at_ns: int) -> None:
+        """The channel is gone, and what has arrived by it but is still to be handled is void."""
+        for source in (peer, "@up " + peer):
+            self._generation[source] = self._generation.get(source, 0) + 1
+        self._push_own("@down " + peer, at_ns, PeerDown(peer))
+
+    def channel_refused(self, peer: str, at_ns: int) -> None:
+        """A channel that was asked for cannot be had."""
+        self._push_own("@refused " + peer, at_ns, PeerDown(peer))
+
+    def is_up(self, peer: str) -> bool:
+        """Whether the layers have been told of a channel to `peer`."""
+        return peer in self._peers
+
+    # --- running ---------------------------------------------------------------------------------
+
+    @property
+    def next_event_ns(self) -> int | None:
+        """When the node has something to do next."""
+        self._drop_stale()
+        return self._heap[0][0] if self._heap else None
+
+    @property
+    def has_demand(self) -> bool:
+        """Whether anything but idle housekeeping is ahead."""
+        return self._foreground > 0
+
+    def step(self) -> list[Output]:
+        """Handle the next event and all that follows from it inside the node."""
+        self._drop_stale()
+        due, source, sequence, room, event = heappop(self._heap)
+        self.now = max(self.now, due)  # a late event (wall clock) never turns time back
+        self.events_handled += 1
+        self._leave_heap(room, event)
+        if not self._is_news(event, source):
+            return []
+        targets = (room,) if room else LAYERS
+        queue = deque((target, event) for target in targets)
+        return self._run(queue, source, sequence)
+
+    def _is_news(self, event: Event, source: str) -> bool:
+        """Channels that were up, or down, before need not be told again."""
+        if isinstance(event, PeerUp):
+            if self._peers.get(event.peer) == event.boot_id:
+                return False
+            self._peers[event.peer] = event.boot_id
+        elif isinstance(event, PeerDown):
+            was_up = self._peers.pop(event.peer, None) is not None
+            return was_up or source.startswith("@refused")
+        return True
+
+    def _run(self, queue: deque[tuple[str, Event]], source: str, sequence: int) -> list[Output]:
+        outputs: list[Output] = []
+        now = self.now
+        while queue:
+            room, event = queue.popleft()
+            effects = self.machines[room].handle(event, now)
+            if self.trace is not None:
+                self.trace.add(now, source, sequence, room, event, effects)
+            for effect in effects:
+                self._take(room, effect, queue, outputs)
+        return outputs
+
+    def _take(
+        self,
+        room: str,
+        effect: Effect,
+        queue: deque[tuple[str, Event]],
+        outputs: list[Output],
+    ) -> None:
+        match effect:
+            case Tell(to, message):
+                if to in self.machines:
+                    queue.append((to, Told(room, message)))
+                else:
+                    outputs.append(ToSession(to, self.now, message))
+            case Send(peer, message):
+                if peer == FABRIC:
+                    outputs.append(ToFabric(self.now, message))
+                else:
+                    outputs.append(ToPeer(peer, self.now, message))
+            case SetTimer(key, at_ns, background):
+                self._set_timer(room, key, at_ns, is_background=background)
+            case CancelTimer(key):
+                self._cancel_timer(room, key)
+            case OpenChannel(peer):
+                outputs.append(ToOpen(peer, self.now))
+            case Record(name, fields):
+                outputs.append(Noted(self.now, room, name, fields))
+
+    # --- heap and timers -------------------------------------------------------------------------
+
+    def _push(self, due: int, source: str, sequence: int, room: str, event: Event) -> None:
+        heappush(self._heap, (due, source, sequence, room, event))
+        self._foreground += 1
+
+    def _push_own(self, source: str, due: int, event: Event) -> None:
+        """An event of the driver's making, numbered by its source alone.
+
+        When a driver comes to say it, within a round, is a matter of wall time: a count it shared
+        with other events would carry that into the trace.
+        """
+        self._own_numbers[source] = self._own_numbers.get(source, 0) + 1
+        generation = self._generation.get(source, 0) << GENERATION_SHIFT
+        self._push(due, source, generation | self._own_numbers[source], "", event)
+
+    def _set_timer(self, room: str, key: str, at_ns: int, *, is_background: bool) -> None:
+        self._cancel_timer(room, key)
+        self._timer_sequence += 1
+        timer = _Timer(max(at_ns, self.now), self._timer_sequence, is_background)
+        self._timers[room, key] = timer
+        heappush(self._heap, (timer.at_ns, "@timer", timer.sequence, room, TimerFired(key)))
+        self._foreground += not is_background
+
+    def _cancel_timer(self, room: str, key: str) -> None:
+        timer = self._timers.pop((room, key), None)
+        if timer is not None:
+            self._foreground -= not timer.is_background
+
+    def _is_stale(self, entry: tuple[int, str, int, str, Event]) -> bool:
+        _, source, sequence, room, event = entry
+        if isinstance(event, TimerFired):
+            timer = self._timers.get((room, event.key))
+            return timer is None or timer.sequence != sequence
+        return sequence >> GENERATION_SHIFT < self._generation.get(source, 0)
+
+    def _drop_stale(self) -> None:
+        while self._heap and self._is_stale(self._heap[0]):
+            entry = heappop(self._heap)
+            if not isinstance(entry[4], TimerFired):
+                self._foreground -= 1
+
+    def _leave_heap(self, room: str, event: Event) -> None:
+        """Account for an event that is now being handled."""
+        if isinstance(event, TimerFired):
+            timer = self._timers.pop((room, event.key))
+            self._foreground -= not timer.is_background
+        else:
+            self._foreground -= 1

@@ -1,0 +1,303 @@
+"""The channels of a node to other nodes: one for each pair, dialled, accepted, kept, counted.
+
+The smaller name of two neighbours dials, again and again until there is a channel; any other pair
+is dialled by whoever needs it first. What is sent to a peer waits for its channel. Messages are
+counted in both directions for the life of a channel, because lockstep waits for counts.
+
+A channel belongs to one life (boot id) of the peer. Frames of a life the clock has not told us of
+yet are kept until it does.
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import Final
+
+import trio
+
+from qstack.channel.ca import Credentials
+from qstack.channel.channel import Channel
+from qstack.channel.ends import ChannelClosed, ChannelRefused
+from qstack.channel.hello import open_channel
+from qstack.channel.identity import Identity
+from qstack.errors import ErrorCode, PeerError
+from qstack.link import messages as link
+from qstack.network import messages as network
+from qstack.runtime.clock_messages import PEER_MESSAGES
+from qstack.runtime.listen import serve
+from qstack.runtime.network_file import Network
+from qstack.transport import messages as transport
+from qstack.wire.codec import Registry, encode
+from qstack.wire.frame import BULK_BYTES_MAX, Frame
+from qstack.wire.message import Message
+from qstack.wire.session import Error, Hello, Stamp
+
+REDIAL_S: Final = 0.05
+REGISTRY: Final = Registry((*link.MESSAGES, *network.MESSAGES, *transport.MESSAGES, *PEER_MESSAGES))
+
+Arrival = Callable[[str, int, int, Message], None]
+"""Called with (peer, position in the channel, network time sent, message)."""
+
+
+@dataclass(eq=False)
+class Peer:
+    """The channel to one other node."""
+
+    name: str
+    boot_id: bytes | None = None  # the life the layers know; None while the peer is down
+    channel: Channel | None = None
+    received: int = 0  # messages of this channel's life
+    stamp_in_ns: int = 0
+    stamp_out_ns: int = -1
+    early: list[tuple[int, Message]] = field(default_factory=list)
+    outbox: list[Frame] = field(default_factory=list)
+    wakeup: trio.Event = field(default_factory=trio.Event)
+    is_dialling: bool = False
+
+    @property
+    def is_usable(self) -> bool:
+        """Whether there is a channel to the life of the peer that the layers know."""
+        return self.channel is not None and self.channel.hello.boot_id == self.boot_id
+
+
+class PeerChannels:
+    """All of them. `arrived` is called for each message; `report` with what went wrong."""
+
+    def __init__(
+        self,
+        network_file: Network,
+        hello: Hello,
+        credentials: Credentials,
+        arrived: Arrival,
+        report: Callable[[str], None],
+        lost: Callable[[str, Channel], None] | None = None,
+        made: Callable[[str, Channel], None] | None = None,
+        send_delay_s: Callable[[], float] | None = None,
+    ) -> None:
+        self.network = network_file
+        self.node = hello.node
+        self.peers = {name: Peer(name) for name in sorted(network_file.nodes) if name != self.node}
+        self.refused = 0
+        self._hello = hello
+        self._credentials = credentials
+        self._arrived = arrived
+        self._report = report
+        self._lost = lost
+        self._made = made
+        self._send_delay_s = send_delay_s
+        self._nursery: trio.Nursery | None = None
+        self._progress = trio.Event()
+
+    async def run(self, listener: trio.SocketListener) -> None:
+        """Accept, dial and send until cancelled."""
+        async with trio.open_nursery() as nursery:
+            self._nursery = nursery
+            nursery.start_soon(serve, listener, self._accept, self._report)
+            for name in self.peers:
+                nursery.start_soon(self._write, self.peers[name])
+            for hardware in self.network.world.links_of(self.node):
+                other = hardware.other_end(self.node)
+                if self.node < other:
+                    self.want(other)
+
+    # --- what the driver says --------------------------------------------------------------------
+
+    def send(self, name: str, at_ns: int, message: Message) -> None:
+        """Queue a message, sent at `at_ns` of network time, for the next write."""
+        peer = self.peers[name]
+        if peer.boot_id is None:
+            return  # it has gone; what was meant for it is void
+        if peer.stamp_out_ns != at_ns:
+            peer.outbox.append(encode(Stamp(at_ns=at_ns)))
+            peer.stamp_out_ns = at_ns
+        peer.outbox.append(encode(message))
+        peer.wakeup.set()
+
+    def want(self, name: str) -> None:
+        """Dial `name` unless there is a channel or a dialler already."""
+        peer = self.peers[name]
+        if peer.channel is None and not peer.is_dialling and self._nursery is not None:
+            peer.is_dialling = True
+            self._nursery.start_soon(self._dial, peer)
+
+    def up(self, name: str, boot_id: bytes) -> None:
+        """The layers know of this life of the peer from now on."""
+        peer = self.peers[name]
+        peer.boot_id = boot_id
+        early, peer.early = peer.early, []
+        if peer.is_usable:
+            for at_ns, message in early:
+                self._hand_over(peer, at_ns, message)
+        peer.wakeup.set()
+
+    def down(self, name: str) -> None:
+        """That life is over: what is queued for it or kept of it is void."""
+        peer = self.peers[name]
+        ended, peer.boot_id = peer.boot_id, None
+        peer.outbox.clear()
+        peer.stamp_out_ns = -1
+        if peer.channel is not None and peer.channel.hello.boot_id == ended:
+            self._drop(peer)
+        self._tick()
+
+    def down_all(self) -> None:
+        """The clock has gone: channels begin anew with it."""
+        for name, peer in self.peers.items():
+            self.down(name)
+            if peer.channel is not None:
+                self._drop(peer)
+
+    async def received(self, expected: dict[str, int]) -> None:
+        """Wait until so many messages of each source have come, or the source is down."""
+        while any(
+            self.peers[name].boot_id is not None and self.peers[name].received < count
+            for name, count in expected.items()
+            if name in self.peers
+        ):
+            self._progress = trio.Event()
+            await self._progress.wait()
+
+    # --- making channels -------------------------------------------------------------------------
+
+    def _expected(self, identity: Identity) -> bool:
+        return identity.role == "node" and identity.node in self.peers
+
+    async def _dial(self, peer: Peer) -> None:
+        address = self.network.nodes[peer.name].address
+        expected = Identity(self.network.name, peer.name, "node")
+        told = ""
+        while peer.channel is None:
+            try:
+                stream = await trio.open_tcp_stream(address.host, address.port)
+                channel = await open_channel(
+                    stream,
+                    credentials=self._credentials,
+                    server=False,
+                    expected=expected,
+                    hello=self._hello,
+                    registry=REGISTRY,
+                )
+            except (OSError, ChannelRefused) as error:
+                if isinstance(error, ChannelRefused) and str(error) != told:
+                    told = str(error)  # say it once, not twenty times a second
+                    self._report(f"cannot reach {peer.name} at {address}: {error}")
+                await trio.sleep(REDIAL_S)
+                continue
+            peer.is_dialling = False
+            await self._read(peer, channel)
+            if self.node < peer.name and self._is_neighbour(peer.name):
+                peer.is_dialling = True
+        peer.is_dialling = False
+
+    def _is_neighbour(self, name: str) -> bool:
+        links = self.network.world.links_of(self.node)
+        return any(hardware.other_end(self.node) == name for hardware in links)
+
+    async def _accept(self, stream: trio.SocketStream) -> None:
+        channel = await open_channel(
+            stream,
+            credentials=self._credentials,
+            server=True,
+            expected=self._expected,
+            hello=self._hello,
+            registry=REGISTRY,
+            on_accept=self._refuse_second,
+        )
+        assert self._nursery is not None
+        self._nursery.start_soon(self._read, self.peers[channel.peer.node], channel)
+
+    def _refuse_second(self, hello: Hello) -> None:
+        """Two nodes that dial each other at once keep the channel that the smaller one dialled."""
+        peer = self.peers[hello.node]
+        has_channel = peer.channel is not None and peer.channel.hello.boot_id == hello.boot_id
+        if has_channel or (peer.is_dialling and self.node < peer.name):
+            raise PeerError(ErrorCode.OUT_OF_STATE, "there is a channel between us already")
+
+    async def _read(self, peer: Peer, channel: Channel) -> None:
+        if peer.channel is not None:
+            self._drop(peer)
+        peer.channel = channel
+        peer.received = 0
+        peer.early.clear()
+        peer.wakeup.set()
+        if self._made is not None:
+            self._made(peer.name, channel)
+        try:
+            while peer.channel is channel:
+                for _, message in await channel.receive():
+                    self._take(peer, channel, message)
+                self._tick()
+        except ChannelClosed as end:
+            if end.code is not None:
+                self._report(f"the channel to {peer.name} ended: {end}")
+        finally:
+            if peer.channel is channel:
+                peer.channel = None
+                peer.outbox.clear()  # it was meant for the channel that has gone
+                peer.stamp_out_ns = -1
+                if self._lost is not None:
+                    self._lost(peer.name, channel)
+            with trio.CancelScope(shield=True):
+                await trio.aclose_forcefully(channel.tls.transport)
+
+    def _drop(self, peer: Peer) -> None:
+        channel, peer.channel = peer.channel, None
+        peer.outbox.clear()
+        peer.stamp_out_ns = -1
+        if channel is not None and self._nursery is not None:
+            self._nursery.start_soon(trio.aclose_forcefully, channel.tls.transport)
+
+    # --- messages --------------------------------------------------------------------------------
+
+    def _take(self, peer: Peer, channel: Channel, message: Message | None) -> None:
+        match message:
+            case None:
+                pass
+            case Stamp(at_ns=at_ns):
+                peer.stamp_in_ns = at_ns
+            case Error():
+                self.refused += 1
+                self._report(f"{peer.name} refused a message: {message.name}: {message.detail}")
+            case _ if peer.channel is not channel:
+                pass  # a channel that was replaced while its last frames were read
+            case _ if peer.is_usable:
+                self._hand_over(peer, peer.stamp_in_ns, message)
+            case _:
+                peer.early.append((peer.stamp_in_ns, message))
+
+    def _hand_over(self, peer: Peer, at_ns: int, message: Message) -> None:
+        peer.received += 1
+        self._arrived(peer.name, peer.received - 1, at_ns, message)
+
+    def _tick(self) -> None:
+        self._progress.set()
+
+    async def _write(self, peer: Peer) -> None:
+        while True:
+            await peer.wakeup.wait()
+            peer.wakeup = trio.Event()
+            channel = peer.channel
+            if not peer.outbox or not peer.is_usable or channel is None:
+                continue
+            frames, peer.outbox = peer.outbox, []
+            try:
+                if self._send_delay_s is not None:
+                    await trio.sleep(self._send_delay_s())
+                await channel.send(frames)
+            except ChannelClosed:
+                continue  # the reader sees it too, and says so
+
+
+def node_hello(network: Network, node: str, role: str, boot_id: bytes, layers: list[int]) -> Hello:
+    """What this process says of itself on every channel."""
+    return Hello(
+        versions=[1],
+        capabilities={},
+        limits={"frame_bytes": BULK_BYTES_MAX},
+        network=network.name,
+        node=node,
+        role=role,
+        layers=layers,
+        boot_id=boot_id,
+        binding=b"",
+        network_digest=network.digest,
+    )

@@ -1,0 +1,201 @@
+"""The wall clock of a node: events are handled when their network time has come.
+
+Network time is wall time times `time_scale`, counted from when the fabric's process started it.
+Timers and messages due within a millisecond of wall time are handled at once: sleeping is coarser
+than that (CLOCK.md). All that one turn produced is written in one send to each peer.
+"""
+
+import time
+from contextlib import suppress
+from typing import TYPE_CHECKING, Final
+
+import trio
+
+from qstack.channel.channel import Channel
+from qstack.channel.ends import ChannelClosed
+from qstack.machine import FABRIC
+from qstack.runtime.clock_messages import Change, Changed, ChannelOpen, Join, Start
+from qstack.runtime.fabric_link import FabricLink
+from qstack.runtime.node import Noted, Output, ToFabric, ToOpen, ToPeer, ToSession
+from qstack.wire.message import Message
+
+if TYPE_CHECKING:
+    from qstack.runtime.node_daemon import NodeDaemon
+
+EARLY_S: Final = 1e-3  # sleeping is not finer than this
+CHANNEL_LIMIT_S: Final = 5.0  # a channel that is not there by then is refused
+TURN_EVENTS_MAX: Final = 512  # then what is written goes out, and others have their turn
+
+
+class WallClock:
+    """See `NodeClock`."""
+
+    def __init__(self, daemon: "NodeDaemon") -> None:
+        self._daemon = daemon
+        self._node = daemon.node
+        self._network = daemon.network
+        self._link: FabricLink | None = None
+        self._zero_s = time.monotonic()  # the wall time of network time 0
+        self._wakeup = trio.Event()
+        self._nursery: trio.Nursery | None = None
+        self.early_ns_max = 0
+
+    @property
+    def now_ns(self) -> int:
+        """Network time now."""
+        return int((time.monotonic() - self._zero_s) * 1e9 * self._network.time_scale)
+
+    async def run(self, link: FabricLink) -> None:
+        """Join and take part until the channel to the fabric ends."""
+        self._link = link
+        link.queue(Join(now_ns=max(self._node.now, 0)))
+        await link.flush()
+        async with trio.open_nursery() as nursery:
+            self._nursery = nursery
+            nursery.start_soon(self._pump, link)
+            with suppress(ChannelClosed):
+                await link.read(self._answered, self._on_clock, self._wake)
+            nursery.cancel_scope.cancel()
+        self._nursery = None
+        self._link = None
+        now = self.now_ns
+        self._node.peer_down(FABRIC, now)
+        self._daemon.members = {}
+        for output in self._steps(now):
+            self._carry(output)
+
+    def _answered(self, position: int, due_ns: int, message: Message) -> None:
+        self._node.message_arrived(FABRIC, position, due_ns, message)
+
+    def _on_clock(self, message: Message) -> None:
+        if isinstance(message, Start):
+            self._zero_s = time.monotonic() - message.at_ns / 1e9 / self._network.time_scale
+            self._daemon.members = dict(message.members)
+            self._node.peer_up(FABRIC, b"\0" * 8, message.at_ns)
+            for name, boot in message.members.items():
+                if name != self._node.name:
+                    self._daemon.peers.up(name, boot)
+                    if self._daemon.peers.peers[name].is_usable:
+                        self._node.peer_up(name, boot, message.at_ns)
+        elif isinstance(message, Changed):
+            self._change(message.change)
+
+    def _change(self, change: Change) -> None:
+        name = change.node
+        if name == self._node.name:
+            return
+        if change.boot_id is None:
+            self._daemon.members.pop(name, None)
+            self._daemon.peers.down(name)
+            if self._node.is_up(name):
+                self._node.peer_down(name, self.now_ns)
+        else:
+            self._daemon.members[name] = change.boot_id
+            self._daemon.peers.up(name, change.boot_id)
+            if self._daemon.peers.peers[name].is_usable:
+                self._node.peer_up(name, change.boot_id, self.now_ns)
+
+    # --- handling events -------------------------------------------------------------------------
+
+    async def _pump(self, link: FabricLink) -> None:
+        """Handle what is due, write what it produced, wait for the next."""
+        while True:
+            for output in self._steps(self.now_ns):
+                self._carry(output)
+            await link.flush()
+            due = self._node.next_event_ns
+            if due is None:
+                await self._wakeup.wait()
+            elif (wait_s := self._wall_s(due - self.now_ns)) > EARLY_S:
+                with trio.move_on_after(wait_s - EARLY_S):
+                    await self._wakeup.wait()
+            else:
+                await trio.lowlevel.checkpoint()
+            if self._wakeup.is_set():
+                self._wakeup = trio.Event()
+
+    def _wall_s(self, span_ns: int) -> float:
+        return span_ns / 1e9 / self._network.time_scale
+
+    def _steps(self, now_ns: int) -> list[Output]:
+        """Everything due by now, or so soon that sleeping would miss it."""
+        node = self._node
+        limit = now_ns + int(EARLY_S * 1e9 * self._network.time_scale)
+        outputs: list[Output] = []
+        for _ in range(TURN_EVENTS_MAX):
+            due = node.next_event_ns
+            if due is None or due > limit:
+                break
+            self.early_ns_max = max(self.early_ns_max, due - now_ns)
+            outputs += node.step()
+        return outputs
+
+    def _carry(self, output: Output) -> None:
+        match output:
+            case ToPeer(peer, at_ns, message):
+                self._daemon.peers.send(peer, at_ns, message)
+            case ToFabric(_, message):
+                if self._link is not None:
+                    self._link.queue(message)
+            case ToSession(session, at_ns, message):
+                self._daemon.sessions.tell(session, at_ns, message)
+            case ToOpen(peer, _):
+                self._open(peer)
+            case Noted():
+                self._daemon.note(output)
+
+    def _open(self, name: str) -> None:
+        peer = self._daemon.peers.peers.get(name)
+        if peer is None or peer.boot_id is None or self._nursery is None:
+            self._node.channel_refused(name, self.now_ns)
+        elif peer.is_usable:
+            self._node.peer_up(name, peer.boot_id, self.now_ns)
+        else:
+            self._daemon.peers.want(name)
+            self._nursery.start_soon(self._wait_for_channel, name)
+
+    async def _wait_for_channel(self, name: str) -> None:
+        """`channel_made` tells the layers when it stands; this tells them when it does not."""
+        await trio.sleep(CHANNEL_LIMIT_S)
+        if not self._node.is_up(name):
+            self._node.channel_refused(name, self.now_ns)
+            self._wake()
+
+    def _wake(self) -> None:
+        self._wakeup.set()
+
+    # --- what comes in ---------------------------------------------------------------------------
+
+    def message(self, peer: str, position: int, at_ns: int, message: Message) -> None:
+        """See `NodeClock`: due when it has travelled, and not before it is here."""
+        if not isinstance(message, ChannelOpen):
+            arrival = at_ns + self._network.path_delay_ns(self._node.name, peer)
+            self._node.message_arrived(peer, position, max(arrival, self._node.now), message)
+            self._wake()
+
+    def call(self, session: str, sequence: int, message: Message) -> None:
+        """See `NodeClock`."""
+        self._node.call(session, sequence, self.now_ns, message)
+        self._wake()
+
+    def session_ended(self, session: str, sequence: int) -> None:
+        """See `NodeClock`."""
+        self._node.session_ended(session, sequence, self.now_ns)
+        self._wake()
+
+    def sessions_changed(self) -> None:
+        """See `NodeClock`: the wall clock waits for nobody."""
+
+    def channel_made(self, peer: str, channel: Channel) -> None:
+        """See `NodeClock`."""
+        boot = channel.hello.boot_id
+        if self._daemon.members.get(peer) == boot:
+            self._node.peer_up(peer, boot, self.now_ns)
+            self._wake()
+
+    def channel_lost(self, peer: str, channel: Channel) -> None:
+        """See `NodeClock`."""
+        is_known_life = self._daemon.members.get(peer) == channel.hello.boot_id
+        if is_known_life and self._node.is_up(peer):
+            self._node.peer_down(peer, self.now_ns)
+            self._wake()
