@@ -1,0 +1,43 @@
+"""The socket-like interface for applications, asynchronous on trio; `sync` is its twin."""
+
+from qstack.api.epr import EprSocket, MeasuredPairs, Pair, Pairs
+from qstack.api.errors import (
+    BadRequest,
+    Closed,
+    Expired,
+    Lost,
+    NodeGone,
+    NoNode,
+    NotOwner,
+    QstackError,
+    Refused,
+)
+from qstack.api.idleness import to_thread
+from qstack.api.node import Node, Route, open_node
+from qstack.api.qubit import Qubit
+from qstack.api.streams import Listener, MessageStream, QubitSocket, QubitStream
+
+__all__ = [
+    "BadRequest",
+    "Closed",
+    "EprSocket",
+    "Expired",
+    "Listener",
+    "Lost",
+    "MeasuredPairs",
+    "MessageStream",
+    "NoNode",
+    "Node",
+    "NodeGone",
+    "NotOwner",
+    "Pair",
+    "Pairs",
+    "QstackError",
+    "Qubit",
+    "QubitSocket",
+    "QubitStream",
+    "Refused",
+    "Route",
+    "open_node",
+    "to_thread",
+]

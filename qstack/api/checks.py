@@ -1,0 +1,108 @@
+"""The values an application may give, judged before anything is sent.
+
+A node ends a session that sends what its message types forbid; so each value is checked here
+against the same bounds. All functions raise `BadRequest`.
+"""
+
+import math
+import operator
+import re
+from typing import Final, cast, get_args
+
+from qstack.api.errors import BadRequest
+from qstack.transport.service import MESSAGE_BYTES_MAX
+from qstack.wire.message import Basis
+
+DEADLINE_NS: Final = 10**10
+"""The default deadline of a call: 10 s of network time."""
+SPAN_NS_MAX: Final = 2**62
+PAIRS_MAX: Final = 10**6  # in one call; the transport layer's limit
+PRIORITY_MAX: Final = 7
+PORT_MAX: Final = 65_535
+ANGLE_MAX: Final = 1000.0  # radians
+BASES: Final = get_args(Basis)
+_NAME: Final = re.compile(r"[a-z][a-z0-9-]{0,62}")
+
+
+def span_ns(value: int) -> int:
+    """A span of network time."""
+    span = _whole(value, "a span of network time")
+    if not 1 <= span <= SPAN_NS_MAX:
+        raise BadRequest(f"a span of network time is 1 ns to 2**62 ns, not {span}")
+    return span
+
+
+def deadline_ns(value: int | None) -> int | None:
+    """A deadline, counted from now; None waits for ever."""
+    if value is None:
+        return None
+    if _whole(value, "a deadline") <= 0:
+        raise BadRequest(f"deadline in the past: {value} ns from now")
+    return span_ns(value)
+
+
+def port(value: int) -> int:
+    """A port of a socket."""
+    return _within(value, "a port", 0, PORT_MAX)
+
+
+def number(value: int) -> int:
+    """How many pairs."""
+    return _within(value, "the number of pairs of one call", 1, PAIRS_MAX)
+
+
+def priority(value: int) -> int:
+    """A request's priority."""
+    return _within(value, "a priority", 0, PRIORITY_MAX)
+
+
+def basis(value: str) -> Basis:
+    """A measurement basis."""
+    if value not in BASES:
+        raise BadRequest(f"a basis is one of {', '.join(BASES)}, not {value!r}")
+    return cast("Basis", value)
+
+
+def fidelity(value: float) -> float:
+    """A fidelity asked for."""
+    if not 0.0 <= value <= 1.0:
+        raise BadRequest(f"a fidelity is 0 to 1, not {value}")
+    return float(value)
+
+
+def angle(value: float) -> float:
+    """An angle in radians."""
+    if not math.isfinite(value) or abs(value) > ANGLE_MAX:
+        raise BadRequest(f"an angle is at most {ANGLE_MAX:g} radians, not {value}")
+    return float(value)
+
+
+def remote(value: str) -> str:
+    """The name of a node."""
+    if not _NAME.fullmatch(value):
+        raise BadRequest(f"a node's name is a-z, then a-z, 0-9 and '-', not {value!r}")
+    return value
+
+
+def data(value: bytes | bytearray | memoryview) -> bytes:
+    """A message."""
+    if len(value) > MESSAGE_BYTES_MAX:
+        raise BadRequest(f"a message has at most {MESSAGE_BYTES_MAX} bytes, not {len(value)}")
+    return bytes(value)
+
+
+def _within(value: int, what: str, least: int, most: int) -> int:
+    whole = _whole(value, what)
+    if not least <= whole <= most:
+        raise BadRequest(f"{what} is {least} to {most}, not {whole}")
+    return whole
+
+
+def _whole(value: int, what: str) -> int:
+    """A whole number, also one of numpy's."""
+    if isinstance(value, bool):
+        raise BadRequest(f"{what} is a whole number, not {value!r}")
+    try:
+        return operator.index(value)
+    except TypeError:
+        raise BadRequest(f"{what} is a whole number, not {value!r}") from None
