@@ -1,0 +1,59 @@
+"""What `qstack node run` and `qstack fabric run` share: options, the log, and how they end."""
+
+import json
+import os
+import random
+import signal
+import sys
+import time
+from collections.abc import Awaitable, Callable
+
+import trio
+
+Report = Callable[[str], None]
+
+
+def reporter(name: str) -> Report:
+    """Structured lines on standard error: one JSON object each."""
+
+    def report(text: str) -> None:
+        line = {"at": round(time.time(), 3), "process": name, "text": text}
+        print(json.dumps(line), file=sys.stderr, flush=True)
+
+    return report
+
+
+def run_until_told(body: Callable[[], Awaitable[None]], *, lifeline: bool) -> None:
+    """Run a daemon until Ctrl-C, SIGTERM, or (with a lifeline) the end of standard input."""
+
+    async def main() -> None:
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(_end_on_signal, nursery.cancel_scope)
+            if lifeline:
+                nursery.start_soon(_end_with_input, nursery.cancel_scope)
+            await body()
+
+    trio.run(main)
+
+
+async def _end_on_signal(scope: trio.CancelScope) -> None:
+    with trio.open_signal_receiver(signal.SIGTERM, signal.SIGINT) as signals:
+        async for _ in signals:
+            scope.cancel()
+
+
+async def _end_with_input(scope: trio.CancelScope) -> None:
+    """Whoever started us holds the other end of this pipe for as long as it lives."""
+    stream = trio.lowlevel.FdStream(os.dup(0))
+    async with stream:
+        while await stream.receive_some(4096):
+            pass
+    scope.cancel()
+
+
+def send_delays(milliseconds: float) -> Callable[[], float] | None:
+    """Random wall delays for every send, to show that the trace does not depend on them."""
+    if not milliseconds:
+        return None
+    source = random.Random()  # noqa: S311 - it stands for an unpredictable network
+    return lambda: source.uniform(0, milliseconds / 1000)

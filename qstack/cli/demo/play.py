@@ -1,0 +1,307 @@
+"""The demo, act by act: it drives the stage, counts, and compares with theory."""
+
+import os
+import signal
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from math import sqrt
+from statistics import fmean, stdev
+from typing import Any, Final
+
+import trio
+
+from qstack.apps.fidelity import Readout, estimate, expected_from_state
+from qstack.cli.demo.applications import Plan
+from qstack.cli.demo.expectation import (
+    PairExpectation,
+    TeleportExpectation,
+    direct_transmission_hz,
+    expect_pairs,
+    expect_teleports,
+)
+from qstack.cli.demo.result import ChannelLine, Pairs, Recovery, Result, Teleport, checks
+from qstack.cli.demo.stage import Application, DemoError, Line, application
+from qstack.runtime.control_client import FabricControl, open_control
+from qstack.runtime.launch import Prepared
+from qstack.runtime.network_file import Network
+from qstack.runtime.observe import Report, observe_network
+
+PAIRS: Final = 200
+TELEPORTS: Final = 6 * 50
+FAILURE_AFTER_NS: Final = 500_000_000  # into the request of act three
+RECOVERY_NS: Final = 1_000_000_000  # its deadline: it ends before the repeater is back
+NOTICE_S: Final = 0.01
+NS: Final = 1e-9
+
+Show = Callable[..., None]
+"""Called with the name of what happened and its figures."""
+
+
+@dataclass
+class Cast:
+    """Who plays: the ends, and the repeater that dies."""
+
+    head: str
+    tail: str
+    victim: str | None
+    counted: list[Line] = field(default_factory=list)
+
+
+def choose_cast(network: Network) -> Cast:
+    """The two nodes farthest apart in hops (then by name), and the first node between them."""
+    neighbours: dict[str, list[str]] = {name: [] for name in sorted(network.nodes)}
+    for link in network.links.values():
+        first, second = link.ends
+        neighbours[first].append(second)
+        neighbours[second].append(first)
+    best: list[str] = []
+    for start in neighbours:
+        paths = {start: [start]}
+        queue = [start]
+        for here in queue:
+            for there in sorted(neighbours[here]):
+                if there not in paths:
+                    paths[there] = [*paths[here], there]
+                    queue.append(there)
+        farthest = max(paths.values(), key=lambda path: (len(path), [-ord(c) for c in path[-1]]))
+        best = max(best, farthest, key=len)
+    if len(best) < 2:
+        raise DemoError(f"network {network.name} has no two connected nodes to play with")
+    return Cast(best[0], best[-1], best[1] if len(best) > 2 else None)
+
+
+async def play(
+    prepared: Prepared, seed: int, show: Show, *, started_s: float, pairs: int, teleports: int
+) -> Result:
+    """All acts, in a network that is up. Raises `DemoError`."""
+    network = prepared.network
+    cast = choose_cast(network)
+    report = await observe_network(prepared.folder)
+    channels = [
+        ChannelLine(channel["peer"], channel["group"], channel["tls"], name)
+        for name, node in report["nodes"].items()
+        for channel in (node or {}).get("channels", [])
+    ]
+    show("channels", channels=channels)
+    recovery_ns = RECOVERY_NS if cast.victim else None
+    plans = [
+        Plan(
+            is_head=is_head,
+            node=here,
+            remote=there,
+            pairs=pairs,
+            teleports=teleports,
+            min_fidelity=0.5,
+            recovery_ns=recovery_ns,
+        )
+        for is_head, here, there in ((True, cast.head, cast.tail), (False, cast.tail, cast.head))
+    ]
+    async with (
+        open_control(prepared.control_socket) as control,
+        application(prepared, plans[0]) as head,
+        application(prepared, plans[1]) as tail,
+    ):
+        act = Act(prepared, network, cast, control, head, tail, show)
+        pair_result = await act.pairs(pairs)
+        teleport_result = await act.teleports(teleports)
+        recovery = await act.recovery()
+        world = await control.world()
+    failed = checks(pair_result, pairs, teleport_result, channels)
+    if cast.victim and recovery.recovered_network_s <= 0:
+        failed.append("the service did not come back")
+    return Result(
+        network=network.name,
+        processes=len(network.nodes) + 3,  # the fabric and two applications
+        channels=channels,
+        clock=network.clock,
+        seed=seed,
+        reproducible="reproducible, not secret",
+        origin="emulated",
+        network_s=world["clock"]["now_ns"] * NS,
+        rounds=world["clock"].get("rounds", 0),
+        projected=network.projected,
+        pairs=pair_result,
+        teleport=teleport_result,
+        recovery=recovery,
+        elapsed_s=time.perf_counter() - started_s,
+        failed=failed,
+    )
+
+
+@dataclass
+class Act:
+    """What the acts share."""
+
+    prepared: Prepared
+    network: Network
+    cast: Cast
+    control: FabricControl
+    head: Application
+    tail: Application
+    show: Show
+    killed_s: float = 0.0  # wall time of the kill
+
+    async def pairs(self, number: int) -> Pairs:
+        """Act one."""
+        self.show("act", text=f"{number} pairs, {self.cast.head} to {self.cast.tail}")
+        wall_s = time.perf_counter()
+        expected = await trio.to_thread.run_sync(self._expect_pairs, number)
+        here: dict[str, Line] = {}
+        there: dict[str, Line] = {}
+
+        def heard(line: Line) -> None:
+            here[line["pair"]] = line
+            self.show("progress", act="pairs", done=len(here), total=number)
+
+        end = await self.head.until("waiting", heard)
+        while len(there) < number:
+            line = await self.tail.until("pair", lambda _: None)
+            there[line["pair"]] = line
+        both = [
+            (here[name], there[name])
+            for name in here
+            if name in there and here[name]["basis"] == there[name]["basis"]
+        ]
+        result = self._pair_result(
+            estimate([(a["basis"], a["outcome"], b["outcome"]) for a, b in both]),
+            await self._truths(),
+            expected,
+            discarded=len(_discarded(await observe_network(self.prepared.folder))),
+            network_s=end["now_ns"] * NS,
+            wall_s=time.perf_counter() - wall_s,
+        )
+        self.show("pairs", result=result, expected=expected)
+        return result
+
+    def _expect_pairs(self, number: int) -> PairExpectation:
+        return expect_pairs(self.network, self.cast.head, self.cast.tail, pairs=number)
+
+    def _pair_result(
+        self,
+        measured: Any,
+        truths: list[float],
+        expected: PairExpectation,
+        *,
+        discarded: int,
+        network_s: float,
+        wall_s: float,
+    ) -> Pairs:
+        return Pairs(
+            delivered=measured.pairs,
+            discarded=discarded,
+            fidelity=measured.fidelity,
+            fidelity_low=measured.low,
+            fidelity_high=measured.high,
+            fidelity_se=measured.standard_error,
+            fidelity_truth=fmean(truths),
+            truth_se=stdev(truths) / sqrt(len(truths)),
+            fidelity_predicted=expected.fidelity,
+            predicted_se=expected.fidelity_se,
+            network_s=network_s,
+            wall_s=wall_s,
+            rate_hz=measured.pairs / network_s,
+            direct_hz=direct_transmission_hz(self.network, self.cast.head, self.cast.tail),
+        )
+
+    async def _truths(self) -> list[float]:
+        """What the estimator would give with endless pairs in the state of each measured pair."""
+        profiles = {name: node.profile for name, node in self.network.nodes.items()}
+        readouts = {name: Readout(p.readout_f0, p.readout_f1) for name, p in profiles.items()}
+        ends = {self.cast.head, self.cast.tail}
+        return [
+            expected_from_state(pair.pair, *(readouts[name] for name in pair.nodes))
+            for pair in await self.control.truths()
+            if set(pair.nodes) == ends
+        ]
+
+    async def teleports(self, number: int) -> Teleport:
+        """Act two."""
+        self.show("act", text=f"{number} qubits teleported, {self.cast.head} to {self.cast.tail}")
+        wall_s = time.perf_counter()
+        before_ns = (await self.control.world())["clock"]["now_ns"]
+        expected = await trio.to_thread.run_sync(self._expect_teleports)
+        await self.head.go_on()
+        right: list[int] = []
+        while len(right) < number:
+            line = await self.tail.until("teleport", lambda _: None)
+            right.append(line["right"])
+            self.show("progress", act="teleports", done=len(right), total=number)
+        end = await self.head.until("waiting", lambda _: None)
+        share = fmean(right)
+        result = Teleport(
+            count=number,
+            fidelity=share,
+            fidelity_se=sqrt(max(share * (1 - share), 1 / (number + 1)) / number),
+            predicted=expected.fidelity,
+            predicted_se=expected.fidelity_se,
+            ideal=expected.ideal,
+            classical_bound=expected.classical_bound,
+            network_s=(end["now_ns"] - before_ns) * NS,
+            wall_s=time.perf_counter() - wall_s,
+        )
+        self.show("teleports", result=result, expected=expected)
+        return result
+
+    def _expect_teleports(self) -> TeleportExpectation:
+        return expect_teleports(self.network, self.cast.head, self.cast.tail)
+
+    async def recovery(self) -> Recovery:
+        """Act three."""
+        victim = self.cast.victim
+        if victim is None:
+            await self.head.go_on()
+            await self.head.until("end", lambda _: None)
+            return _no_recovery()
+        at_ns = (await self.control.world())["clock"]["now_ns"] + FAILURE_AFTER_NS
+        self.show("act", text=f"SIGKILL of {victim} at network time {at_ns * NS:.6f} s")
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(self._kill_at, victim, at_ns)
+            await self.head.go_on()
+            told = await self.head.until("told", lambda _: None)
+            self.show("told", line=told)
+            back = await self.head.until("recovered", lambda line: self.show("told", line=line))
+        wall_s = time.perf_counter()
+        await self.head.until("end", lambda _: None)
+        result = Recovery(
+            killed=victim,
+            killed_at_network_s=at_ns * NS,
+            told=told["code"] or "nothing: all pairs came",
+            told_pairs=told["came"],
+            recovered_s=wall_s - self.killed_s,
+            recovered_network_s=(back["now_ns"] - at_ns) * NS,
+        )
+        self.show("recovery", result=result)
+        return result
+
+    async def _kill_at(self, victim: str, at_ns: int) -> None:
+        """Let the clock stand at `at_ns`, kill the process, and let the clock go on."""
+        await self.control.hold(at_ns)
+        node = (await observe_network(self.prepared.folder))["nodes"][victim]
+        assert node is not None
+        self.killed_s = time.perf_counter()
+        os.kill(node["process"]["pid"], signal.SIGKILL)
+        while True:  # the clock stands until it is noticed
+            world = await self.control.world()
+            if victim not in world["nodes"]:
+                break
+            await trio.sleep(NOTICE_S)
+        self.show("killed", victim=victim)
+        await self.control.release()
+
+
+def _discarded(report: Report) -> set[str]:
+    """The link pairs that were thrown away by cutoff, each once though both ends may have it."""
+    nodes = [node for node in report["nodes"].values() if node]
+    return {pair for node in nodes for pair in node["discarded_pairs"]}
+
+
+def _no_recovery() -> Recovery:
+    return Recovery(
+        killed=None,
+        killed_at_network_s=0.0,
+        told="no repeater in this network",
+        told_pairs=0,
+        recovered_s=0.0,
+        recovered_network_s=0.0,
+    )

@@ -1,0 +1,67 @@
+"""`qstack node`: one node of a network."""
+
+from pathlib import Path
+
+import click
+
+from qstack.channel.ca import Credentials
+from qstack.channel.identity import Identity
+from qstack.cli.daemon import reporter, run_until_told, send_delays
+from qstack.runtime.network_file import load_network
+from qstack.runtime.node_daemon import BUSY_LIMIT_S, NodeDaemon, NodeOptions
+from qstack.runtime.run_folder import RunFolderError, private_folder, run_folder, socket_path
+
+
+@click.group()
+def node() -> None:
+    """Run one node of a network on this host."""
+
+
+@node.command()
+@click.argument("network_file", type=click.Path(path_type=Path))
+@click.option("--name", required=True, help="Which node of the file this is.")
+@click.option(
+    "--credentials",
+    type=click.Path(path_type=Path),
+    help="Folder of root.pem and this node's key and certificate. [default: in the run folder]",
+)
+@click.option("--run-folder", "folder", type=click.Path(path_type=Path), help="This network's.")
+@click.option("--seed", type=int, help="Reproducible, not secret: everything from this seed.")
+@click.option("--restarts", type=int, default=0, hidden=True)
+@click.option("--lifeline", is_flag=True, hidden=True)
+@click.option("--busy-limit-s", type=float, default=BUSY_LIMIT_S, hidden=True)
+@click.option("--interactive", is_flag=True, help="The clock does not wait for busy programs.")
+@click.option("--send-delay-ms", type=float, default=0.0, hidden=True)
+def run(
+    network_file: Path,
+    name: str,
+    credentials: Path | None,
+    folder: Path | None,
+    seed: int | None,
+    restarts: int,
+    lifeline: bool,
+    busy_limit_s: float,
+    interactive: bool,
+    send_delay_ms: float,
+) -> None:
+    """Run node NAME of NETWORK_FILE until Ctrl-C."""
+    network = load_network(network_file)
+    if name not in network.nodes:
+        raise RunFolderError(
+            f"{network_file} has no node {name!r}; it has {', '.join(network.nodes)}"
+        )
+    folder = private_folder(folder or run_folder() / network.name)
+    identity = Identity(network.name, name, "node")
+    options = NodeOptions(
+        network=network,
+        name=name,
+        credentials=Credentials.in_folder(credentials or folder / "identities", identity),
+        session_socket=socket_path(folder, f"node-{name}.sock"),
+        seed=seed,
+        restarts=restarts,
+        is_strict=not interactive,
+        busy_limit_s=busy_limit_s,
+        send_delay_s=send_delays(send_delay_ms),
+    )
+    daemon = NodeDaemon(options, reporter(name))
+    run_until_told(daemon.run, lifeline=lifeline)
