@@ -90,12 +90,14 @@ class SetTimer(Struct, frozen=True):
     """Arm (or re-arm) the timer `key` for network time `at_ns`.
 
     A `background` timer is idle housekeeping: it does not keep the clock of an idle network
-    moving (CLOCK.md, "When the clock runs").
+    moving. A `deadline` limits a wait: where nothing else is ahead the clock goes towards it, but
+    no faster than a person's.
     """
 
     key: str
     at_ns: int
     background: bool = False
+    deadline: bool = False
 
 
 class CancelTimer(Struct, frozen=True):

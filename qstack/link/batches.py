@@ -127,4 +127,6 @@ class Batches:
         serving = sum(request.state is State.SERVING for request in peer.requests.values())
         if serving > 1 and not peer.is_choice_due:
             peer.is_choice_due = True
-            self._out.set_timer(CHOICE_TIMER + peer.name, (now // CHOICE_NS + 1) * CHOICE_NS)
+            at_ns = (now // CHOICE_NS + 1) * CHOICE_NS
+            # It limits a wait: while nobody attempts it must not make the clock run.
+            self._out.set_timer(CHOICE_TIMER + peer.name, at_ns, deadline=True)

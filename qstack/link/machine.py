@@ -63,6 +63,13 @@ class LinkLayer:
                 pass  # sessions own nothing of the link layer
         return self._out.take()
 
+    def summary(self) -> dict[str, object]:
+        """Facts for status: neighbours whose link is up, and requests open on all links."""
+        return {
+            "links_up": [peer.name for peer in self.peers.values() if peer.is_up],
+            "open_requests": sum(len(peer.requests) for peer in self.peers.values()),
+        }
+
     # --- the peer and the devices come and go ----------------------------------------------------
 
     def _on_peer_up(self, name: str, boot_id: bytes) -> None:

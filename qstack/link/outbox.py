@@ -55,9 +55,9 @@ class Outbox:
             self.send(peer, answer)
         self.record("refused", peer=peer, error=error.name, detail=detail)
 
-    def set_timer(self, key: str, at_ns: int) -> None:
+    def set_timer(self, key: str, at_ns: int, *, deadline: bool = False) -> None:
         """Arm the timer `key`."""
-        self._effects.append(SetTimer(key, at_ns))
+        self._effects.append(SetTimer(key, at_ns, deadline=deadline))
 
     def cancel_timer(self, key: str) -> None:
         """Disarm the timer `key`."""

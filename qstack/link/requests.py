@@ -237,7 +237,8 @@ class Requests:
             queue_number=queue_number,
         )
         peer.requests[request.id] = request
-        self._out.set_timer(DEADLINE_TIMER + request.id.hex(), request.deadline_ns)
+        key = DEADLINE_TIMER + request.id.hex()
+        self._out.set_timer(key, request.deadline_ns, deadline=True)
         return request
 
     def _serve(self, peer: Peer, request: Request, now: int) -> None:

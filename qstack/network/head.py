@@ -119,7 +119,9 @@ class Heads:
         request = HeadRequest(create, boot)
         self._requests[create.request] = request
         if create.deadline_ns < NEVER_NS:
-            self._out.set_timer(f"network/deadline/head/{_key(create)}", create.deadline_ns)
+            self._out.set_timer(
+                f"network/deadline/head/{_key(create)}", create.deadline_ns, deadline=True
+            )
         self._place(request)
 
     def on_cancel(self, request_id: bytes) -> bool:

@@ -69,6 +69,13 @@ class NetworkLayer:
                 assert_never(event)
         return self._out.take()
 
+    def summary(self) -> dict[str, object]:
+        """Facts for status: nodes whose link state is known, and circuits through this node."""
+        return {
+            "known_nodes": sorted(self._database.states()),
+            "circuits": len(list(self._circuits)),
+        }
+
     # --- what the parts tell each other (CircuitUser, Releases) ----------------------------------
 
     def on_active(self, circuit: Circuit) -> None:

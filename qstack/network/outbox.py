@@ -33,9 +33,11 @@ class Outbox:
         """Send `message` to the network layer of the neighbour `peer`."""
         self._effects.append(Send(peer, message))
 
-    def set_timer(self, key: str, at_ns: int, *, background: bool = False) -> None:
+    def set_timer(
+        self, key: str, at_ns: int, *, background: bool = False, deadline: bool = False
+    ) -> None:
         """Arm the timer `key`; never for the past."""
-        self._effects.append(SetTimer(key, max(at_ns, self.now), background))
+        self._effects.append(SetTimer(key, max(at_ns, self.now), background, deadline))
 
     def cancel_timer(self, key: str) -> None:
         """Disarm the timer `key`."""

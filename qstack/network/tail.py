@@ -72,7 +72,7 @@ class Tails:
             )
             self._requests[forward.request] = request
             if forward.deadline_ns < NEVER_NS:
-                self._out.set_timer(self._deadline(request), forward.deadline_ns)
+                self._out.set_timer(self._deadline(request), forward.deadline_ns, deadline=True)
         elif request.state is RequestState.OPEN or request.head != circuit.head:
             raise PeerError(ErrorCode.OUT_OF_STATE, "a request of this id is open")
         else:

@@ -70,6 +70,10 @@ class PhysicalLayer:
             effects.append(Tell(LINK_LAYER, MemoryFree()))
         return effects
 
+    def summary(self) -> dict[str, object]:
+        """Facts for status: whether the device is there, and the places taken in memory."""
+        return {"is_ready": self._is_ready, "qubits": len(self._memory)}
+
     def _dispatch(self, event: Event, now: int) -> list[Effect]:
         match event:
             case Told(source=source, message=message):

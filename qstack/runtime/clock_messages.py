@@ -69,6 +69,7 @@ class Done(_Clock, frozen=True, kw_only=True):
     round: Count
     next_ns: Nanoseconds | None
     is_demanding: bool
+    is_waiting: bool
     sent: Annotated[dict[Label, SentTo], Meta(max_length=4096)]
 
 

@@ -39,7 +39,12 @@ def compose(network: Network, name: str, boot_id: bytes, entropy: int, trace: Tr
         "network": NetworkLayer(
             name, boot_id, generator(entropy, name, boot, "network"), network.cutoff_ns
         ),
-        "transport": TransportLayer(name, boot_id, generator(entropy, name, boot, "transport")),
+        "transport": TransportLayer(
+            name,
+            boot_id,
+            generator(entropy, name, boot, "transport"),
+            known_nodes=frozenset(network.nodes),
+        ),
         "session": SessionLayer(),
     }
     timing = Timing(network.machine_event_ns, network.application_call_ns)

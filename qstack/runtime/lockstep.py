@@ -23,6 +23,7 @@ class Participant:
     name: str
     next_ns: int | None = None
     is_demanding: bool = False
+    is_waiting: bool = False
     is_up: bool = False
     arriving_ns: int | None = None  # the earliest message on its way to it
     expected: dict[str, int] = field(default_factory=dict)  # by source, of this channel's life
@@ -89,11 +90,22 @@ class Coordinator:
 
     @property
     def has_demand(self) -> bool:
-        """Whether anything but idle housekeeping is ahead anywhere."""
+        """Whether anything but idle housekeeping and deadlines is ahead anywhere."""
         return any(
             p.is_up and (p.is_demanding or p.arriving_ns is not None)
             for p in self.participants.values()
         )
+
+    @property
+    def is_waiting(self) -> bool:
+        """Whether somebody anywhere waits for something with a deadline."""
+        return any(p.is_up and p.is_waiting for p in self.participants.values())
+
+    @property
+    def next_ns(self) -> int | None:
+        """When anybody has something to do next."""
+        times = [p.acts_at_ns for p in self.participants.values() if p.is_up]
+        return min((time for time in times if time is not None), default=None)
 
     def expected_by(self, name: str) -> dict[str, int]:
         """How many messages of each source `name` must have before it goes on."""
@@ -104,12 +116,19 @@ class Coordinator:
         self.participants[name].arriving_ns = None
 
     def done(
-        self, name: str, next_ns: int | None, sent: dict[str, Sent], *, is_demanding: bool
+        self,
+        name: str,
+        next_ns: int | None,
+        sent: dict[str, Sent],
+        *,
+        is_demanding: bool,
+        is_waiting: bool = False,
     ) -> None:
         """`name` has done all before the window's end."""
         participant = self.participants[name]
         participant.next_ns = next_ns
         participant.is_demanding = is_demanding
+        participant.is_waiting = is_waiting
         for target, what in sent.items():
             self._in_flight(name, target, what)
 

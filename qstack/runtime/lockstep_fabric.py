@@ -46,6 +46,7 @@ class LockstepFabric:
         self._waiting: set[str] = set()
         self._dead: list[str] = []
         self._hold_ns: int | None = None
+        self._pace: tuple[float, int] | None = None  # since when (wall s), from where (ns)
         self._held: list[trio.Event] = []
         self._is_standing = False
         self._news = trio.Event()
@@ -81,7 +82,11 @@ class LockstepFabric:
                 if target in self._coordinator.participants
             }
             self._coordinator.done(
-                node.name, message.next_ns, sent, is_demanding=message.is_demanding
+                node.name,
+                message.next_ns,
+                sent,
+                is_demanding=message.is_demanding,
+                is_waiting=message.is_waiting,
             )
             wake = self._calls.get(node.name)
             if wake is not None and self._is_attended:  # Done outdates what it said
@@ -162,9 +167,16 @@ class LockstepFabric:
         self._welcome_late()
         stop = min((r.at_ns for r in self._returning.values()), default=None)
         limit = _earliest(stop, self._hold_ns)
-        is_driven = self._daemon.options.is_free_running or self._hold_ns is not None
-        if not coordinator.has_demand and stop is None and not (is_attended and is_driven):
-            return False
+        if not coordinator.has_demand and stop is None:
+            if not is_attended:
+                return False
+            if self._hold_ns is None:
+                pace_ns = self._pace_ns()
+                if pace_ns is None:
+                    return False
+                limit = pace_ns
+        else:
+            self._pace = None
         round_ = coordinator.next_round(limit)
         if round_ is not None:
             await self._run_round(round_)
@@ -172,6 +184,20 @@ class LockstepFabric:
         if stop is not None and coordinator.now_ns >= stop:
             return self._welcome(stop)
         return False
+
+    def _pace_ns(self) -> int | None:
+        """How far the clock may go while only deadlines are ahead: no faster than wall time.
+
+        None: nobody waits, it stands.
+        """
+        if not self._coordinator.is_waiting and not self._daemon.options.is_free_running:
+            self._pace = None
+            return None
+        now_s = trio.current_time()
+        if self._pace is None:
+            self._pace = (now_s, self._coordinator.now_ns)
+        since_s, from_ns = self._pace
+        return max(self._coordinator.now_ns, from_ns + int((now_s - since_s) * 1e9))
 
     def _take_calls(self) -> None:
         """Calls that came since the last round are made at its start."""
@@ -313,6 +339,9 @@ class LockstepFabric:
 
     def _patience_s(self) -> float:
         limits = [r.until_s - trio.current_time() for r in self._returning.values()]
+        next_ns = self._coordinator.next_ns
+        if self._pace is not None and next_ns is not None:
+            limits.append((next_ns - self._coordinator.now_ns) / 1e9)
         return max(0.01, min(limits, default=3600.0))
 
     # --- control ---------------------------------------------------------------------------------

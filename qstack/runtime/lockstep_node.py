@@ -157,7 +157,9 @@ class LockstepClock:
             self._make_parked_calls()
         await self._handle_until(advance.until_ns)
         self._in_round = False
-        if advance.hears_calls and self._last_wake is not None:  # Done says that nobody is busy or has called
+        if (
+            advance.hears_calls and self._last_wake is not None
+        ):  # Done says that nobody is busy or has called
             known = self._last_wake.applications
             self._last_wake = Wake(has_calls=False, is_busy=False, applications=known)
         self._floor_ns = max(self._floor_ns, advance.until_ns)
@@ -165,6 +167,7 @@ class LockstepClock:
             round=advance.round,
             next_ns=self._node.next_event_ns,
             is_demanding=self._node.has_demand,
+            is_waiting=self._node.is_waiting,
             sent=self._sent,
         )
         link.queue(done)
@@ -322,6 +325,16 @@ class LockstepClock:
         if wake != self._last_wake:
             self._last_wake = wake
             link.queue(wake)
+
+    def report(self) -> dict[str, object]:
+        """See `NodeClock`. `escapes`: how often the clock went on without a busy application."""
+        is_seeded = self._daemon.options.seed is not None
+        return {
+            "kind": "lockstep",
+            "now_ns": self.now_ns,
+            "escapes": self.escapes,
+            "is_reproducible": is_seeded and not self.escapes,
+        }
 
     def channel_made(self, peer: str, channel: Channel) -> None:
         """See `NodeClock`: channels cost wall time only."""

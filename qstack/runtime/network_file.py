@@ -117,6 +117,15 @@ class Network(Struct, frozen=True, kw_only=True, dict=True):
         except KeyError:
             raise LocalError(ErrorCode.NO_PATH, f"{source} to {target}") from None
 
+    def reachable_from(self, source: str) -> list[str]:
+        """The nodes there is a fibre path to, `source` among them, nearest first.
+
+        Raises `LocalError`: UNKNOWN_NODE.
+        """
+        if source not in self.nodes:
+            raise LocalError(ErrorCode.UNKNOWN_NODE, source)
+        return list(self._delays_from(source))
+
     @cached_property
     def _neighbours(self) -> dict[str, list[tuple[str, int]]]:
         neighbours: dict[str, list[tuple[str, int]]] = {name: [] for name in self.nodes}

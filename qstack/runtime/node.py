@@ -11,6 +11,7 @@ made; timers fire when they are due.
 
 from collections import deque
 from dataclasses import dataclass
+from enum import Enum, auto
 from heapq import heappop, heappush
 from typing import Final
 
@@ -93,6 +94,14 @@ class Noted(Struct, frozen=True):
 Output = ToPeer | ToFabric | ToSession | ToOpen | Noted
 
 
+class Urgency(Enum):
+    """What an event that lies ahead means for the clock of the network."""
+
+    WORK = auto()  # it runs, as fast as everybody can
+    WAIT = auto()  # a deadline: it goes on, no faster than wall time
+    IDLE = auto()  # housekeeping: it may stand
+
+
 @dataclass(frozen=True)
 class Timing:
     """Constants of processing, from the network file."""
@@ -105,7 +114,7 @@ class Timing:
 class _Timer:
     at_ns: int
     sequence: int
-    is_background: bool
+    urgency: Urgency
 
 
 class Node:
@@ -131,7 +140,7 @@ class Node:
         self._timers: dict[tuple[str, str], _Timer] = {}
         self._timer_sequence = 0
         self._own_numbers: dict[str, int] = {}
-        self._foreground = 0
+        self._ahead = dict.fromkeys(Urgency, 0)
         self._peers: dict[str, bytes] = {}
         self._generation: dict[str, int] = {}  # of the channel to a peer: one up with each loss
 
@@ -184,8 +193,13 @@ class Node:
 
     @property
     def has_demand(self) -> bool:
-        """Whether anything but idle housekeeping is ahead."""
-        return self._foreground > 0
+        """Whether anything but idle housekeeping and deadlines is ahead."""
+        return self._ahead[Urgency.WORK] > 0
+
+    @property
+    def is_waiting(self) -> bool:
+        """Whether somebody waits for something with a deadline."""
+        return self._ahead[Urgency.WAIT] > 0
 
     def step(self) -> list[Output]:
         """Handle the next event and all that follows from it inside the node."""
@@ -241,8 +255,9 @@ class Node:
                     outputs.append(ToFabric(self.now, message))
                 else:
                     outputs.append(ToPeer(peer, self.now, message))
-            case SetTimer(key, at_ns, background):
-                self._set_timer(room, key, at_ns, is_background=background)
+            case SetTimer(key, at_ns, background, deadline):
+                urgency = Urgency.IDLE if background else Urgency.WAIT if deadline else Urgency.WORK
+                self._set_timer(room, key, at_ns, urgency)
             case CancelTimer(key):
                 self._cancel_timer(room, key)
             case OpenChannel(peer):
@@ -254,7 +269,7 @@ class Node:
 
     def _push(self, due: int, source: str, sequence: int, room: str, event: Event) -> None:
         heappush(self._heap, (due, source, sequence, room, event))
-        self._foreground += 1
+        self._ahead[Urgency.WORK] += 1
 
     def _push_own(self, source: str, due: int, event: Event) -> None:
         """An event of the driver's making, numbered by its source alone.
@@ -266,18 +281,18 @@ class Node:
         generation = self._generation.get(source, 0) << GENERATION_SHIFT
         self._push(due, source, generation | self._own_numbers[source], "", event)
 
-    def _set_timer(self, room: str, key: str, at_ns: int, *, is_background: bool) -> None:
+    def _set_timer(self, room: str, key: str, at_ns: int, urgency: Urgency) -> None:
         self._cancel_timer(room, key)
         self._timer_sequence += 1
-        timer = _Timer(max(at_ns, self.now), self._timer_sequence, is_background)
+        timer = _Timer(max(at_ns, self.now), self._timer_sequence, urgency)
         self._timers[room, key] = timer
         heappush(self._heap, (timer.at_ns, "@timer", timer.sequence, room, TimerFired(key)))
-        self._foreground += not is_background
+        self._ahead[urgency] += 1
 
     def _cancel_timer(self, room: str, key: str) -> None:
         timer = self._timers.pop((room, key), None)
         if timer is not None:
-            self._foreground -= not timer.is_background
+            self._ahead[timer.urgency] -= 1
 
     def _is_stale(self, entry: tuple[int, str, int, str, Event]) -> bool:
         _, source, sequence, room, event = entry
@@ -290,12 +305,12 @@ class Node:
         while self._heap and self._is_stale(self._heap[0]):
             entry = heappop(self._heap)
             if not isinstance(entry[4], TimerFired):
-                self._foreground -= 1
+                self._ahead[Urgency.WORK] -= 1
 
     def _leave_heap(self, room: str, event: Event) -> None:
         """Account for an event that is now being handled."""
         if isinstance(event, TimerFired):
             timer = self._timers.pop((room, event.key))
-            self._foreground -= not timer.is_background
+            self._ahead[timer.urgency] -= 1
         else:
-            self._foreground -= 1
+            self._ahead[Urgency.WORK] -= 1

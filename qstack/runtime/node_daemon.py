@@ -87,6 +87,10 @@ class NodeClock(Protocol):
         """Network time at this node."""
         ...
 
+    def report(self) -> dict[str, object]:
+        """For status: kind, now_ns, and what this kind has to say."""
+        ...
+
 
 class NodeDaemon:
     """The parts of a node process. `members` are the nodes that are up, by their boot ids."""

@@ -57,6 +57,11 @@ async def _read_status(stream: trio.SocketStream) -> Report | None:
     return None
 
 
+def node_sockets(folder: Path) -> list[Path]:
+    """The session sockets in the folder of a network."""
+    return sorted(folder.glob("node-*.sock"))
+
+
 async def observe_fabric(socket_path: Path) -> Report | None:
     """The fabric's report, or None if it does not answer."""
     with trio.move_on_after(ANSWER_LIMIT_S):
@@ -75,16 +80,18 @@ async def observe_network(folder: Path) -> Report:
     async def one(path: Path) -> None:
         nodes[path.stem.removeprefix("node-")] = await observe_node(path)
 
-    sockets = sorted(folder.glob("node-*.sock"))
     async with trio.open_nursery() as nursery:
-        for path in sockets:
+        for path in node_sockets(folder):
             nursery.start_soon(one, path)
     fabric = await observe_fabric(folder / "fabric.sock")
     return {"network": folder.name, "nodes": dict(sorted(nodes.items())), "fabric": fabric}
 
 
 async def wait_until_ready(prepared: Prepared, supervisor: Supervisor) -> None:
-    """Wait until network time has begun. Raises `NotReadyError` with the last words of who died."""
+    """Wait until every node knows the nodes it can reach.
+
+    Raises `NotReadyError` with the last words of who died.
+    """
     with trio.move_on_after(READY_LIMIT_S):
         while True:
             failing = [c for c in supervisor.children.values() if c.failures >= 2]
@@ -98,6 +105,15 @@ async def wait_until_ready(prepared: Prepared, supervisor: Supervisor) -> None:
 
 
 async def _is_ready(prepared: Prepared) -> bool:
-    report = await observe_fabric(prepared.control_socket)
-    nodes = len(prepared.network.nodes)
-    return report is not None and report["clock"]["started"] and len(report["nodes"]) == nodes
+    network = prepared.network
+    fabric = await observe_fabric(prepared.control_socket)
+    if fabric is None or not fabric["clock"]["started"]:
+        return False
+    for name in network.nodes:
+        report = await observe_node(prepared.session_socket(name))
+        if report is None:
+            return False
+        known = report["layers"]["network"]["known_nodes"]
+        if any(other not in known for other in network.reachable_from(name)):
+            return False
+    return len(fabric["nodes"]) == len(network.nodes)

@@ -119,6 +119,11 @@ class PeerChannels:
             peer.is_dialling = True
             self._nursery.start_soon(self._dial, peer)
 
+    def has_channel_to(self, name: str, boot_id: bytes) -> bool:
+        """Whether there is a channel to this life of a peer, which may not be up yet."""
+        channel = self.peers[name].channel
+        return channel is not None and channel.hello.boot_id == boot_id
+
     def up(self, name: str, boot_id: bytes) -> None:
         """The layers know of this life of the peer from now on."""
         peer = self.peers[name]

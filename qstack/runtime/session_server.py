@@ -204,6 +204,8 @@ class SessionServer:
             case words.Busy():
                 session.heard = -1
                 self._on_change()
+            case words.Attach():
+                raise PeerError(ErrorCode.OUT_OF_STATE, "a session is attached once")
             case words.StatusAsk(call=call):
                 now, report = self._on_status()
                 session.told += 1

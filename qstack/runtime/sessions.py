@@ -13,6 +13,10 @@ class SessionLayer:
     def __init__(self) -> None:
         self._asleep: dict[str, dict[int, None]] = {}
 
+    def summary(self) -> dict[str, object]:
+        """Facts for status: sleeping calls."""
+        return {"asleep": sum(len(calls) for calls in self._asleep.values())}
+
     def handle(self, event: Event, now: int) -> list[Effect]:
         """See `qstack.machine.Machine`."""
         match event:

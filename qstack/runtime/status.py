@@ -46,7 +46,7 @@ def node_report(daemon: "NodeDaemon") -> bytes:
             "node": daemon.name,
             "network": daemon.network.name,
             "boot_id": daemon.node.boot_id.hex(),
-            "clock": {"kind": daemon.network.clock, "now_ns": daemon.clock.now_ns},
+            "clock": daemon.clock.report(),
             "process": process_report(),
             "has_fabric": daemon.fabric is not None,
             "members": sorted(daemon.members),

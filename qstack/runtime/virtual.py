@@ -72,10 +72,13 @@ class VirtualNetwork:
 
     def run_until_quiet(self, limit_ns: int = 10**15) -> None:
         """Run while somebody waits for something, as the clock of a network does."""
-        while (self.coordinator.has_demand or self._faults or self._returns) and self._advance(
-            limit_ns
-        ):
+        while self._is_wanted and self._advance(limit_ns):
             pass
+
+    @property
+    def _is_wanted(self) -> bool:
+        clock = self.coordinator
+        return clock.has_demand or clock.is_waiting or bool(self._faults or self._returns)
 
     def _advance(self, limit_ns: int) -> bool:
         """One round or one fault; False when the clock stands at the limit."""
@@ -101,7 +104,13 @@ class VirtualNetwork:
             while (due := node.next_event_ns) is not None and due < round_.until_ns:
                 for output in node.step():
                     self._carry(name, output, sent)
-            self.coordinator.done(name, node.next_event_ns, sent, is_demanding=node.has_demand)
+            self.coordinator.done(
+                name,
+                node.next_event_ns,
+                sent,
+                is_demanding=node.has_demand,
+                is_waiting=node.is_waiting,
+            )
         self.coordinator.advancing(FABRIC)
         sent = {}
         for delivery in self.fabric.run(round_.until_ns):

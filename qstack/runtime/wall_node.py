@@ -74,9 +74,7 @@ class WallClock:
             self._node.peer_up(FABRIC, b"\0" * 8, message.at_ns)
             for name, boot in message.members.items():
                 if name != self._node.name:
-                    self._daemon.peers.up(name, boot)
-                    if self._daemon.peers.peers[name].is_usable:
-                        self._node.peer_up(name, boot, message.at_ns)
+                    self._peer_up(name, boot, message.at_ns)
         elif isinstance(message, Changed):
             self._change(message.change)
 
@@ -91,9 +89,13 @@ class WallClock:
                 self._node.peer_down(name, self.now_ns)
         else:
             self._daemon.members[name] = change.boot_id
-            self._daemon.peers.up(name, change.boot_id)
-            if self._daemon.peers.peers[name].is_usable:
-                self._node.peer_up(name, change.boot_id, self.now_ns)
+            self._peer_up(name, change.boot_id, self.now_ns)
+
+    def _peer_up(self, name: str, boot_id: bytes, now_ns: int) -> None:
+        """A life of a peer; what it has said already comes after the news that it is there."""
+        if self._daemon.peers.has_channel_to(name, boot_id):
+            self._node.peer_up(name, boot_id, now_ns)
+        self._daemon.peers.up(name, boot_id)
 
     # --- handling events -------------------------------------------------------------------------
 
@@ -170,7 +172,7 @@ class WallClock:
         """See `NodeClock`: due when it has travelled, and not before it is here."""
         if not isinstance(message, ChannelOpen):
             arrival = at_ns + self._network.path_delay_ns(self._node.name, peer)
-            self._node.message_arrived(peer, position, max(arrival, self._node.now), message)
+            self._node.message_arrived(peer, position, max(arrival, self.now_ns), message)
             self._wake()
 
     def call(self, session: str, sequence: int, message: Message) -> None:
@@ -185,6 +187,15 @@ class WallClock:
 
     def sessions_changed(self) -> None:
         """See `NodeClock`: the wall clock waits for nobody."""
+
+    def report(self) -> dict[str, object]:
+        """See `NodeClock`. `early_ns_max`: the farthest any event was handled before its time."""
+        return {
+            "kind": "wall",
+            "now_ns": self.now_ns,
+            "early_ns_max": self.early_ns_max,
+            "is_reproducible": False,
+        }
 
     def channel_made(self, peer: str, channel: Channel) -> None:
         """See `NodeClock`."""

@@ -60,7 +60,9 @@ class Calls:
         call = Call(session, number, peer, deadline_ns, withdraw)
         calls[number] = call
         if deadline_ns is not None:
-            self._context.set_timer(_key(call), deadline_ns, lambda: self._on_deadline(call))
+            self._context.set_timer(
+                _key(call), deadline_ns, lambda: self._on_deadline(call), deadline=True
+            )
         if peer is not None:
             self._context.channels.need(peer)
         return call

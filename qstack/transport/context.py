@@ -122,11 +122,17 @@ class Context:
     # --- timers ---
 
     def set_timer(
-        self, key: str, at_ns: int, callback: Callable[[], None], *, background: bool = False
+        self,
+        key: str,
+        at_ns: int,
+        callback: Callable[[], None],
+        *,
+        background: bool = False,
+        deadline: bool = False,
     ) -> None:
         """Arm (or re-arm) a timer."""
         self._timers[key] = (at_ns, callback)
-        self.effects.append(SetTimer(key, at_ns, background))
+        self.effects.append(SetTimer(key, at_ns, background, deadline))
 
     def cancel_timer(self, key: str) -> None:
         """Disarm a timer, if it is armed."""

@@ -68,9 +68,17 @@ _OnSocket = (
 class TransportLayer:
     """The transport layer of `node`. `rng` is its only source of chance: for its ids."""
 
-    def __init__(self, node: str, boot_id: bytes, rng: np.random.Generator) -> None:
+    def __init__(
+        self,
+        node: str,
+        boot_id: bytes,
+        rng: np.random.Generator,
+        known_nodes: frozenset[str] | None = None,
+    ) -> None:
+        """`known_nodes` None: whoever exists is found out by asking for a channel."""
         self.node = node
         self.boot_id = boot_id
+        self._known_nodes = known_nodes
         self._context = context = Context(node, rng)
         self._calls = calls = Calls(context)
         self._sockets = sockets = Sockets(context)
@@ -195,6 +203,8 @@ class TransportLayer:
         code, detail = ErrorCode.BAD_REQUEST, ""
         if message.remote == self.node:
             detail = "the remote is this node"
+        elif message.remote is not None and not self._knows(message.remote):
+            code, detail = ErrorCode.UNKNOWN_NODE, f"the network has no node {message.remote!r}"
         elif is_echo and not isinstance(message, service.EprOpen):
             detail = "port 0 is the echo port: open an EPR socket to it"
         elif is_echo and message.remote is None:
@@ -204,6 +214,9 @@ class TransportLayer:
         if detail:
             self._calls.refuse(session, message.call, code, detail)
         return not detail
+
+    def _knows(self, node: str) -> bool:
+        return self._known_nodes is None or node in self._known_nodes
 
     def _close(self, socket: Socket) -> None:
         why = reason(ErrorCode.CLOSED)
@@ -230,6 +243,14 @@ class TransportLayer:
         self._streams.on_session_gone(session)
         self._routes.on_session_gone(session)
         self._pairs.on_session_gone(session)
+
+    def summary(self) -> dict[str, object]:
+        """Facts for status: sockets of sessions, EPR flows from and to here, streams."""
+        return {
+            "sockets": len(self._sockets),
+            "flows": len(self._flows) + len(self._accepts),
+            "streams": len(self._streams),
+        }
 
     # --- the layers below ---
 

@@ -57,6 +57,9 @@ class Sockets:
         self._sessions: dict[str, _Session] = {}
         self._ports: dict[tuple[PortKind, int], _Port] = {}
 
+    def __len__(self) -> int:
+        return sum(len(session.sockets) for session in self._sessions.values())
+
     def has_room(self, session: str) -> bool:
         """Whether the session may have one more socket."""
         known = self._sessions.get(session)
