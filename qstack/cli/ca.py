@@ -1,5 +1,7 @@
 """`qstack ca`: the network's certificate authority."""
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import BinaryIO
 
@@ -19,7 +21,8 @@ def ca() -> None:
 @click.option("--network", required=True, help="The name in [network] of the network file.")
 def init(folder: Path, network: str) -> None:
     """Make a new authority (ML-DSA-65 root) in FOLDER; keep its key off the nodes."""
-    root = authority.create_authority(folder, network)
+    with _names_said():
+        root = authority.create_authority(folder, network)
     click.echo(f"root certificate: {root}  (give a copy to every host)")
 
 
@@ -33,7 +36,9 @@ def request(folder: Path, network: str, node: str, role: str) -> None:
 
     The key never leaves the host.
     """
-    click.echo(authority.request(folder, Identity(network, node, role)).decode(), nl=False)
+    with _names_said():
+        identity = Identity(network, node, role)
+    click.echo(authority.request(folder, identity).decode(), nl=False)
 
 
 @ca.command()
@@ -48,5 +53,15 @@ def issue(ca_folder: Path, csr: BinaryIO, network: str, node: str, role: str, da
 
     The name in the certificate is the one stated here, whatever the request says.
     """
-    identity = Identity(network, node, role)
+    with _names_said():
+        identity = Identity(network, node, role)
     click.echo(authority.issue(ca_folder, csr.read(), identity, valid_days=days).decode(), nl=False)
+
+
+@contextmanager
+def _names_said() -> Iterator[None]:
+    """A name that cannot be in a certificate is the operator's to correct."""
+    try:
+        yield
+    except ValueError as error:
+        raise authority.CredentialsError(str(error)) from None

@@ -7,8 +7,12 @@ import signal
 import sys
 import time
 from collections.abc import Awaitable, Callable
+from pathlib import Path
 
 import trio
+
+from qstack.channel.ca import Credentials, CredentialsError
+from qstack.channel.identity import Identity
 
 Report = Callable[[str], None]
 
@@ -21,6 +25,17 @@ def reporter(name: str) -> Report:
         print(json.dumps(line), file=sys.stderr, flush=True)
 
     return report
+
+
+def credentials_of(folder: Path, identity: Identity) -> Credentials:
+    """The credentials in `folder` for `identity` and nobody else. Raises `CredentialsError`."""
+    found = Credentials.in_folder(folder, identity)
+    if found.identity != identity:
+        raise CredentialsError(
+            f"{found.certificate_file} is for {found.identity.uri}, not for {identity.uri};"
+            " ask the operator of this network for the right one"
+        )
+    return found
 
 
 def run_until_told(body: Callable[[], Awaitable[None]], *, lifeline: bool) -> None:

@@ -5,9 +5,8 @@ from pathlib import Path
 import click
 import trio
 
-from qstack.channel.ca import Credentials
 from qstack.channel.identity import Identity
-from qstack.cli.daemon import reporter, run_until_told, send_delays
+from qstack.cli.daemon import credentials_of, reporter, run_until_told, send_delays
 from qstack.runtime.control_client import open_control
 from qstack.runtime.fabric_daemon import FabricDaemon, FabricOptions
 from qstack.runtime.fabric_link import FABRIC_NODE
@@ -60,7 +59,7 @@ def run(
     identity = Identity(network.name, FABRIC_NODE, "fabric")
     options = FabricOptions(
         network=network,
-        credentials=Credentials.in_folder(credentials or folder / "identities", identity),
+        credentials=credentials_of(credentials or folder / "identities", identity),
         control_socket=socket_path(folder, "fabric.sock"),
         seed=seed,
         applications=apps,

@@ -4,9 +4,8 @@ from pathlib import Path
 
 import click
 
-from qstack.channel.ca import Credentials
 from qstack.channel.identity import Identity
-from qstack.cli.daemon import reporter, run_until_told, send_delays
+from qstack.cli.daemon import credentials_of, reporter, run_until_told, send_delays
 from qstack.runtime.network_file import load_network
 from qstack.runtime.node_daemon import BUSY_LIMIT_S, NodeDaemon, NodeOptions
 from qstack.runtime.run_folder import RunFolderError, private_folder, run_folder, socket_path
@@ -55,7 +54,7 @@ def run(
     options = NodeOptions(
         network=network,
         name=name,
-        credentials=Credentials.in_folder(credentials or folder / "identities", identity),
+        credentials=credentials_of(credentials or folder / "identities", identity),
         session_socket=socket_path(folder, f"node-{name}.sock"),
         seed=seed,
         restarts=restarts,

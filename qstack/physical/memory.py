@@ -32,6 +32,7 @@ class Memory:
         self._slots = slots_per_link
         self._made = 0
         self._qubits: dict[QubitId, Qubit] = {}
+        self._per_link: dict[str, int] = {}
         self._refused_links: dict[str, None] = {}
 
     def __len__(self) -> int:
@@ -47,6 +48,8 @@ class Memory:
         qubit = Qubit(qubit_id(self._boot_id, self._made), owner, link)
         self._made += 1
         self._qubits[qubit.id] = qubit
+        if link is not None:
+            self._per_link[link] = self._per_link.get(link, 0) + 1
         return qubit
 
     def find(self, name: bytes) -> Qubit | None:
@@ -66,6 +69,8 @@ class Memory:
         qubit.state = QUBIT.step(qubit.state, received)
         if qubit.state is State.ENDED:
             del self._qubits[qubit.id]
+            if qubit.link is not None:
+                self._per_link[qubit.link] -= 1
 
     def take_news_of_room(self) -> bool:
         """Whether a link that was refused could be admitted now; asked once, told once."""
@@ -77,11 +82,10 @@ class Memory:
     def clear(self) -> None:
         """The device has gone, and everything with it."""
         self._qubits.clear()
+        self._per_link.clear()
         self._refused_links.clear()
 
     def _has_room(self, link: str | None) -> bool:
         if len(self._qubits) >= self._capacity:
             return False
-        if link is None:
-            return True
-        return sum(qubit.link == link for qubit in self._qubits.values()) < self._slots
+        return link is None or self._per_link.get(link, 0) < self._slots

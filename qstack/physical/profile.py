@@ -7,7 +7,8 @@ In the file every number travels with its source and a mark for how well it is k
 Rules
 1. The unit is in the name, nothing has a default: a number that is left out is an error.
 2. Marks: `published` was read in its source (or follows from such numbers alone), `recalled` was
-   not read again, `projected` is nobody's measurement. Results name the projected ones.
+   not read again, `projected` is better than anybody has published, `assumed` is not given by
+   the source of the others. Results name the projected and the assumed ones.
 3. A depolarising probability p is r -> (1-p) r + p I/2: a Bell pair keeps 1 - 3p/4.
 """
 
@@ -26,7 +27,7 @@ from qstack.physical.document import (
 )
 
 DecayLaw = Literal["exponential", "gaussian"]
-Mark = Literal["published", "recalled", "projected"]
+Mark = Literal["published", "recalled", "projected", "assumed"]
 
 Label = Annotated[
     str,
@@ -119,8 +120,16 @@ class Profile(Struct, frozen=True, kw_only=True):
 
     @property
     def projected(self) -> list[str]:
-        """The keys of the numbers that nobody has measured."""
-        return [source.key for source in self.sources if source.mark == "projected"]
+        """The keys of the numbers that are better than anybody has published."""
+        return self._marked("projected")
+
+    @property
+    def assumed(self) -> list[str]:
+        """The keys of the numbers that the source of the others does not give."""
+        return self._marked("assumed")
+
+    def _marked(self, mark: Mark) -> list[str]:
+        return [source.key for source in self.sources if source.mark == mark]
 
     @property
     def fibre_nm(self) -> float:

@@ -13,6 +13,7 @@ Rules
    order, and the sources of the numbers are not in it. Addresses are.
 """
 
+from collections.abc import Callable
 from functools import cached_property
 from hashlib import blake2b
 from heapq import heappop, heappush
@@ -90,10 +91,18 @@ class Network(Struct, frozen=True, kw_only=True, dict=True):
 
     @cached_property
     def projected(self) -> list[str]:
-        """The numbers that nobody has measured, such as `ion-projected.t2_s`, each once."""
+        """Numbers better than published ones, such as `ion-projected.t2_s`, each once."""
+        return self._named(lambda profile: profile.projected)
+
+    @cached_property
+    def assumed(self) -> list[str]:
+        """Numbers that the source of their profile does not give, each once."""
+        return self._named(lambda profile: profile.assumed)
+
+    def _named(self, keys: Callable[[Profile], list[str]]) -> list[str]:
         names: dict[str, None] = {}
         for node in self.nodes.values():
-            names |= dict.fromkeys(f"{node.profile.name}.{key}" for key in node.profile.projected)
+            names |= dict.fromkeys(f"{node.profile.name}.{key}" for key in keys(node.profile))
         return list(names)
 
     def path_delay_ns(self, source: str, target: str) -> int:

@@ -121,6 +121,7 @@ async def play(
         network_s=world["clock"]["now_ns"] * NS,
         rounds=world["clock"].get("rounds", 0),
         projected=network.projected,
+        assumed=network.assumed,
         pairs=pair_result,
         teleport=teleport_result,
         recovery=recovery,

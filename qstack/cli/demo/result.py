@@ -75,6 +75,7 @@ class Result(Struct, frozen=True, kw_only=True):
     network_s: float
     rounds: int
     projected: list[str]
+    assumed: list[str]
     pairs: Pairs
     teleport: Teleport
     recovery: Recovery

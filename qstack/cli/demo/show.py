@@ -49,7 +49,10 @@ class Screen:
             )
         if network.projected:
             names = ", ".join(network.projected)
-            self.console.print(f"  projected, not published, values: {names}")
+            self.console.print(f"  projected, better than published: {names}")
+        if network.assumed:
+            names = ", ".join(network.assumed)
+            self.console.print(f"  assumed, not given by the source: {names}", style="dim")
         self.console.print("making a certificate authority and identities, starting processes ...")
 
     def _on_ready(self, seconds: float) -> None:
