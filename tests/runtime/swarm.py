@@ -1,0 +1,96 @@
+"""Networks with random work and random deaths: one run per seed."""
+
+from random import Random
+from typing import Any
+
+from tests.runtime.scripts import (
+    SECOND,
+    App,
+    WatchedNetwork,
+    echo,
+    epr,
+    send_messages,
+    send_qubits,
+    take_messages,
+    take_qubits,
+)
+
+
+def start_work(network: WatchedNetwork, rng: Random, port: int) -> None:
+    """One piece of work between two nodes, of a random kind."""
+    first, second = rng.sample(sorted(network.nodes), 2)
+    number = rng.randint(1, 6)
+    within_ns = rng.choice([SECOND // 10, SECOND, 5 * SECOND])
+    held = rng.random()
+    match rng.randrange(6):
+        case 0 | 1:
+
+            def read(_: int) -> str | None:
+                return "Z" if rng.random() < held else None
+
+            _both_ends(network, (first, second), port, number, within_ns=within_ns, read=read)
+        case 2:
+            _both_ends(network, (first, second), port, 50, within_ns=within_ns, basis="X")
+        case 3:
+            App(network, first, send_qubits(second, port, [["h"]] * number, within_ns))
+            App(network, second, take_qubits(port, ["X"] * number, within_ns))
+        case 4:
+            App(network, first, send_messages(second, port, [b"data"] * number, within_ns))
+            App(network, second, take_messages(port, number, within_ns))
+        case _:
+            App(network, first, echo(second, ["Z"] * number, within_ns))
+
+
+def _both_ends(
+    network: WatchedNetwork, ends: tuple[str, str], port: int, number: int, **options: Any
+) -> None:
+    first, second = ends
+    App(network, first, epr(port, second, number, is_creator=True, **options))
+    App(network, second, epr(port, first, number, is_creator=False, **options))
+
+
+def run(seed: int) -> WatchedNetwork:
+    """A network with work, deaths and returns, checked at its end."""
+    rng = Random(seed)
+    network = WatchedNetwork(rng.choice(["pair", "metro", "ring"]), seed)
+    network.run_until(rng.randrange(SECOND // 100))
+    for port in range(1, 1 + rng.randint(1, 4)):
+        start_work(network, rng, port)
+    for _ in range(rng.randint(0, 3)):
+        at_ns = network.now_ns + int(10 ** rng.uniform(4, 9.3))
+        network.kill(rng.choice(sorted(network.nodes)), at_ns, comes_back=rng.random() < 0.7)
+    for _ in range(rng.randint(0, 2)):
+        network.run_until(network.now_ns + rng.randrange(SECOND))
+        rng.choice(network.apps).end()
+    network.settle()
+    network.check_calls()
+    network.end_everything()
+    network.check_empty()
+    return network
+
+
+def run_with_broken_parts(seed: int) -> WatchedNetwork:
+    """Devices and channels go and come back, nodes live; checked at the end."""
+    rng = Random(seed)
+    network = WatchedNetwork(rng.choice(["pair", "metro", "ring"]), seed)
+    network.settle()
+    for port in range(1, 1 + rng.randint(1, 4)):
+        start_work(network, rng, port)
+    for _ in range(rng.randint(1, 3)):
+        network.run_until(network.now_ns + int(10 ** rng.uniform(4, 9)))
+        pause_ns = int(10 ** rng.uniform(4, 8.5))
+        if rng.random() < 0.5:
+            name = rng.choice(sorted(network.nodes))
+            network.lose_device(name)
+            network.run_until(network.now_ns + pause_ns)
+            network.return_device(name)
+        else:
+            ends = rng.choice(sorted(link.ends for link in network.network.links.values()))
+            network.cut(*ends)
+            network.run_until(network.now_ns + pause_ns)
+            network.mend(*ends)
+    network.settle()
+    network.check_calls()
+    network.end_everything()
+    network.check_empty()
+    return network
