@@ -1,5 +1,6 @@
 """What the ends of qubit and message streams have in common."""
 
+from abc import ABC, abstractmethod
 from collections.abc import Callable
 
 from msgspec import Struct
@@ -24,7 +25,7 @@ class Name(Struct, frozen=True):
     min_fidelity: float = 0.0
 
 
-class StreamSocket(Socket):
+class StreamSocket(Socket, ABC):
     """One end of a stream.
 
     `closed` is called once, when this end has nothing left to say.
@@ -75,21 +76,21 @@ class StreamSocket(Socket):
         """Both ends stand: begin."""
         self.step(StreamInput.OPENED)
 
+    @abstractmethod
     def close(self, why: Reason) -> None:
         """The session lets go of it; its calls end with `why`."""
-        raise NotImplementedError
 
+    @abstractmethod
     def end(self, why: Reason) -> None:
         """The peer's end is no more."""
-        raise NotImplementedError
 
     def on_close(self, why: Reason) -> None:
         """Close came."""
         self.end(why)
 
+    @abstractmethod
     def resume(self) -> None:
         """The channel is back: say again what was not acknowledged, and that we are there."""
-        raise NotImplementedError
 
     def resend(self) -> None:
         """Say again what is not acknowledged."""
