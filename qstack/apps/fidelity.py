@@ -95,17 +95,32 @@ def _estimate(
     )
 
 
-def expected_from_state(
+Correlators = tuple[float, float, float]
+"""Of X, Y and Z, each with its sign in phi+: the fidelity is (1 + their sum) / 4."""
+
+
+def fidelity_of(correlators: Correlators) -> float:
+    """The fidelity they come to."""
+    return (1 + sum(correlators)) / 4
+
+
+def sampling_error(correlators: Correlators, pairs: Sequence[int]) -> float:
+    """The standard error of an estimate from so many `pairs` in X, Y and Z, if these are true."""
+    variances = ((1 - c * c) / n for c, n in zip(correlators, pairs, strict=True))
+    return float(np.sqrt(sum(variances))) / 4
+
+
+def expected_correlators(
     pair: np.ndarray[tuple[int, int], np.dtype[np.float64]], here: Readout, there: Readout
-) -> float:
-    """What the uncorrected estimate would be with endless pairs in this state.
+) -> Correlators:
+    """What the uncorrected correlators would be with endless pairs in this state.
 
     `pair`: (4, 4) Pauli expectations (I, X, Y, Z), `here` for axis 0. With reported outcome
     +1 or -1 a readout turns an expectation e into (f0 + f1 - 1) e + (f0 - f1).
     """
     slopes = [r.f0 + r.f1 - 1 for r in (here, there)]
     shifts = [r.f0 - r.f1 for r in (here, there)]
-    total = 1.0
+    values = []
     for axis, basis in enumerate(BASES, start=1):
         correlator = (
             slopes[0] * slopes[1] * pair[axis, axis]
@@ -113,8 +128,8 @@ def expected_from_state(
             + shifts[0] * slopes[1] * pair[0, axis]
             + shifts[0] * shifts[1]
         )
-        total += SIGNS[basis] * float(correlator)
-    return total / 4
+        values.append(SIGNS[basis] * float(correlator))
+    return values[0], values[1], values[2]
 
 
 def bases_for(pairs: int) -> str:

@@ -11,7 +11,8 @@ import msgspec
 import trio
 from rich.console import Console
 
-from qstack.cli.demo.play import PAIRS, TELEPORTS, play
+from qstack.cli.demo.expectation_chain import find_chain
+from qstack.cli.demo.play import PAIRS, TELEPORTS, choose_cast, play
 from qstack.cli.demo.result import Result
 from qstack.cli.demo.show import Screen
 from qstack.cli.network_argument import network_source
@@ -19,6 +20,9 @@ from qstack.runtime.launch import Prepared, prepare
 from qstack.runtime.observe import wait_until_ready
 from qstack.runtime.run_folder import private_folder
 from qstack.runtime.supervisor import Supervisor
+
+CUTOFF_NS = 100_000_000
+"""For networks whose file gives none: the prediction has to know it."""
 
 
 @click.command()
@@ -37,7 +41,9 @@ def demo(as_json: bool, network: str, seed: int, pairs: int, teleports: int) -> 
     screen = Screen(Console(stderr=as_json))
     runs = private_folder(Path(tempfile.mkdtemp(prefix="qs-")))
     try:
-        prepared = prepare(network_source(network), runs)
+        prepared = prepare(network_source(network), runs, cutoff_ns=CUTOFF_NS)
+        cast = choose_cast(prepared.network)
+        find_chain(prepared.network, cast.head, cast.tail)  # what has no prediction is said now
         screen.show("network", network=prepared.network, seed=seed)
         result = trio.run(_run, prepared, seed, screen, started_s, pairs, teleports)
     except BaseException:

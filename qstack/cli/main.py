@@ -17,6 +17,7 @@ COMMANDS: Final = {
 }
 KNOWN_ERRORS: Final = (
     "qstack.channel.ca:CredentialsError",
+    "qstack.cli.demo.expectation_chain:NoExpectationError",
     "qstack.physical.document:DocumentError",
     "qstack.runtime.control_client:ControlError",
     "qstack.runtime.listen:AddressError",

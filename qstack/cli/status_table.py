@@ -10,8 +10,8 @@ Report = dict[str, Any]
 
 
 def status_table(report: Report) -> RenderableType:
-    """Nodes, links and circuits, channels, clock."""
-    return Group(_clock(report), _nodes(report), _links(report), _channels(report))
+    """Clock, nodes, what their layers know, and channels."""
+    return Group(_clock(report), _nodes(report), _layers(report), _channels(report))
 
 
 def _clock(report: Report) -> Text:
@@ -28,7 +28,7 @@ def _clock(report: Report) -> Text:
 
 
 def _nodes(report: Report) -> Table:
-    table = Table("node", "process", "memory MiB", "qubits", "attempts", "sessions", "events")
+    table = Table("node", "process", "memory MiB", "qubits", "attempts", "applications", "events")
     fabric = report["fabric"] or {"qubits": {}, "batches": {}}
     for name, node in report["nodes"].items():
         if node is None:
@@ -47,17 +47,28 @@ def _nodes(report: Report) -> Table:
     return table
 
 
-def _links(report: Report) -> Table:
-    table = Table("node", "layer", "what it knows")
+def _layers(report: Report) -> Table:
+    table = Table("node", "links up", "link requests", "knows", "circuits", "sockets", "streams")
     for name, node in report["nodes"].items():
-        for layer, summary in (node or {}).get("layers", {}).items():
-            if summary:
-                words = ", ".join(f"{key} {_short(value)}" for key, value in summary.items())
-                table.add_row(name, layer, words)
+        if node is None:
+            continue
+        link, network, transport = (
+            node["layers"].get(layer, {}) for layer in ("link", "network", "transport")
+        )
+        table.add_row(
+            name,
+            _words(link, "links_up"),
+            _words(link, "open_requests"),
+            _words(network, "known_nodes"),
+            _words(network, "circuits"),
+            _words(transport, "sockets"),
+            _words(transport, "streams"),
+        )
     return table
 
 
-def _short(value: object) -> str:
+def _words(summary: Report, key: str) -> str:
+    value = summary.get(key, "?")
     if isinstance(value, list):
         return " ".join(str(item) for item in value) or "none"
     return str(value)

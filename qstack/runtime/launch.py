@@ -1,5 +1,6 @@
 """Preparing a network to run on this host: its run folder, ports, authority and identities."""
 
+import fcntl
 import os
 import re
 import shutil
@@ -23,6 +24,7 @@ from qstack.runtime.run_folder import RunFolderError, private_folder, socket_pat
 
 _FREE_PORT: Final = re.compile(r'(?m)^(\s*address\s*=\s*"[^"#]*):0(")')
 _PROFILE_PATH: Final = re.compile(r'(?m)^(\s*profile\s*=\s*")([^"]*[./][^"]*)(")')
+_NETWORK_TABLE: Final = re.compile(r"(?m)^\s*\[network\].*$")
 LOCK: Final = "up.pid"
 
 
@@ -35,6 +37,7 @@ class Prepared:
     folder: Path
     identities: Path
     root_certificate: Path
+    lock: int  # an open file; while it is, the network is ours to run
 
     def session_socket(self, node: str) -> Path:
         """Where applications find `node`."""
@@ -50,31 +53,43 @@ class Prepared:
         return Credentials.in_folder(self.identities, Identity(self.network.name, node, role))
 
 
-def prepare(source: Path, runs: Path) -> Prepared:
+def prepare(source: Path, runs: Path, *, cutoff_ns: int | None = None) -> Prepared:
     """Make `runs`/NETWORK ready: ports chosen, an authority and identities made for this run.
+
+    `cutoff_ns` is used if the file gives none.
 
     Raises `NetworkFileError`, `RunFolderError` (also when the network is up already).
     """
     network = load_network(source)
+    for name in network.nodes:
+        socket_path(runs / network.name, f"node-{name}.sock")  # too long a path is said now
     folder = private_folder(runs / network.name)
-    _take_lock(folder / LOCK, network.name)
+    lock = _take_lock(folder / LOCK, network.name)
+    try:
+        added = "" if cutoff_ns is None or network.cutoff_ns else f"cutoff_ns = {cutoff_ns}"
+        return _fill(folder, source, network.name, lock, added)
+    except BaseException:
+        _remove(folder, lock)
+        raise
+
+
+def _fill(folder: Path, source: Path, network_name: str, lock: int, added: str) -> Prepared:
+    """Write what a run needs into its folder; `added` is a line for [network]."""
     text = _FREE_PORT.sub(_with_free_port, source.read_text())
     text = _PROFILE_PATH.sub(lambda match: _absolute(match, source.parent), text)
+    text = _NETWORK_TABLE.sub(lambda match: f"{match[0]}\n{added}", text, count=1)
     network_file = folder / "network.toml"
     network_file.write_text(text)
     network = load_network(network_file)
     for old in (folder / "ca", folder / "identities"):
         shutil.rmtree(old, ignore_errors=True)
-    root = create_authority(folder / "ca", network.name)
+    root = create_authority(folder / "ca", network_name)
     identities = private_folder(folder / "identities")
     shutil.copy(root, identities / ROOT_CERTIFICATE)
     for name in network.nodes:
         enrol(folder / "ca", identities, Identity(network.name, name, "node"))
     enrol(folder / "ca", identities, Identity(network.name, FABRIC_NODE, "fabric"))
-    prepared = Prepared(network, network_file, folder, identities, root)
-    for name in network.nodes:
-        prepared.session_socket(name)  # a path that is too long is said now
-    return prepared
+    return Prepared(network, network_file, folder, identities, root, lock)
 
 
 def enrol(authority: Path, folder: Path, identity: Identity) -> None:
@@ -85,7 +100,12 @@ def enrol(authority: Path, folder: Path, identity: Identity) -> None:
 
 def release(prepared: Prepared) -> None:
     """Remove what a run left in its folder: sockets, keys, authority, lock."""
-    shutil.rmtree(prepared.folder, ignore_errors=True)
+    _remove(prepared.folder, prepared.lock)
+
+
+def _remove(folder: Path, lock: int) -> None:
+    shutil.rmtree(folder, ignore_errors=True)
+    os.close(lock)
 
 
 def _with_free_port(match: re.Match[str]) -> str:
@@ -99,16 +119,18 @@ def _absolute(match: re.Match[str], folder: Path) -> str:
     return f"{match[1]}{(folder / match[2]).resolve()}{match[3]}"
 
 
-def _take_lock(lock: Path, network: str) -> None:
-    """One run of a network at a time and user; a run that died leaves a lock nobody holds."""
+def _take_lock(lock: Path, network: str) -> int:
+    """One run of a network at a time and user. The kernel drops the lock of a run that died."""
+    descriptor = os.open(lock, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
     try:
-        owner = int(lock.read_text())
-        os.kill(owner, 0)
-    except (OSError, ValueError):
-        lock.write_text(str(os.getpid()))
-        return
-    if owner != os.getpid():
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except OSError:
+        owner = os.read(descriptor, 20).decode(errors="replace")
+        os.close(descriptor)
         raise RunFolderError(
             f"network {network!r} is up already (process {owner}); stop it with Ctrl-C there,"
             " or set QSTACK_RUN to another folder for a second one"
-        )
+        ) from None
+    os.ftruncate(descriptor, 0)
+    os.write(descriptor, str(os.getpid()).encode())
+    return descriptor

@@ -9,7 +9,9 @@ from qstack.apps.fidelity import (
     bases_for,
     estimate,
     estimate_corrected,
-    expected_from_state,
+    expected_correlators,
+    fidelity_of,
+    sampling_error,
 )
 from qstack.quantum.bell import bell_state, werner
 
@@ -55,7 +57,7 @@ def test_the_correction_takes_out_asymmetric_readout_errors(fidelity):
     raw, corrected = estimate(outcomes), estimate_corrected(outcomes, here, there)
     # 4.9 standard errors: a false alarm in 1e-6 of seeds, and the seed is fixed.
     assert abs(corrected.fidelity - fidelity) < 4.9 * corrected.standard_error
-    expected = expected_from_state(pair, here, there)
+    expected = fidelity_of(expected_correlators(pair, here, there))
     assert abs(raw.fidelity - expected) < 4.9 * raw.standard_error
     assert abs(raw.fidelity - fidelity) > 4.9 * raw.standard_error  # it does correct something
     assert corrected.standard_error > raw.standard_error
@@ -67,6 +69,13 @@ def test_the_interval_covers_the_truth_about_as_often_as_it_says():
         result = estimate(sample(pair, PERFECT, PERFECT, 66, seed))
         hits += result.low <= 0.8 <= result.high
     assert 0.90 <= hits / 400 <= 0.99
+
+
+def test_the_sampling_error_is_the_spread_of_many_estimates():
+    pair = werner(0.9)
+    spread = np.std([estimate(sample(pair, PERFECT, PERFECT, 40, s)).fidelity for s in range(600)])
+    expected = sampling_error(expected_correlators(pair, PERFECT, PERFECT), (40, 40, 40))
+    assert spread == pytest.approx(expected, rel=0.15)  # 5 standard errors of the spread
 
 
 def test_bases_are_dealt_evenly():

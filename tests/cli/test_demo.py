@@ -87,7 +87,8 @@ def test_an_unknown_network_file_is_an_error_with_its_name():
 def pairs_result(**changes: float) -> Pairs:
     values: dict[str, float] = {
         "delivered": 200, "discarded": 0, "fidelity": 0.80, "fidelity_low": 0.7,
-        "fidelity_high": 0.9, "fidelity_se": 0.03, "fidelity_truth": 0.81, "truth_se": 0.002,
+        "fidelity_high": 0.9, "fidelity_se": 0.03, "sampling_se": 0.03,
+        "fidelity_truth": 0.81, "truth_se": 0.002,
         "fidelity_predicted": 0.81, "predicted_se": 0.001, "network_s": 1, "wall_s": 1,
         "rate_hz": 1, "direct_hz": 1,
     }  # fmt: skip

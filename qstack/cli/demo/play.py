@@ -11,7 +11,16 @@ from typing import Any, Final
 
 import trio
 
-from qstack.apps.fidelity import Readout, estimate, expected_from_state
+from qstack.apps.fidelity import (
+    BASES,
+    Correlators,
+    Readout,
+    bases_for,
+    estimate,
+    expected_correlators,
+    fidelity_of,
+    sampling_error,
+)
 from qstack.cli.demo.applications import Plan
 from qstack.cli.demo.expectation import (
     PairExpectation,
@@ -181,13 +190,20 @@ class Act:
     def _pair_result(
         self,
         measured: Any,
-        truths: list[float],
+        truths: list[Correlators],
         expected: PairExpectation,
         *,
         discarded: int,
         network_s: float,
         wall_s: float,
     ) -> Pairs:
+        fidelities = [fidelity_of(truth) for truth in truths]
+        mean = (
+            fmean(truth[0] for truth in truths),
+            fmean(truth[1] for truth in truths),
+            fmean(truth[2] for truth in truths),
+        )
+        counts = [bases_for(measured.pairs).count(basis) for basis in BASES]
         return Pairs(
             delivered=measured.pairs,
             discarded=discarded,
@@ -195,8 +211,9 @@ class Act:
             fidelity_low=measured.low,
             fidelity_high=measured.high,
             fidelity_se=measured.standard_error,
-            fidelity_truth=fmean(truths),
-            truth_se=stdev(truths) / sqrt(len(truths)),
+            sampling_se=sampling_error(mean, counts),
+            fidelity_truth=fmean(fidelities),
+            truth_se=stdev(fidelities) / sqrt(len(fidelities)),
             fidelity_predicted=expected.fidelity,
             predicted_se=expected.fidelity_se,
             network_s=network_s,
@@ -205,13 +222,13 @@ class Act:
             direct_hz=direct_transmission_hz(self.network, self.cast.head, self.cast.tail),
         )
 
-    async def _truths(self) -> list[float]:
-        """What the estimator would give with endless pairs in the state of each measured pair."""
+    async def _truths(self) -> list[Correlators]:
+        """The correlators endless pairs in the state of each measured pair would give."""
         profiles = {name: node.profile for name, node in self.network.nodes.items()}
         readouts = {name: Readout(p.readout_f0, p.readout_f1) for name, p in profiles.items()}
         ends = {self.cast.head, self.cast.tail}
         return [
-            expected_from_state(pair.pair, *(readouts[name] for name in pair.nodes))
+            expected_correlators(pair.pair, *(readouts[name] for name in pair.nodes))
             for pair in await self.control.truths()
             if set(pair.nodes) == ends
         ]

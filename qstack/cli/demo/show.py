@@ -47,6 +47,10 @@ class Screen:
             self.console.print(
                 f"  {first} - {second}: {link.length_m / 1000:g} km of fibre, {link.scheme}"
             )
+        if network.cutoff_ns is not None:
+            self.console.print(
+                f"  repeaters discard pairs older than {network.cutoff_ns / 1e6:g} ms"
+            )
         if network.projected:
             names = ", ".join(network.projected)
             self.console.print(f"  projected, better than published: {names}")
@@ -89,7 +93,8 @@ class Screen:
             ("pairs", f"{result.delivered} delivered, {result.discarded} link pairs discarded by"
              f" cutoff (expected {expected.discards_per_pair * result.delivered:.0f})"),
             ("time", f"{result.network_s:.2f} s of network time ({result.rate_hz:.2f} pairs/s,"
-             f" expected {1 / expected.pair_interval_s:.2f}), {result.wall_s:.1f} s of wall time"),
+             f" expected {1 / expected.pair_interval_s:.2f} from one slot a link),"
+             f" {result.wall_s:.1f} s of wall time"),
             ("direct transmission", f"{result.direct_hz:.1f} photons/s over the same fibre"),
         )  # fmt: skip
 
