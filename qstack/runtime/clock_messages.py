@@ -102,9 +102,22 @@ class ChannelOpen(_Clock, frozen=True, kw_only=True):
     TYPE = 0x0008
 
 
-NODE_MESSAGES = (Start, Advance, Dropped, Changed)
+class AskTime(_Clock, frozen=True, kw_only=True):
+    """Wall clock only, from a node: what time is it?"""
+
+    TYPE = 0x0009
+
+
+class Time(_Clock, frozen=True, kw_only=True):
+    """Wall clock only: the answer to AskTime."""
+
+    TYPE = 0x000A
+    at_ns: Nanoseconds
+
+
+NODE_MESSAGES = (Start, Advance, Dropped, Changed, Time)
 """Said to a node by the fabric's process."""
 PEER_MESSAGES = (ChannelOpen,)
 """Said by a node to another."""
-FABRIC_MESSAGES = (Join, Done, Wake)
+FABRIC_MESSAGES = (Join, Done, Wake, AskTime)
 """Said to the fabric's process."""

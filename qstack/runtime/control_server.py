@@ -36,7 +36,7 @@ async def serve_control(daemon: "FabricDaemon", path: Path) -> None:
     """Serve until cancelled; the socket goes with it."""
     listener = listen_locally(path)
     try:
-        async with trio.open_nursery() as nursery:
+        async with listener, trio.open_nursery() as nursery:
             while True:
                 stream = await listener.accept()
                 if peer_user(stream) in (os.getuid(), 0):

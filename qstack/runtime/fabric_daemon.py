@@ -6,6 +6,7 @@ What both clocks share is here; `lockstep_fabric.py` and `wall_fabric.py` say wh
 import os
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from hashlib import blake2b
 from pathlib import Path
 from typing import Final, Protocol
 
@@ -128,10 +129,9 @@ class FabricDaemon:
         self.options = options
         self.network = options.network
         self.report = report
-        seed = options.seed
         self.fabric = Fabric(
             options.network.world,
-            seed if seed is not None else int.from_bytes(os.urandom(16)),
+            _entropy(options),
             witnessed_pairs_max=options.witnessed_pairs_max,
         )
         self.nodes: dict[str, NodeChannel] = {}
@@ -219,6 +219,9 @@ class FabricDaemon:
                     self.clock.turn()
             except ChannelClosed as end:
                 self.report(f"node {node.name} has gone: {end}")
+            except trio.Cancelled:
+                await trio.aclose_forcefully(channel.tls.transport)
+                raise
             nursery.cancel_scope.cancel()
         self._end(node)
 
@@ -255,3 +258,13 @@ class FabricDaemon:
                 await node.channel.send(frames)
             except ChannelClosed:
                 return  # the reader sees it too
+
+
+def _entropy(options: FabricOptions) -> int:
+    """What the fabric draws from: a restarted one must not draw the same outcomes again."""
+    if options.seed is None:
+        return int.from_bytes(os.urandom(16))
+    if options.restarts == 0:
+        return options.seed
+    text = f"{options.seed}|{FABRIC_NODE}|{options.restarts}"
+    return int.from_bytes(blake2b(text.encode(), digest_size=16).digest())

@@ -67,7 +67,10 @@ async def serve(
         except ChannelRefused as refusal:
             report(f"refused a connection: {refusal}")
             await trio.aclose_forcefully(stream)
+        except trio.Cancelled:
+            await trio.aclose_forcefully(stream)
+            raise
 
-    async with trio.open_nursery() as nursery:
+    async with listener, trio.open_nursery() as nursery:
         while True:
             nursery.start_soon(one, await listener.accept())

@@ -11,7 +11,7 @@ made; timers fire when they are due.
 
 from collections import deque
 from dataclasses import dataclass
-from enum import Enum, auto
+from enum import IntEnum
 from heapq import heappop, heappush
 from typing import Final
 
@@ -28,7 +28,6 @@ from qstack.machine import (
     OwnerGone,
     PeerDown,
     PeerUp,
-    Record,
     Send,
     SetTimer,
     Tell,
@@ -94,12 +93,12 @@ class Noted(Struct, frozen=True):
 Output = ToPeer | ToFabric | ToSession | ToOpen | Noted
 
 
-class Urgency(Enum):
+class Urgency(IntEnum):
     """What an event that lies ahead means for the clock of the network."""
 
-    WORK = auto()  # it runs, as fast as everybody can
-    WAIT = auto()  # a deadline: it goes on, no faster than wall time
-    IDLE = auto()  # housekeeping: it may stand
+    WORK = 0  # it runs, as fast as everybody can
+    WAIT = 1  # a deadline: it goes on, no faster than wall time
+    IDLE = 2  # housekeeping: it may stand
 
 
 @dataclass(frozen=True)
@@ -140,7 +139,7 @@ class Node:
         self._timers: dict[tuple[str, str], _Timer] = {}
         self._timer_sequence = 0
         self._own_numbers: dict[str, int] = {}
-        self._ahead = dict.fromkeys(Urgency, 0)
+        self._ahead = [0] * len(Urgency)
         self._peers: dict[str, bytes] = {}
         self._generation: dict[str, int] = {}  # of the channel to a peer: one up with each loss
 
@@ -244,26 +243,27 @@ class Node:
         queue: deque[tuple[str, Event]],
         outputs: list[Output],
     ) -> None:
-        match effect:
-            case Tell(to, message):
-                if to in self.machines:
-                    queue.append((to, Told(room, message)))
-                else:
-                    outputs.append(ToSession(to, self.now, message))
-            case Send(peer, message):
-                if peer == FABRIC:
-                    outputs.append(ToFabric(self.now, message))
-                else:
-                    outputs.append(ToPeer(peer, self.now, message))
-            case SetTimer(key, at_ns, background, deadline):
-                urgency = Urgency.IDLE if background else Urgency.WAIT if deadline else Urgency.WORK
-                self._set_timer(room, key, at_ns, urgency)
-            case CancelTimer(key):
-                self._cancel_timer(room, key)
-            case OpenChannel(peer):
-                outputs.append(ToOpen(peer, self.now))
-            case Record(name, fields):
-                outputs.append(Noted(self.now, room, name, fields))
+        # A chain of isinstance, likeliest first: twice as quick as patterns, and the hottest place.
+        if isinstance(effect, Tell):
+            if effect.to in self.machines:
+                queue.append((effect.to, Told(room, effect.message)))
+            else:
+                outputs.append(ToSession(effect.to, self.now, effect.message))
+        elif isinstance(effect, Send):
+            if effect.peer == FABRIC:
+                outputs.append(ToFabric(self.now, effect.message))
+            else:
+                outputs.append(ToPeer(effect.peer, self.now, effect.message))
+        elif isinstance(effect, SetTimer):
+            waits = Urgency.WAIT if effect.deadline else Urgency.WORK
+            urgency = Urgency.IDLE if effect.background else waits
+            self._set_timer(room, effect.key, effect.at_ns, urgency)
+        elif isinstance(effect, CancelTimer):
+            self._cancel_timer(room, effect.key)
+        elif isinstance(effect, OpenChannel):
+            outputs.append(ToOpen(effect.peer, self.now))
+        else:
+            outputs.append(Noted(self.now, room, effect.name, effect.fields))
 
     # --- heap and timers -------------------------------------------------------------------------
 

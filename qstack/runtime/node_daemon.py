@@ -153,7 +153,10 @@ class NodeDaemon:
                 nursery.start_soon(self.sessions.serve, sessions)
                 while True:
                     self.fabric = await self._find_fabric()
-                    await self.clock.run(self.fabric)
+                    try:
+                        await self.clock.run(self.fabric)
+                    finally:
+                        await trio.aclose_forcefully(self.fabric.channel.tls.transport)
                     self.fabric = None
         finally:
             forget(self.options.session_socket)

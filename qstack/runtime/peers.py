@@ -138,6 +138,7 @@ class PeerChannels:
         """That life is over: what is queued for it or kept of it is void."""
         peer = self.peers[name]
         ended, peer.boot_id = peer.boot_id, None
+        peer.received = 0  # of its next life nothing has come: that is to be waited for
         peer.outbox.clear()
         peer.stamp_out_ns = -1
         if peer.channel is not None and peer.channel.hello.boot_id == ended:

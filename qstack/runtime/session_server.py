@@ -48,6 +48,7 @@ class Session:
     name: str
     stream: trio.SocketStream
     is_observer: bool
+    stamp_ns: int = -1  # the latest Stamp it was told
     told: int = 0  # messages sent to it
     heard: int = 0  # of them, those it has said it received
     calls: int = 0
@@ -92,7 +93,7 @@ class SessionServer:
 
     async def serve(self, listener: trio.SocketListener) -> None:
         """Take sessions until cancelled."""
-        async with trio.open_nursery() as nursery:
+        async with listener, trio.open_nursery() as nursery:
             while True:
                 stream = await listener.accept()
                 if peer_user(stream) not in (os.getuid(), 0):
@@ -116,7 +117,9 @@ class SessionServer:
         if session is None:
             return
         session.told += 1
-        self._put(session, Stamp(at_ns=at_ns))
+        if at_ns != session.stamp_ns:
+            session.stamp_ns = at_ns
+            self._put(session, Stamp(at_ns=at_ns))
         self._put(session, message)
 
     async def settled(self) -> None:

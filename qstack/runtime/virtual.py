@@ -254,7 +254,7 @@ class VirtualNetwork:
 
     def _boot(self, name: str, at_ns: int) -> None:
         boot = boot_id(self.seed, name, self._restarts[name])
-        trace = self.chains.setdefault(name, Trace())
+        trace = self.chains[name] = Trace()  # of this life: a daemon that died took its own along
         self.nodes[name] = compose(self.network, name, boot, self.seed, trace)
         self.nodes[name].now = at_ns
         self.fabric.node_up(name, boot)

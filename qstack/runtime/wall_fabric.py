@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 import trio
 
-from qstack.runtime.clock_messages import Change, Changed, Join, Start
+from qstack.runtime.clock_messages import AskTime, Change, Changed, Join, Start, Time
 from qstack.runtime.wall_node import EARLY_S
 from qstack.wire.message import Message
 
@@ -60,7 +60,10 @@ class WallFabric:
                 other.flush()
 
     def clock_message(self, node: "NodeChannel", message: Message) -> None:
-        """See `FabricClock`: the wall clock asks nobody."""
+        """See `FabricClock`: the wall clock asks nobody, but is asked."""
+        if isinstance(message, AskTime):
+            node.queue(Time(at_ns=self.now_ns))
+            node.flush()
 
     def operation(self, node: "NodeChannel", operation: "Operation") -> None:
         """See `FabricClock`."""

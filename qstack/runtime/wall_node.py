@@ -5,7 +5,6 @@ Timers and messages due within a millisecond of wall time are handled at once: s
 than that (CLOCK.md). All that one turn produced is written in one send to each peer.
 """
 
-import time
 from contextlib import suppress
 from typing import TYPE_CHECKING, Final
 
@@ -14,9 +13,18 @@ import trio
 from qstack.channel.channel import Channel
 from qstack.channel.ends import ChannelClosed
 from qstack.machine import FABRIC
-from qstack.runtime.clock_messages import Change, Changed, ChannelOpen, Join, Start
+from qstack.runtime.clock_messages import (
+    AskTime,
+    Change,
+    Changed,
+    ChannelOpen,
+    Join,
+    Start,
+    Time,
+)
 from qstack.runtime.fabric_link import FabricLink
-from qstack.runtime.node import Noted, Output, ToFabric, ToOpen, ToPeer, ToSession
+from qstack.runtime.node import Output, ToFabric, ToOpen, ToPeer, ToSession
+from qstack.runtime.wall_time import ASK_EVERY_S, ASK_TIMES, WallTime
 from qstack.wire.message import Message
 
 if TYPE_CHECKING:
@@ -35,7 +43,9 @@ class WallClock:
         self._node = daemon.node
         self._network = daemon.network
         self._link: FabricLink | None = None
-        self._zero_s = time.monotonic()  # the wall time of network time 0
+        self._time = WallTime(daemon.network.time_scale)
+        self._told_time = trio.Event()
+        self._turn_ns: int | None = None
         self._wakeup = trio.Event()
         self._nursery: trio.Nursery | None = None
         self.early_ns_max = 0
@@ -43,7 +53,7 @@ class WallClock:
     @property
     def now_ns(self) -> int:
         """Network time now."""
-        return int((time.monotonic() - self._zero_s) * 1e9 * self._network.time_scale)
+        return self._time.now_ns
 
     async def run(self, link: FabricLink) -> None:
         """Join and take part until the channel to the fabric ends."""
@@ -53,6 +63,7 @@ class WallClock:
         async with trio.open_nursery() as nursery:
             self._nursery = nursery
             nursery.start_soon(self._pump, link)
+            nursery.start_soon(self._ask_time, link)
             with suppress(ChannelClosed):
                 await link.read(self._answered, self._on_clock, self._wake)
             nursery.cancel_scope.cancel()
@@ -64,12 +75,25 @@ class WallClock:
         for output in self._steps(now):
             self._carry(output)
 
+    async def _ask_time(self, link: FabricLink) -> None:
+        """Read the fabric's clock now and again."""
+        wait_s, then_s = ASK_EVERY_S
+        while True:
+            for _ in range(ASK_TIMES):
+                self._told_time = trio.Event()
+                link.queue(AskTime())
+                self._time.asked()
+                await link.flush()
+                await self._told_time.wait()
+            await trio.sleep(wait_s)
+            wait_s = then_s
+
     def _answered(self, position: int, due_ns: int, message: Message) -> None:
-        self._node.message_arrived(FABRIC, position, due_ns, message)
+        self._node.message_arrived(FABRIC, position, max(due_ns, self._arrival_ns()), message)
 
     def _on_clock(self, message: Message) -> None:
         if isinstance(message, Start):
-            self._zero_s = time.monotonic() - message.at_ns / 1e9 / self._network.time_scale
+            self._time.begin(message.at_ns)
             self._daemon.members = dict(message.members)
             self._node.peer_up(FABRIC, b"\0" * 8, message.at_ns)
             for name, boot in message.members.items():
@@ -77,6 +101,9 @@ class WallClock:
                     self._peer_up(name, boot, message.at_ns)
         elif isinstance(message, Changed):
             self._change(message.change)
+        elif isinstance(message, Time):
+            self._time.answered(message.at_ns)
+            self._told_time.set()
 
     def _change(self, change: Change) -> None:
         name = change.node
@@ -102,6 +129,7 @@ class WallClock:
     async def _pump(self, link: FabricLink) -> None:
         """Handle what is due, write what it produced, wait for the next."""
         while True:
+            self._turn_ns = None
             for output in self._steps(self.now_ns):
                 self._carry(output)
             await link.flush()
@@ -133,18 +161,17 @@ class WallClock:
         return outputs
 
     def _carry(self, output: Output) -> None:
-        match output:
-            case ToPeer(peer, at_ns, message):
-                self._daemon.peers.send(peer, at_ns, message)
-            case ToFabric(_, message):
-                if self._link is not None:
-                    self._link.queue(message)
-            case ToSession(session, at_ns, message):
-                self._daemon.sessions.tell(session, at_ns, message)
-            case ToOpen(peer, _):
-                self._open(peer)
-            case Noted():
-                self._daemon.note(output)
+        if isinstance(output, ToFabric):
+            if self._link is not None:
+                self._link.queue(output.message)
+        elif isinstance(output, ToPeer):
+            self._daemon.peers.send(output.peer, output.at_ns, output.message)
+        elif isinstance(output, ToSession):
+            self._daemon.sessions.tell(output.session, output.at_ns, output.message)
+        elif isinstance(output, ToOpen):
+            self._open(output.peer)
+        else:
+            self._daemon.note(output)
 
     def _open(self, name: str) -> None:
         peer = self._daemon.peers.peers.get(name)
@@ -163,6 +190,15 @@ class WallClock:
             self._node.channel_refused(name, self.now_ns)
             self._wake()
 
+    def _arrival_ns(self) -> int:
+        """The time of what arrives now: one for all that is read before it is handled.
+
+        What it leads to is then said at one time too, and one Stamp does for all of it.
+        """
+        if self._turn_ns is None:
+            self._turn_ns = self.now_ns
+        return self._turn_ns
+
     def _wake(self) -> None:
         self._wakeup.set()
 
@@ -172,17 +208,17 @@ class WallClock:
         """See `NodeClock`: due when it has travelled, and not before it is here."""
         if not isinstance(message, ChannelOpen):
             arrival = at_ns + self._network.path_delay_ns(self._node.name, peer)
-            self._node.message_arrived(peer, position, max(arrival, self.now_ns), message)
+            self._node.message_arrived(peer, position, max(arrival, self._arrival_ns()), message)
             self._wake()
 
     def call(self, session: str, sequence: int, message: Message) -> None:
         """See `NodeClock`."""
-        self._node.call(session, sequence, self.now_ns, message)
+        self._node.call(session, sequence, self._arrival_ns(), message)
         self._wake()
 
     def session_ended(self, session: str, sequence: int) -> None:
         """See `NodeClock`."""
-        self._node.session_ended(session, sequence, self.now_ns)
+        self._node.session_ended(session, sequence, self._arrival_ns())
         self._wake()
 
     def sessions_changed(self) -> None:

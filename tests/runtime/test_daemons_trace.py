@@ -1,0 +1,67 @@
+"""The trace of a run depends on network, program and seed: not on processes, delays or speed."""
+
+import os
+import signal
+import subprocess
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import pytest
+
+from qstack.runtime.control_client import open_control
+from tests.runtime.programs import daemon_chains, virtual_chains
+from tests.runtime.running import network, packaged
+
+PAIRS = 12
+
+
+@pytest.mark.parametrize("name", ["pair", "metro"])
+async def test_daemons_leave_the_trace_of_the_virtual_runner(name: str) -> None:
+    with network(packaged(name), name, "--seed", "1", "--apps", "2") as running:
+        chains, programs = await daemon_chains(running, PAIRS)
+    assert chains == virtual_chains(packaged(name), 1, PAIRS)
+    outcomes = [len(program.outcomes) for program in programs.values()]
+    assert outcomes == [PAIRS, PAIRS]
+
+
+@contextmanager
+def busy_computer() -> Iterator[None]:
+    """Two processes that take all the time they can get."""
+    spin = [sys.executable, "-c", "while True: pass"]
+    processes = [subprocess.Popen(spin) for _ in range(2)]
+    try:
+        yield
+    finally:
+        for process in processes:
+            process.kill()
+            process.wait()
+
+
+async def test_wall_delays_and_a_busy_computer_leave_the_trace_as_it_is() -> None:
+    options = ("--seed", "1", "--apps", "2", "--send-delay-ms", "3")
+    with busy_computer(), network(packaged("metro"), "metro", *options) as running:
+        chains, _ = await daemon_chains(running, 3)
+    assert chains == virtual_chains(packaged("metro"), 1, 3)
+
+
+@pytest.mark.parametrize(("repeater", "at_ns"), [("r1", 400_000_000), ("r2", 650_000_000)])
+async def test_a_repeater_killed_at_a_stated_network_time_leaves_the_trace_of_the_virtual_runner(
+    repeater: str, at_ns: int
+) -> None:
+    with network(packaged("metro"), "metro", "--seed", "1", "--apps", "2") as running:
+        pids = await running.pids()
+
+        async def kill() -> None:
+            async with open_control(running.control) as control:
+                assert await control.hold(at_ns) == at_ns
+                os.kill(pids[repeater], signal.SIGKILL)
+                await running.fact("it is gone", lambda r: repeater not in r["fabric"]["nodes"])
+                await control.release()
+
+        chains, programs = await daemon_chains(running, PAIRS, kill)
+        report = await running.report()
+    assert report["nodes"][repeater]["process"]["pid"] != pids[repeater]
+    assert report["fabric"]["clock"]["now_ns"] > at_ns
+    assert [len(program.outcomes) for program in programs.values()] == [PAIRS, PAIRS]
+    assert chains == virtual_chains(packaged("metro"), 1, PAIRS, (repeater, at_ns))
