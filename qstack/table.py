@@ -28,19 +28,21 @@ class Table(Generic[S, I]):
     def __init__(self, start: S, cells: Mapping[tuple[S, I], S]) -> None:
         self.start = start
         self.cells = dict(cells)
+        # Members are single objects that live for ever: their ids are keys that hash quickly.
+        self._by_id = {(id(state), id(got)): target for (state, got), target in cells.items()}
         self._states = type(start)
         self._inputs = {type(received) for _, received in cells}
 
     def step(self, state: S, received: I) -> S:
         """The next state. Raises `IllegalInputError` on an empty cell."""
         try:
-            return self.cells[state, received]
+            return self._by_id[id(state), id(received)]
         except KeyError:
             raise IllegalInputError(state, received) from None
 
     def allows(self, state: S, received: I) -> bool:
         """Whether the cell exists."""
-        return (state, received) in self.cells
+        return (id(state), id(received)) in self._by_id
 
     def is_final(self, state: S) -> bool:
         """Whether nothing leads out of `state`."""

@@ -123,15 +123,13 @@ class LinkLayer:
             return
         assert peer.capability is not None
         assert peer.peer_boot_id is not None
-        best = max(peer.capability.options, key=lambda option: option.bell_probabilities[0])
         self._out.tell_above(
             service.LinkUp(
                 link=peer.link,
                 peer=peer.name,
                 peer_boot_id=peer.peer_boot_id,
-                bell_probabilities=best.bell_probabilities,
-                best_fidelity=best.bell_probabilities[0],
-                rate_hz=best.probability * 1e9 / best.cycle_ns,
+                options=peer.offers,
+                best_fidelity=peer.best_fidelity,
                 delay_ns=peer.capability.delay_ns,
                 slots=peer.slots,
             )

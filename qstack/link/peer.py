@@ -5,6 +5,7 @@ from dataclasses import dataclass, field
 from qstack.ids import LinkPairId, link_id, link_pair_id
 from qstack.link.params import PAIR_HISTORY_MAX
 from qstack.link.queue import Request
+from qstack.link.service import LinkOption
 from qstack.physical.service import GenerationOption, LinkCapability
 
 
@@ -91,10 +92,31 @@ class Peer:
         """The fastest way to run the link that keeps the promise (the FEU's choice)."""
         assert self.capability is not None
         good = [o for o in self.capability.options if o.bell_probabilities[0] >= min_fidelity]
-        return max(good, key=lambda o: o.probability / o.cycle_ns, default=None)
+        return max(good, key=lambda o: (_rate_hz(o), o.bell_probabilities[0]), default=None)
+
+    @property
+    def offers(self) -> list[LinkOption]:
+        """The options `option_for` chooses from, best fidelity first and ever faster."""
+        assert self.capability is not None
+        ordered = sorted(
+            self.capability.options, key=lambda o: (-o.bell_probabilities[0], -_rate_hz(o))
+        )
+        offers: list[LinkOption] = []
+        for option in ordered:
+            rate_hz = _rate_hz(option)
+            if not offers or rate_hz > offers[-1].rate_hz:
+                offers.append(
+                    LinkOption(bell_probabilities=option.bell_probabilities, rate_hz=rate_hz)
+                )
+        return offers
 
     @property
     def best_fidelity(self) -> float:
         """The best a pair of this link can be when it is announced."""
         assert self.capability is not None
         return max(option.bell_probabilities[0] for option in self.capability.options)
+
+
+def _rate_hz(option: GenerationOption) -> float:
+    """Pairs per second with one slot."""
+    return option.probability * 1e9 / option.cycle_ns

@@ -35,20 +35,31 @@ class _Link(Message, frozen=True, kw_only=True):
     LAYER = Layer.LINK
 
 
-class LinkUp(_Link, frozen=True, kw_only=True):
-    """Indication: the link to `peer` works. Its best option's figures, for routing.
+class LinkOption(_Link, frozen=True, kw_only=True):
+    """One way the link can be run, of those that no other beats in both fidelity and rate.
 
-    `bell_probabilities` as in physical's GenerationOption; `rate_hz` is of pairs per second with
-    one slot; `best_fidelity` is over all options.
+    `bell_probabilities` as in physical's GenerationOption, fidelity first; `rate_hz` is of pairs
+    per second with one slot.
+    """
+
+    TYPE = 0x010C
+    bell_probabilities: Annotated[list[Probability], Meta(min_length=4, max_length=4)]
+    rate_hz: Annotated[float, Meta(ge=0.0, le=1e12)]
+
+
+class LinkUp(_Link, frozen=True, kw_only=True):
+    """Indication: the link to `peer` works.
+
+    `options` go from the best fidelity (`best_fidelity`) to the highest rate. A request gets the
+    fastest that keeps its `min_fidelity`.
     """
 
     TYPE = 0x0101
     link: Label
     peer: Name
     peer_boot_id: Annotated[bytes, Meta(min_length=8, max_length=8)]
-    bell_probabilities: Annotated[list[Probability], Meta(min_length=4, max_length=4)]
+    options: Annotated[list[LinkOption], Meta(min_length=1, max_length=32)]
     best_fidelity: Probability
-    rate_hz: Annotated[float, Meta(ge=0.0, le=1e12)]
     delay_ns: Nanoseconds
     slots: Count
 
@@ -167,5 +178,5 @@ class LinkFailed(_Link, frozen=True, kw_only=True):
 
 MESSAGES = (
     LinkUp, LinkDown, LinkListen, LinkUnlisten, LinkCreate, LinkCancel, LinkPair, LinkMeasured,
-    LinkExpired, LinkDone, LinkFailed,
+    LinkExpired, LinkDone, LinkFailed, LinkOption,
 )  # fmt: skip

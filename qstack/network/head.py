@@ -101,6 +101,7 @@ class Heads:
     def join(self, circuits: Circuits, generation: Generation, releases: Releases) -> None:
         """Know the other parts of the machine, which know us."""
         self._circuits, self._generation, self._releases = circuits, generation, releases
+        generation.join(self.needs)
 
     # --- from above ------------------------------------------------------------------------------
 
@@ -203,6 +204,19 @@ class Heads:
         if held is not None:
             held.tracking -= 1
             assert held.tracking >= 0, "a slot is freed once"
+            circuit = self._circuits.get(held.circuit) if held.circuit is not None else None
+            if circuit is not None and held.state is RequestState.OPEN:
+                self._generation.have_pairs_made(circuit)
+
+    def needs(self, circuit: Circuit) -> int:
+        """How many more pairs its open requests may be given, those the link reads apart."""
+        total = 0
+        for name, forward in circuit.requests.items():
+            request = self._requests.get(name)
+            is_open = request is not None and request.state is RequestState.OPEN
+            if request is not None and is_open and not is_direct(circuit, forward):
+                total += request.needs
+        return total
 
     def on_confirmed(self, circuit: Circuit, request: bytes, confirmed: Confirmed) -> None:
         """A pair of it is there."""
@@ -439,7 +453,7 @@ class Heads:
         is_told: bool = False,
     ) -> None:
         """Take an ended request off its circuit."""
-        self._generation.end(circuit, request.create.request)
+        self._generation.end(circuit, request.create.request, is_served=not error)
         if not is_told and circuit.downstream is not None:
             self._out.send(
                 circuit.downstream,

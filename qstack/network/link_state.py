@@ -20,7 +20,7 @@ from dataclasses import dataclass
 from msgspec.structs import replace
 
 from qstack.link.service import LinkDown, LinkUp
-from qstack.network.messages import AdvertisedLink, LinkState
+from qstack.network.messages import AdvertisedLink, AdvertisedOption, LinkState
 from qstack.network.outbox import Outbox
 from qstack.network.params import MAX_AGE_NS, NODES_MAX, REFRESH_NS
 from qstack.physical.service import NodeCapability
@@ -29,6 +29,7 @@ TIMER = "network/link-state"
 _NO_DECAY_S = 1e9
 _SHORTEST_S = 1e-12
 _LINKS_MAX = 256  # of one message
+_OPTIONS_MAX = 384  # of one message, of 64 KiB at most
 
 
 @dataclass(frozen=True)
@@ -187,6 +188,7 @@ class LinkStateDatabase:
             memory=self.capability.memory if self.capability is not None else 0,
             swap_ns=capability.swap_ns if capability is not None else 0,
             swap_depolarising=capability.swap_depolarising if capability is not None else 0.0,
+            gate_depolarising=capability.gate_depolarising if capability is not None else 0.0,
             swap_flip=capability.swap_flip if capability is not None else 0.0,
             t1_s=_finite(capability.t1_s if capability is not None else _NO_DECAY_S),
             t2_s=_finite(capability.t2_s if capability is not None else _NO_DECAY_S),
@@ -201,11 +203,16 @@ class LinkStateDatabase:
             return []
         memory = self.capability.memory
         adjacent = [link for peer, link in sorted(self.links.items()) if self.is_adjacent(peer)]
+        each = max(1, _OPTIONS_MAX // max(1, len(adjacent)))
         return [
             AdvertisedLink(
                 peer=link.peer,
-                bell_probabilities=list(link.bell_probabilities),
-                rate_hz=link.rate_hz,
+                options=[
+                    AdvertisedOption(
+                        bell_probabilities=option.bell_probabilities, rate_hz=option.rate_hz
+                    )
+                    for option in link.options[:each]  # the best are those a promise rests on
+                ],
                 delay_ns=link.delay_ns,
                 kinds=["keep", "measure"] if memory > 0 and link.slots > 0 else ["measure"],
             )

@@ -228,8 +228,12 @@ class NetworkLayer:
                 self._on_link_measured(message)
             case link.LinkFailed():
                 self._on_link_failed(message)
+            case link.LinkDone():
+                circuit = self._circuits.get(message.purpose)
+                if circuit is not None:
+                    self._generation.done(circuit, message.request)
             case _:
-                pass  # LinkDone: we count for ourselves
+                pass
 
     def _on_link_pair(self, message: link.LinkPair) -> None:
         circuit = self._circuits.get(message.purpose)
@@ -241,6 +245,7 @@ class NetworkLayer:
         ):
             self._out.tell(physical.LAYER, physical.Free(qubit=message.qubit))
             return
+        self._generation.came(circuit, message.request)
         tracker.on_link_pair(message)
 
     def _on_link_measured(self, message: link.LinkMeasured) -> None:
@@ -261,7 +266,7 @@ class NetworkLayer:
             error = ErrorCode.__members__.get(message.error, ErrorCode.PEER_DOWN)
             self._circuits.close(circuit, CircuitInput.LOST, error, f"link: {message.detail}"[:500])
         elif self._generation.direct(message.request) is None:
-            self._generation.again(circuit)
+            self._generation.again(circuit, message.request)
 
     # --- the neighbours' network layers ----------------------------------------------------------
 

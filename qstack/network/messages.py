@@ -37,13 +37,20 @@ class _Network(Message, frozen=True, kw_only=True):
     LAYER = Layer.NETWORK
 
 
+class AdvertisedOption(_Network, frozen=True, kw_only=True):
+    """A way to run a link: Bell weights in the order (x, z) = 00, 01, 10, 11, pairs per second."""
+
+    TYPE = 0x0011
+    bell_probabilities: Annotated[list[Probability], Meta(min_length=4, max_length=4)]
+    rate_hz: Annotated[float, Meta(ge=0.0, le=1e12)]
+
+
 class AdvertisedLink(_Network, frozen=True, kw_only=True):
-    """A link as one of its ends advertises it."""
+    """A link as one of its ends advertises it, with the ways the link layer may run it."""
 
     TYPE = 0x0010
     peer: Name
-    bell_probabilities: Annotated[list[Probability], Meta(min_length=4, max_length=4)]
-    rate_hz: Annotated[float, Meta(ge=0.0, le=1e12)]
+    options: Annotated[list[AdvertisedOption], Meta(min_length=1, max_length=32)]
     delay_ns: Nanoseconds
     kinds: Annotated[list[Kind], Meta(max_length=2)]
 
@@ -64,6 +71,7 @@ class LinkState(_Network, frozen=True, kw_only=True):
     memory: Count
     swap_ns: Nanoseconds
     swap_depolarising: Probability
+    gate_depolarising: Probability  # of one qubit: the swap's z bit, the tail's correction
     swap_flip: Probability
     t1_s: Annotated[float, Meta(gt=0.0, le=1e9)]  # 1e9 s stands for "does not decay"
     t2_s: Annotated[float, Meta(gt=0.0, le=1e9)]
@@ -185,6 +193,6 @@ class Error(_Network, frozen=True, kw_only=True):
 
 
 MESSAGES = (
-    AdvertisedLink, LinkState, Install, Installed, Refused, Start, Teardown, Forward, Complete,
-    Track, Expire, Error,
+    AdvertisedOption, AdvertisedLink, LinkState, Install, Installed, Refused, Start, Teardown,
+    Forward, Complete, Track, Expire, Error,
 )  # fmt: skip

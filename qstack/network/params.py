@@ -19,6 +19,7 @@ PAIR_HISTORY_MAX: Final = 4096  # pairs of one circuit a late TRACK is still att
 HISTORY_NS: Final = 10_000_000_000  # then even the slowest TRACK has passed
 EARLY_TRACKS_MAX: Final = 256  # TRACKs of one circuit ahead of their link pair
 EARLY_NS: Final = 1_000_000_000  # a herald later than this behind the TRACK will not come
+KEEP_REQUESTS_MAX: Final = 4  # link requests of a circuit: some at work, some being agreed on
 CIRCUIT_IDLE_NS: Final = 10_000_000_000  # an unused circuit costs each hop memory of software only
 RETRY_NS: Final = 100_000_000  # between attempts to find a circuit for an open request
 RESUME_NS: Final = 5_000_000_000  # how long a tail waits for the head to come back on a new circuit
@@ -28,6 +29,7 @@ CUTOFF_MAX_NS: Final = 60_000_000_000  # default cutoff of memories that do not 
 CUTOFF_MIN_NS: Final = 10_000  # default cutoff is never shorter, nor than CUTOFF_DELAYS
 CUTOFF_DELAYS: Final = 4  # in link delays: a pair is one delay old when it is heralded
 SPARE: Final = 0.75  # of the fidelity above 1/2 kept when links are run faster than asked for
+RUNS_MAX: Final = 12  # ways to run a circuit's links that are compared: 1 ms each over 3 links
 
 assert MAX_AGE_NS > 2 * REFRESH_NS, "one lost refresh must not make a node vanish"
 assert EARLY_NS < HISTORY_NS, "an early TRACK is answered while its pair is remembered"

@@ -1,48 +1,82 @@
 """What a chain of links will give: fidelity at hand-over, rate, and the cutoff that fits.
 
-Pure functions of advertised figures, the same for admission and path choice. A pair is its four
+Pure functions of advertised figures, the same for admission and for goodness. A pair is its four
 Bell weights in the order (x, z) = 00, 01, 10, 11, after the announced bits are taken out.
 
 The model
-1. Links succeed independently with exponential times; T is the expected time until each has one.
-   The pair of link i waits T - 1/rate_i, at most the cutoff (that of swap-asap is not longer).
-2. Both its qubits age for that wait and for the link delay (age counts from emission). The qubits
-   at the two ends of a longer chain age on for TRACK: all delays and swaps of the path.
-3. Aging is the Pauli-twirled decay of T1 and T2. It keeps the fidelity of dephasing exact and is
+1. How long each qubit waits is the sample of histories of `waiting`; the pair is the mean over it.
+   Qubits age from their emission until they are swapped, at the ends until TRACK.
+2. Aging is the Pauli-twirled decay of T1 and T2. It keeps the fidelity of dephasing exact and is
    pessimistic by at most (1 - exp(-t/T1))^2 / 4 for damping.
-4. A swap replaces the pair by the maximally mixed one with probability `swap_depolarising` and
-   reports each bit wrongly with probability `swap_flip`.
+3. A swap replaces the pair by the maximally mixed one with probability `swap_depolarising`, leaves
+   the z bit to chance with probability `gate_depolarising` (of its H gate), and reports each bit
+   wrongly with probability `swap_flip`.
+4. The tail takes the announced bits out by one gate, unless they are (0, 0): of uniform bits, which
+   a swap leaves, one time in four. Over one link it is counted always: photonic links announce
+   psi+ or psi-.
+5. A link runs at the fastest of its options that keeps `link_min_fidelity`, as the link layer
+   chooses, or at its best.
+6. Links begin together, and again together after a discard. Real links begin when their own
+   places are free and run ahead of one another, which costs fidelity over three links or more: on
+   the packaged `metro` 0.003 for the first pair of a request and 0.005 for the mean of many.
 """
 
-import math
 from dataclasses import dataclass
 from functools import lru_cache
 
 import numpy as np
 
-from qstack.network.params import CUTOFF_DELAYS, CUTOFF_MAX_NS, CUTOFF_MIN_NS, SPARE
+from qstack.network.params import CUTOFF_DELAYS, CUTOFF_MAX_NS, CUTOFF_MIN_NS, RUNS_MAX, SPARE
+from qstack.network.waiting import FloatArray, Timing, waits
 
 Weights = tuple[float, float, float, float]
 PERFECT: Weights = (1.0, 0.0, 0.0, 0.0)
-_STEPS = 32  # of the bisection: fidelities to 1e-9
-_GRID = 4001
+MIXED: Weights = (0.25, 0.25, 0.25, 0.25)
+BEST = 1.0  # as link_min_fidelity: every link at its best
+
+
+@dataclass(frozen=True)
+class OptionFigures:
+    """A way to run a link, as advertised: the weights need not add up to 1."""
+
+    bell_probabilities: Weights
+    rate_hz: float
+
+    @property
+    def weights(self) -> Weights:
+        """The weights of a state, the maximally mixed one if there is none."""
+        total = sum(self.bell_probabilities)
+        if total <= 0.0:
+            return MIXED
+        a, b, c, d = (weight / total for weight in self.bell_probabilities)
+        return a, b, c, d
 
 
 @dataclass(frozen=True)
 class LinkFigures:
-    """A link as advertised."""
+    """A link as advertised; at least one option."""
 
-    bell_probabilities: Weights
-    rate_hz: float
+    options: tuple[OptionFigures, ...]
     delay_ns: int
+
+    @property
+    def best(self) -> OptionFigures:
+        """The option of the highest fidelity."""
+        return max(self.options, key=lambda option: option.bell_probabilities[0])
+
+    def run_at(self, min_fidelity: float) -> OptionFigures:
+        """What the link layer chooses: the fastest that keeps `min_fidelity`, else the best."""
+        good = [o for o in self.options if o.bell_probabilities[0] >= min_fidelity]
+        return max(good, key=lambda o: (o.rate_hz, o.bell_probabilities[0]), default=self.best)
 
 
 @dataclass(frozen=True)
 class NodeFigures:
-    """A node's memory and swap as advertised."""
+    """A node's memory, gates and swap as advertised."""
 
     swap_ns: int
     swap_depolarising: float
+    gate_depolarising: float
     swap_flip: float
     t1_s: float
     t2_s: float
@@ -65,6 +99,12 @@ class Chain:
             node.swap_ns for node in self.nodes[1:-1]
         )
 
+    @property
+    def fidelities(self) -> list[float]:
+        """The values of `link_min_fidelity` that make a difference, the highest first."""
+        each = (o.bell_probabilities[0] for link in self.links for o in link.options)
+        return sorted(dict.fromkeys(each), reverse=True)
+
 
 @dataclass(frozen=True)
 class Plan:
@@ -76,6 +116,9 @@ class Plan:
     rate_hz: float
 
 
+# --- states ---------------------------------------------------------------------------------------
+
+
 def convolve(a: Weights, b: Weights) -> Weights:
     """The Bell weights after an ideal swap of two pairs: labels add by XOR."""
     weights = [0.0] * 4
@@ -85,89 +128,101 @@ def convolve(a: Weights, b: Weights) -> Weights:
     return weights[0], weights[1], weights[2], weights[3]
 
 
-def aging(elapsed_s: float, t1_s: float, t2_s: float) -> Weights:
-    """The twirled decay of one qubit in `elapsed_s` seconds, as weights of I, Z, X, Y.
-
-    With a = exp(-t/T1), b = exp(-t/T2): X and Y have (1 - a)/4 each, Z (1 - b)/2 - (1 - a)/4
-    (Pauli twirling of amplitude damping; Ghosh, Fowler, Geller, PRA 86, 062318). T2 is taken as
-    at most 2 T1, which every channel obeys.
-    """
-    relaxed = -math.expm1(-elapsed_s / t1_s)
-    dephased = -math.expm1(-elapsed_s / min(t2_s, 2.0 * t1_s))
-    flip = relaxed / 4.0
-    phase = max(0.0, dephased / 2.0 - flip)
-    return 1.0 - phase - 2.0 * flip, phase, flip, flip
+def mixed(pair: Weights, probability: float) -> Weights:
+    """The pair after one or both of its qubits were replaced by noise with that probability."""
+    a, b, c, d = ((1.0 - probability) * weight + probability / 4.0 for weight in pair)
+    return a, b, c, d
 
 
 def swapped(pair: Weights, node: NodeFigures) -> Weights:
     """What the swap at `node` makes of the pair that an ideal swap would give."""
-    d, f = node.swap_depolarising, node.swap_flip
-    a, b, c, e = ((1.0 - d) * weight + d / 4.0 for weight in pair)
-    return convolve((a, b, c, e), ((1 - f) ** 2, (1 - f) * f, f * (1 - f), f * f))
+    x_flip, g = node.swap_flip, node.gate_depolarising / 2.0
+    z_flip = x_flip * (1.0 - g) + (1.0 - x_flip) * g
+    errors = (
+        (1.0 - x_flip) * (1.0 - z_flip),
+        (1.0 - x_flip) * z_flip,
+        x_flip * (1.0 - z_flip),
+        x_flip * z_flip,
+    )
+    return convolve(mixed(pair, node.swap_depolarising), errors)
+
+
+def aging(populations: float, coherence: float) -> Weights:
+    """The twirled decay that leaves these parts of <ZZ>, and of <XX> and <YY>, to a pair.
+
+    As weights of I, Z, X, Y. For one qubit they are exp(-t/T1) and exp(-t/T2) (Pauli twirling of
+    amplitude damping; Ghosh, Fowler, Geller, PRA 86, 062318); for several the products.
+    """
+    flip = (1.0 - populations) / 4.0
+    phase = max(0.0, (1.0 - coherence) / 2.0 - flip)
+    return 1.0 - phase - 2.0 * flip, phase, flip, flip
 
 
 def swap_weight(node: NodeFigures) -> float:
     """The factor by which a swap at `node` shrinks a Werner pair's (4F - 1)/3."""
-    kept = 1.0 - 2.0 * node.swap_flip
-    return (1.0 - node.swap_depolarising) * (2.0 * kept + kept * kept) / 3.0
+    x_kept = 1.0 - 2.0 * node.swap_flip
+    z_kept = x_kept * (1.0 - node.gate_depolarising)
+    return (1.0 - node.swap_depolarising) * (x_kept + z_kept + x_kept * z_kept) / 3.0
 
 
-def link_weight(bell_probabilities: Weights) -> float:
-    """(4F - 1)/3 of a link's pair."""
-    return (4.0 * bell_probabilities[0] - 1.0) / 3.0
+def link_weight(link: LinkFigures) -> float:
+    """(4F - 1)/3 of a link's best pair."""
+    return (4.0 * link.best.weights[0] - 1.0) / 3.0
 
 
-@lru_cache(maxsize=1024)  # a plan asks for the same chain some sixty times
-def expected_time_s(rates_hz: tuple[float, ...]) -> float:
-    """The expected time until every one of independent exponential processes has happened.
-
-    The integral of 1 - prod(1 - exp(-rate t)); infinite if a rate is 0.
-    """
-    slowest = min(rates_hz)
-    if slowest <= 0.0:
-        return math.inf
-    if len(rates_hz) == 1:
-        return 1.0 / slowest
-    relative = np.array(rates_hz) / slowest
-    # t = u^2 puts the points where the fast links are: near 0.
-    root = np.linspace(0.0, math.sqrt(40.0 + math.log(len(rates_hz))), _GRID)
-    missing = 1.0 - np.prod(-np.expm1(-np.outer(relative, root * root)), axis=0)
-    height = missing * 2.0 * root
-    integral = float(np.sum(height[1:] + height[:-1]) * root[1] / 2.0)
-    return max(integral, 1.0) / slowest
-
-
-def end_to_end(chain: Chain, waits_s: tuple[float, ...]) -> Weights:
-    """The pair at hand-over when the pair of link i waits `waits_s[i]` seconds for its swap."""
-    track_s = chain.track_ns / 1e9 if len(chain.links) > 1 else 0.0
+@lru_cache(maxsize=256)
+def without_aging(chain: Chain, link_min_fidelity: float) -> Weights:
+    """The pair at hand-over if no memory decayed: links, swaps, the tail's correction."""
     pair = PERFECT
-    last = len(chain.links) - 1
-    for place, link in enumerate(chain.links):
-        age_s = waits_s[place] + link.delay_ns / 1e9
-        pair = convolve(pair, link.bell_probabilities)
-        for side, is_end in ((place, place == 0), (place + 1, place == last)):
-            node = chain.nodes[side]
-            pair = convolve(pair, aging(age_s + track_s * is_end, node.t1_s, node.t2_s))
-        if place > 0:
-            pair = swapped(pair, chain.nodes[place])
-    return pair
+    for link in chain.links:
+        pair = convolve(pair, link.run_at(link_min_fidelity).weights)
+    for node in chain.nodes[1:-1]:
+        pair = swapped(pair, node)
+    needed = 1.0 if len(chain.links) == 1 else 0.75
+    return mixed(pair, needed * chain.nodes[-1].gate_depolarising)
 
 
-def predict(chain: Chain, cutoff_ns: int) -> tuple[float, float]:
-    """Expected fidelity at hand-over and expected rate (pairs per second) under a cutoff.
+def aged(pair: Weights, chain: Chain, ages_s: FloatArray) -> Weights:
+    """The mean pair when the qubits of link i become `ages_s[:, i]` (towards head, tail) old.
 
-    The rate is one pair per T, times the chance that the slowest link comes within the cutoff.
+    T2 is taken as at most 2 T1, which every channel obeys.
     """
-    rates = tuple(link.rate_hz for link in chain.links)
-    total_s = expected_time_s(rates)
-    if math.isinf(total_s):
-        return end_to_end(chain, (cutoff_ns / 1e9,) * len(rates))[0], 0.0
-    if len(rates) == 1:
-        return end_to_end(chain, (0.0,))[0], rates[0]
-    cutoff_s = cutoff_ns / 1e9
-    waits = tuple(min(max(0.0, total_s - 1.0 / rate), cutoff_s) for rate in rates)
-    in_time = -math.expm1(-min(rates) * cutoff_s)
-    return end_to_end(chain, waits)[0], in_time / total_s
+    t1_s = np.array([node.t1_s for node in chain.nodes])
+    t2_s = np.minimum([node.t2_s for node in chain.nodes], 2.0 * t1_s)
+    kept = []
+    for times in (t1_s, t2_s):
+        per_s = np.stack((1.0 / times[:-1], 1.0 / times[1:]), axis=1)
+        kept.append(float(np.exp(-(ages_s * per_s).sum(axis=(1, 2))).mean()))
+    return convolve(pair, aging(*kept))
+
+
+# --- plans ----------------------------------------------------------------------------------------
+
+
+def predict(chain: Chain, cutoff_ns: int, link_min_fidelity: float = BEST) -> tuple[float, float]:
+    """Expected fidelity at hand-over and expected rate (pairs per second) under a cutoff."""
+    timing = Timing(
+        tuple(link.run_at(link_min_fidelity).rate_hz for link in chain.links),
+        tuple(link.delay_ns / 1e9 for link in chain.links),
+        tuple(node.swap_ns / 1e9 for node in chain.nodes[1:-1]),
+        cutoff_ns / 1e9,
+    )
+    waited = waits(timing)
+    pair = aged(without_aging(chain, link_min_fidelity), chain, waited.ages_s)
+    return min(1.0, max(0.0, pair[0])), waited.rate_hz
+
+
+def worst(chain: Chain, cutoff_ns: int) -> float:
+    """The fidelity, links at their best, when every pair waits as long as the cutoff allows.
+
+    At a repeater that is the cutoff; at an end one cutoff per swap, then TRACK.
+    """
+    count = len(chain.links)
+    ages_ns = np.full((1, count, 2), cutoff_ns, dtype=np.float64)
+    longest_ns = (count - 1) * cutoff_ns + chain.track_ns
+    ages_ns[0, 0, 0] = longest_ns + chain.links[0].delay_ns
+    ages_ns[0, -1, 1] = longest_ns + chain.links[-1].delay_ns
+    return aged(without_aging(chain, BEST), chain, ages_ns / 1e9)[0]
 
 
 def cutoff_min_ns(chain: Chain) -> int:
@@ -179,67 +234,49 @@ def cutoff_min_ns(chain: Chain) -> int:
 def default_cutoff_ns(chain: Chain, min_fidelity: float) -> int:
     """The longest cutoff that keeps the worst pair good enough.
 
-    Good enough: when every pair waits for the whole cutoff, the fidelity is still
-    `min_fidelity`, and half of what lies above 1/2 without waiting. At least `cutoff_min_ns`.
+    Good enough: when every pair waits as long as it may, the fidelity is still `min_fidelity`,
+    and half of what lies above 1/2 without waiting. At least `cutoff_min_ns`.
     """
     shortest = cutoff_min_ns(chain)
-
-    def worst(cutoff_ns: int) -> float:
-        return end_to_end(chain, (cutoff_ns / 1e9,) * len(chain.links))[0]
-
-    fresh = worst(0)
+    fresh = worst(chain, 0)
     floor = max(min_fidelity, min(fresh, (fresh + 0.5) / 2.0))
-    if worst(CUTOFF_MAX_NS) >= floor:
+    if worst(chain, CUTOFF_MAX_NS) >= floor:
         return max(CUTOFF_MAX_NS, shortest)
     low, high = 0, CUTOFF_MAX_NS
     while high - low > 1:
         middle = (low + high) // 2
-        low, high = (middle, high) if worst(middle) >= floor else (low, middle)
+        low, high = (middle, high) if worst(chain, middle) >= floor else (low, middle)
     return max(low, shortest)
 
 
+@lru_cache(maxsize=256)
 def best_fidelity(chain: Chain, cutoff_ns: int | None) -> float:
-    """The best that could be promised over `chain`: links at their best, the shortest cutoff."""
-    return predict(chain, cutoff_min_ns(chain) if cutoff_ns is None else cutoff_ns)[0]
+    """The best that could be promised over `chain`, by default with the shortest cutoff."""
+    cutoff = cutoff_min_ns(chain) if cutoff_ns is None else cutoff_ns
+    return max(run.fidelity for run in _runs(chain, cutoff))
 
 
+@lru_cache(maxsize=256)
 def plan(chain: Chain, min_fidelity: float, cutoff_ns: int | None) -> Plan | None:
-    """How to run `chain` so that it keeps `min_fidelity`, or None if it cannot.
+    """The fastest way to run `chain` that keeps `min_fidelity`, or None if there is none.
 
-    Advertised figures are those of each link's best fidelity, which is its slowest way. What
-    lies above the promise is given back: links may run at any fidelity down to
-    `link_min_fidelity`, the least at which the chain still keeps the promise (and SPARE of what
-    its best is above 1/2, so that asking for nothing does not yield noise).
+    It keeps SPARE of what the best is above 1/2 besides, so that asking for nothing does not
+    yield noise.
     """
     cutoff = default_cutoff_ns(chain, min_fidelity) if cutoff_ns is None else cutoff_ns
-    best, rate_hz = predict(chain, cutoff)
+    runs = _runs(chain, cutoff)
+    best = max(run.fidelity for run in runs)
     if best < min_fidelity:
         return None
     aim = max(min_fidelity, min(best, 0.5 + SPARE * (best - 0.5)))
-    low, high = 0.0, max(link.bell_probabilities[0] for link in chain.links)
-    fidelity = best
-    for _ in range(_STEPS):
-        middle = (low + high) / 2.0
-        reached = predict(_relaxed(chain, middle), cutoff)[0]
-        if reached >= aim:
-            high, fidelity = middle, reached
-        else:
-            low = middle
-    return Plan(cutoff, high, fidelity, rate_hz)
+    good = [run for run in runs if run.fidelity >= aim]
+    return max(good, key=lambda run: (run.rate_hz, run.fidelity))
 
 
-def _relaxed(chain: Chain, fidelity: float) -> Chain:
-    """The chain with each better link run at `fidelity`, its errors in proportion."""
-    return Chain(tuple(_relaxed_link(link, fidelity) for link in chain.links), chain.nodes)
-
-
-def _relaxed_link(link: LinkFigures, fidelity: float) -> LinkFigures:
-    kept, *errors = link.bell_probabilities
-    if kept <= fidelity:
-        return link
-    total = sum(errors)
-    if total <= 0.0:
-        rest = (1.0 - fidelity) / 3.0
-        return LinkFigures((fidelity, rest, rest, rest), link.rate_hz, link.delay_ns)
-    a, b, c = (error * (1.0 - fidelity) / total for error in errors)
-    return LinkFigures((fidelity, a, b, c), link.rate_hz, link.delay_ns)
+def _runs(chain: Chain, cutoff_ns: int) -> list[Plan]:
+    """The ways to run a chain, of more than RUNS_MAX a selection from best to fastest links."""
+    fidelities = chain.fidelities
+    last = len(fidelities) - 1
+    if last >= RUNS_MAX:
+        fidelities = [fidelities[step * last // (RUNS_MAX - 1)] for step in range(RUNS_MAX)]
+    return [Plan(cutoff_ns, each, *predict(chain, cutoff_ns, each)) for each in fidelities]

@@ -1,11 +1,13 @@
 """Which way to go: the path of best predicted fidelity, from what the nodes advertise.
 
 Rules
-1. A link counts only if both its ends advertise it, with the worse of their figures.
+1. A link counts only if both its ends advertise it, with the options of the end whose best is
+   worse.
 2. Pairs that are kept need links of kind `keep`; only a `measure` request over one single link
    may use a link that can do no more. Nodes in between need memory for a qubit on each side.
-3. The cost of a path is -log of its Werner-like weight: the product of (4F - 1)/3 of its links
-   and of the factors of its swaps. Of equals the higher bottleneck rate wins, then the names.
+3. The cost of a path is -log of its Werner-like weight: the product of (4F - 1)/3 of its links'
+   best options and of the factors of its swaps. Of equals the higher bottleneck rate wins, then
+   the names.
 """
 
 import math
@@ -20,6 +22,7 @@ from qstack.network.prediction import (
     Chain,
     LinkFigures,
     NodeFigures,
+    OptionFigures,
     link_weight,
     swap_weight,
 )
@@ -43,14 +46,9 @@ def edge(states: States, here: str, peer: str) -> Edge | None:
     first, second = _advert(states, here, peer), _advert(states, peer, here)
     if first is None or second is None:
         return None
-    a, b, c, d = min(
-        first.bell_probabilities, second.bell_probabilities, key=lambda weights: weights[0]
-    )
-    total = a + b + c + d
-    weights = (a / total, b / total, c / total, d / total) if total > 0 else (0.25,) * 4
-    figures = LinkFigures(
-        weights, min(first.rate_hz, second.rate_hz), max(first.delay_ns, second.delay_ns)
-    )
+    sides = [_options(advert) for advert in (first, second)]
+    worse = min(sides, key=lambda options: _best_first(options)[0])
+    figures = LinkFigures(worse, max(first.delay_ns, second.delay_ns))
     return Edge(figures, tuple(kind for kind in first.kinds if kind in second.kinds))
 
 
@@ -74,11 +72,11 @@ def best_path(states: States, source: str, target: str, kind: str) -> tuple[str,
             is_alone = here == source and peer == target
             if peer in settled or not ("keep" in link.kinds or (is_alone and kind in link.kinds)):
                 continue
-            weight = max(_WEIGHT_MIN, link_weight(link.figures.bell_probabilities))
+            weight = max(_WEIGHT_MIN, link_weight(link.figures))
             if here != source:
                 weight *= max(_WEIGHT_MIN, swap_weight(node_figures(states[here])))
             step = round(cost - math.log(weight), _COST_DIGITS)
-            heappush(heap, (step, max(bottleneck, -link.figures.rate_hz), (*path, peer)))
+            heappush(heap, (step, max(bottleneck, -link.figures.best.rate_hz), (*path, peer)))
     return None
 
 
@@ -100,8 +98,26 @@ def can_keep(states: States, path: tuple[str, ...]) -> bool:
 def node_figures(state: LinkState) -> NodeFigures:
     """What prediction needs of a node."""
     return NodeFigures(
-        state.swap_ns, state.swap_depolarising, state.swap_flip, state.t1_s, state.t2_s
+        state.swap_ns,
+        state.swap_depolarising,
+        state.gate_depolarising,
+        state.swap_flip,
+        state.t1_s,
+        state.t2_s,
     )
+
+
+def _options(advert: AdvertisedLink) -> tuple[OptionFigures, ...]:
+    options = []
+    for option in advert.options:
+        a, b, c, d = option.bell_probabilities
+        options.append(OptionFigures((a, b, c, d), option.rate_hz))
+    return tuple(options)
+
+
+def _best_first(options: tuple[OptionFigures, ...]) -> list[tuple[float, float]]:
+    figures = [(option.bell_probabilities[0], option.rate_hz) for option in options]
+    return sorted(figures, reverse=True)
 
 
 def _advert(states: States, here: str, peer: str) -> AdvertisedLink | None:

@@ -13,6 +13,7 @@ Rules
 """
 
 from abc import ABC, abstractmethod
+from itertools import islice
 from typing import Generic, TypeVar
 
 from qstack.network.circuit import Circuit
@@ -107,7 +108,7 @@ class Tracker(ABC, Generic[Entry]):
             self._out.cancel_timer(self.timer)
 
     def _forget_old(self) -> None:
-        for pair, at_ns in list(self._finished.items())[:2]:
+        for pair, at_ns in list(islice(self._finished.items(), 2)):
             if at_ns + HISTORY_NS > self._out.now and len(self._pairs) <= PAIR_HISTORY_MAX:
                 break
             del self._finished[pair]

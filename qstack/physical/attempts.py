@@ -25,6 +25,7 @@ from qstack.physical.service import (
     AttemptsStart,
     AttemptsStop,
     Heralded,
+    Kind,
     MeasuredPairs,
 )
 from qstack.physical.sharing import choose
@@ -72,7 +73,9 @@ class Attempts:
         self._memory = memory
         self._links: dict[str, LinkHardware] = {link.id: link for link in world.links_of(node)}
         self._batches: dict[int, _Batch] = {}
+        self._queued: dict[int, None] = {}  # those that wait for a communication qubit
         self._goodness: dict[tuple[str, float | None], tuple[float, float]] = {}
+        self._cycles_ns: dict[tuple[str, Kind], int] = {}
         self._made = 0
         self._is_timer_set = False
 
@@ -88,9 +91,18 @@ class Attempts:
         qubit = self._memory.admit(LINK_LAYER, asked.link)
         if qubit is None:
             return [_ended(asked.batch, "no-memory", 0)]
-        self._batches[self._made] = _Batch(asked, qubit, self._made)
+        batch = self._batches[self._made] = _Batch(asked, qubit, self._made)
         self._made += 1
+        if self._may_begin_at_once():
+            return self._begin(batch, now)
+        self._queued[batch.number] = None
         return self.arbitrate(now)
+
+    def _may_begin_at_once(self) -> bool:
+        """Whether there is a communication qubit for everybody, so that nobody is chosen."""
+        profile = self._order.profile
+        has_room = not self._queued and len(self._batches) <= profile.comm_qubits
+        return has_room and (profile.parallel_links or len(self._links) == 1)
 
     def stop(self, asked: AttemptsStop, now: int) -> list[Effect]:
         """End a batch; what has ended already has been answered already."""
@@ -115,6 +127,7 @@ class Attempts:
             if not batch.is_orphan
         ]
         self._batches.clear()
+        self._queued.clear()
         if self._is_timer_set:
             self._is_timer_set = False
             effects.append(CancelTimer(SHARE_TIMER))
@@ -192,6 +205,8 @@ class Attempts:
     def arbitrate(self, now: int) -> list[Effect]:
         """Give the communication qubits to whom they belong in this time slice."""
         profile = self._order.profile
+        if self._may_begin_at_once():
+            return self._timer(now)  # nobody waits, and nobody has to hand over
         wanting = [b for b in self._batches.values() if b.state is not State.STOPPING]
         chosen = choose(
             wanting,
@@ -215,7 +230,7 @@ class Attempts:
 
     def _timer(self, now: int) -> list[Effect]:
         """While somebody waits, look again when the slice is over."""
-        is_needed = any(batch.state is State.QUEUED for batch in self._batches.values())
+        is_needed = bool(self._queued)
         if is_needed == self._is_timer_set:
             return []
         self._is_timer_set = is_needed
@@ -228,9 +243,7 @@ class Attempts:
     def _begin(self, batch: _Batch, now: int) -> list[Effect]:
         self._step(batch, Input.BEGIN)
         asked = batch.asked
-        cycle_ns = self._links[asked.link].cycle_ns(
-            asked.kind, *self._world.end_profiles(asked.link)
-        )
+        cycle_ns = self._cycle_ns(asked.link, asked.kind)
         batch.operation = self._order.next_sequence()
         return self._order.submit(
             Generate(
@@ -247,6 +260,13 @@ class Attempts:
                 qubit=batch.qubit.id if asked.kind == "keep" else None,
             )
         )
+
+    def _cycle_ns(self, link: str, kind: Kind) -> int:
+        key = (link, kind)
+        if key not in self._cycles_ns:
+            profiles = self._world.end_profiles(link)
+            self._cycles_ns[key] = self._links[link].cycle_ns(kind, *profiles)
+        return self._cycles_ns[key]
 
     def _halt(self, batch: _Batch, reason: StopReason, now: int) -> list[Effect]:
         """Stop a batch, from its asker or for another link; the asker's word is the last."""
@@ -274,6 +294,7 @@ class Attempts:
 
     def _step(self, batch: _Batch, received: Input) -> None:
         batch.state = BATCH.step(batch.state, received)
+        self._queued.pop(batch.number, None)  # nothing leads back to the queue
         if batch.state is State.ENDED:
             del self._batches[batch.number]
 

@@ -106,18 +106,14 @@ def swap_ns(profile: Profile) -> int:
 
 
 def node_capability(world: World, node: str) -> NodeCapability:
-    """What `node` tells its network layer: memory, decay, and the cost of a swap.
-
-    The depolarising of the CNOT replaces both qubits by noise, that of the H only one bit of the
-    outcome; it is counted as if it did the same, which errs on the safe side.
-    """
+    """What `node` tells its network layer: memory, decay, and the cost of gates and swaps."""
     hardware = world.nodes[node]
     profile = hardware.profile
-    kept = (1.0 - profile.gate_2q_depolarising) * (1.0 - profile.gate_1q_depolarising)
     return NodeCapability(
         memory=hardware.memory,
         swap_ns=swap_ns(profile),
-        swap_depolarising=_clipped(1.0 - kept),
+        swap_depolarising=profile.gate_2q_depolarising,
+        gate_depolarising=profile.gate_1q_depolarising,
         swap_flip=_clipped(1.0 - (profile.readout_f0 + profile.readout_f1) / 2.0),
         t1_s=profile.t1_s,
         t2_s=profile.t2_s,

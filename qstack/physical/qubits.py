@@ -138,6 +138,8 @@ class Qubits:
             angle=call.angle,
         )
         effects = self._order.submit(operation)
+        if call.call is None:
+            return effects  # nobody waits until it is done
         entry = _Open(source, call.call, operation, [], has_timer=True)
         done_ns = operation.at_ns + answer_ns(self._order.profile, operation)
         if done_ns <= now:

@@ -74,15 +74,17 @@ class LinkCapability(_Physical, frozen=True, kw_only=True):
 class NodeCapability(_Physical, frozen=True, kw_only=True):
     """Indication to the network layer, when the device is ready: what a swap here costs.
 
-    `swap_depolarising`: probability with which a swap replaces the pair by the maximally mixed
-    state. `swap_flip`: probability that a reported Bell bit is wrong, per bit. Times in seconds
-    are infinite when the memory does not decay.
+    `swap_depolarising`: probability with which a swap's two-qubit gate replaces the pair by the
+    maximally mixed state. `gate_depolarising`: probability with which a one-qubit gate so treats
+    its qubit; a swap's leaves its z bit to chance. `swap_flip`: probability that readout reports a
+    Bell bit wrongly, per bit. Times in seconds are infinite when the memory does not decay.
     """
 
     TYPE = 0x0102
     memory: Count
     swap_ns: Nanoseconds
     swap_depolarising: Probability
+    gate_depolarising: Probability
     swap_flip: Probability
     t1_s: float
     t2_s: float

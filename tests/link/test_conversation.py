@@ -51,7 +51,8 @@ def test_a_link_is_up_when_both_devices_and_the_channel_are_there() -> None:
     for name in BOTH:
         (up,) = bench.all(name, service.LinkUp)
         assert (up.link, up.peer, up.slots, up.best_fidelity) == (LINK, OTHER[name], 1, 0.9)
-        assert up.rate_hz == pytest.approx(1000.0)
+        assert [o.rate_hz for o in up.options] == pytest.approx([1000.0, 10_000.0])
+        assert [o.bell_probabilities[0] for o in up.options] == [0.9, 0.7]
 
 
 def test_a_device_without_a_way_to_run_the_link_brings_no_link_up() -> None:

@@ -16,7 +16,7 @@ from qstack.network.params import (
     RETRY_NS,
 )
 from qstack.physical import service as physical
-from tests.network.world import SECOND, Options, World, chain
+from tests.network.world import GOOD, SECOND, Options, World, chain
 
 RING = [("a", "b"), ("b", "c"), ("c", "d"), ("d", "e"), ("e", "f"), ("f", "a")]
 MILLISECOND = 1_000_000
@@ -109,7 +109,7 @@ def test_a_circuit_is_shared_and_taken_down_when_idle() -> None:
 
 
 def test_a_circuit_does_not_serve_a_fidelity_above_its_own() -> None:
-    world = World(chain(3))
+    world = World(chain(3), options=Options(ways=4))
     low = world.create("n0", "n2", min_fidelity=0.5)
     high = world.create("n0", "n2", min_fidelity=0.93)
     world.run()
@@ -119,12 +119,22 @@ def test_a_circuit_does_not_serve_a_fidelity_above_its_own() -> None:
 
 
 def test_links_may_run_below_their_best_when_less_is_asked_for() -> None:
-    world = World(chain(3))
+    world = World(chain(3), options=Options(ways=4))
     world.create("n0", "n2", min_fidelity=0.8)
     world.run()
     install = next(m for *_, m in world.sent if isinstance(m, messages.Install))
     assert 0.8 <= install.fidelity < 0.9
     assert 0.8 < install.link_min_fidelity < 0.97
+    offered = [o.bell_probabilities[0] for o in world.link_options(GOOD)]
+    assert install.link_min_fidelity in offered
+
+
+def test_a_link_with_one_option_is_promised_as_it_is() -> None:
+    world = World(chain(3))
+    request = world.create("n0", "n2", min_fidelity=0.8)
+    world.run()
+    (pair,) = world.of("n0", service.EndPair, request)
+    assert 0.92 < pair.goodness < 0.94
 
 
 @pytest.mark.parametrize("who", ["n0", "n2"])
@@ -308,9 +318,8 @@ def test_only_neighbours_on_a_circuit_have_a_say_in_it() -> None:
 
 def test_a_message_that_is_none_of_the_protocol_is_an_error() -> None:
     world = World(chain(2))
-    advert = messages.AdvertisedLink(
-        peer="n0", bell_probabilities=[1.0, 0, 0, 0], rate_hz=1.0, delay_ns=0, kinds=[]
-    )
+    option = messages.AdvertisedOption(bell_probabilities=[1.0, 0, 0, 0], rate_hz=1.0)
+    advert = messages.AdvertisedLink(peer="n0", options=[option], delay_ns=0, kinds=[])
     world.event("n1", FromPeer("n0", advert))
     assert errors_of(world, "n1") == ["INVALID"]
 

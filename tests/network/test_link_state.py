@@ -2,13 +2,16 @@
 
 from typing import Any
 
+import msgspec
 import pytest
 from msgspec.structs import replace
 
 from qstack.machine import FromPeer, PeerDown, PeerUp
 from qstack.network import messages
 from qstack.network.params import MAX_AGE_NS, NODES_MAX, REFRESH_NS
-from tests.network.world import SECOND, World, chain
+from qstack.wire.codec import encode
+from qstack.wire.frame import CONTROL_BYTES_MAX
+from tests.network.world import GOOD, SECOND, Options, World, chain
 
 OLD, NEW, NEWEST = b"old-boot", b"new-boot", b"3rd-boot"
 
@@ -16,8 +19,8 @@ OLD, NEW, NEWEST = b"old-boot", b"new-boot", b"3rd-boot"
 def state(origin: str = "far", **changes: Any) -> messages.LinkState:
     values: dict[str, Any] = {
         "origin": origin, "boot_id": OLD, "sequence": 5, "age_ns": SECOND, "links": [],
-        "memory": 1, "swap_ns": 0, "swap_depolarising": 0.0, "swap_flip": 0.0, "t1_s": 1.0,
-        "t2_s": 1.0, "signature": b"",
+        "memory": 1, "swap_ns": 0, "swap_depolarising": 0.0,
+        "gate_depolarising": 0.0, "swap_flip": 0.0, "t1_s": 1.0, "t2_s": 1.0, "signature": b"",
     }  # fmt: skip
     return messages.LinkState(**(values | changes))
 
@@ -188,3 +191,49 @@ def test_a_channel_to_a_stranger_changes_nothing() -> None:
     world.event("n1", PeerUp("stranger", bytes(8)))
     assert held(world, "n1", "n1") == before
     assert len(world.sent) == sent
+
+
+def test_every_option_of_a_link_is_advertised() -> None:
+    world = World(chain(2), options=Options(ways=5))
+    own = held(world, "n1", "n0")
+    assert own is not None
+    (advert,) = own.links
+    expected = [(o.bell_probabilities, o.rate_hz) for o in world.link_options(GOOD)]
+    assert [(o.bell_probabilities, o.rate_hz) for o in advert.options] == expected
+
+
+def test_a_node_of_very_many_links_still_fits_its_state_into_a_message() -> None:
+    names = [f"{'n' * 58}{index}" for index in range(300)]
+    world = World([("hub", name) for name in names[:3]], options=Options(ways=19))
+    database = world.nodes["hub"]._database
+    one = database.links[names[0]]
+    for name in names:
+        database._channels[name] = bytes(8)
+        database.links[name] = replace(one, peer=name, delay_ns=2**40)
+    adverts = database._advertised()
+    assert len(adverts) == 256
+    assert all(advert.options[0].bell_probabilities == GOOD for advert in adverts)
+    assert len(encode(state(links=adverts)).body) < CONTROL_BYTES_MAX
+    few = list(database.links)[:48]
+    database.links = {name: database.links[name] for name in few}
+    adverts = database._advertised()
+    assert [len(advert.options) for advert in adverts] == [8] * 48
+    assert len(encode(state(links=adverts)).body) < CONTROL_BYTES_MAX
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"options": []},
+        {"options": [{"bell_probabilities": [1.0, 0.0, 0.0], "rate_hz": 1.0}]},
+        {"options": [{"bell_probabilities": [1.5, 0.0, 0.0, 0.0], "rate_hz": 1.0}]},
+        {"options": [{"bell_probabilities": [1.0, 0.0, 0.0, 0.0], "rate_hz": -1.0}]},
+        {"options": [{"bell_probabilities": [1.0, 0.0, 0.0, 0.0], "rate_hz": 1.0}] * 33},
+    ],
+)
+def test_an_advertised_link_has_a_bounded_number_of_sensible_options(
+    changes: dict[str, Any],
+) -> None:
+    advert = {"peer": "n1", "delay_ns": 1, "kinds": []} | changes
+    with pytest.raises(msgspec.ValidationError):
+        msgspec.convert(advert, messages.AdvertisedLink)

@@ -80,6 +80,7 @@ class Options:
     """What chance may do."""
 
     rate_hz: float = 1000.0
+    ways: int = 1  # to run a link
     slots: int = 3
     spread_ns: int = 20_000  # of indications at the two ends of a link
     swap_spread_ns: int = 50_000
@@ -175,6 +176,7 @@ class World:
             memory=self.options.memory,
             swap_ns=1000,
             swap_depolarising=0.01,
+            gate_depolarising=0.0,
             swap_flip=0.001,
             t1_s=float("inf"),
             t2_s=1.0,
@@ -258,14 +260,23 @@ class World:
                         link=link_id(a, b),
                         peer=peer,
                         peer_boot_id=boot_id(self.seed, peer, self.restarts[peer]),
-                        bell_probabilities=weights or GOOD,
+                        options=self.link_options(weights or GOOD),
                         best_fidelity=(weights or GOOD)[0],
-                        rate_hz=self.options.rate_hz,
                         delay_ns=state.delay_ns,
                         slots=self.options.slots,
                     ),
                 ),
             )
+
+    def link_options(self, best: list[float]) -> list[link.LinkOption]:
+        """The best at the world's rate; each of the others is faster and worse."""
+        return [
+            link.LinkOption(
+                bell_probabilities=[(1 - 0.05 * k) * w + 0.0125 * k for w in best],
+                rate_hz=self.options.rate_hz * (k + 1),
+            )
+            for k in range(self.options.ways)
+        ]
 
     def link_down(self, a: str, b: str, *, tell: tuple[str, ...] = ()) -> None:
         state = self.links[frozenset((a, b))]

@@ -82,7 +82,7 @@ def test_a_swap_costs_its_gates_and_readouts() -> None:
         t2_s=0.4,
     )
     capability = node_capability(world, "b")
-    assert capability.swap_depolarising == pytest.approx(1 - 0.9 * 0.99)
+    assert (capability.swap_depolarising, capability.gate_depolarising) == (0.1, 0.01)
     assert capability.swap_flip == pytest.approx(0.03)
     assert (capability.swap_ns, capability.t1_s, capability.t2_s) == (5_100, 5.0, 0.4)
 

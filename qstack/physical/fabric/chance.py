@@ -24,5 +24,17 @@ class Chance:
         key = int.from_bytes(self._digest(name, 16), "big")
         return np.random.Generator(np.random.Philox(key=key))
 
+    def reuse(self, generator: np.random.Generator, *name: object) -> None:
+        """Make a generator of ours that of another name: quicker than a new one, and the same."""
+        words = np.frombuffer(self._digest(name, 16), dtype=">u8").astype(np.uint64)
+        generator.bit_generator.state = {
+            "bit_generator": "Philox",
+            "state": {"counter": np.zeros(4, np.uint64), "key": words[::-1]},
+            "buffer": np.zeros(4, np.uint64),
+            "buffer_pos": 4,
+            "has_uint32": 0,
+            "uinteger": 0,
+        }
+
     def _digest(self, name: tuple[object, ...], size: int) -> bytes:
         return blake2b(repr(name).encode(), key=self._key, digest_size=size).digest()

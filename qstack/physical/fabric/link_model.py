@@ -34,10 +34,11 @@ class LinkModel:
         self._readout_ns = {
             end: profile.readout_ns for end, profile in zip(link.ends, self._profiles, strict=True)
         }
+        self.cycle_ns = cache(self._cycle_ns)
         self.success = cache(self._success)
         self.joint_outcomes = cache(self._joint_outcomes)
 
-    def cycle_ns(self, kind: Kind) -> int:
+    def _cycle_ns(self, kind: Kind) -> int:
         """The time from one attempt to the next."""
         return self.link.cycle_ns(kind, *self._profiles)
 

@@ -212,8 +212,8 @@ class Register:
     # --- inside ---
 
     def _add(self, key: QubitKey, born_ns: int, move: Move | None) -> _Qubit:
-        attempts = self._attempts_before(key.node, born_ns)
-        qubit = _Qubit(key, self._profiles[key.node], born_ns, attempts, move)
+        profile = self._profiles[key.node]
+        qubit = _Qubit(key, profile, born_ns, self._disturbing(key.node, born_ns), move)
         self._qubits[key] = qubit
         self._per_node[key.node] += 1
         return qubit
@@ -252,9 +252,15 @@ class Register:
         group.tensor = state.apply(group.tensor, qubit.axis, waiting)
         self._witness.changed(qubit.key, waiting)
         qubit.touched_ns = at_ns
-        qubit.attempts = self._attempts_before(qubit.key.node, at_ns)
+        qubit.attempts = self._disturbing(qubit.key.node, at_ns)
         if qubit.move is not None and qubit.move.at_ns <= at_ns:
             qubit.move = None
+
+    def _disturbing(self, node: str, at_ns: int) -> int:
+        """The attempts made at `node` before `at_ns`, where they disturb idle qubits at all."""
+        if self._profiles[node].attempt_dephasing <= 0.0:
+            return 0
+        return self._attempts_before(node, at_ns)
 
     def _waiting(self, qubit: _Qubit, at_ns: int) -> FloatArray:
         """The channel (4, 4) of waiting since the last touch: decay, a move, attempts."""
@@ -265,8 +271,8 @@ class Register:
             transfer = channels.depolarising(qubit.move.depolarising) @ transfer
             start_ns = qubit.move.at_ns
         transfer = _decay(profile, qubit.born_ns, start_ns, at_ns) @ transfer
-        attempts = self._attempts_before(qubit.key.node, at_ns) - qubit.attempts
-        if attempts > 0 and profile.attempt_dephasing > 0.0:
+        attempts = self._disturbing(qubit.key.node, at_ns) - qubit.attempts
+        if attempts > 0:
             # Dephasing commutes with all of the above: it may come last.
             disturbed = channels.repeated_dephasing(profile.attempt_dephasing, attempts)
             transfer = disturbed @ transfer

@@ -77,6 +77,7 @@ class Station:
         self.models = {name: LinkModel(world, link) for name, link in world.links.items()}
         self._waiting: dict[MatchKey, dict[str, deque[Batch]]] = {}
         self._matches = dict.fromkeys(world.links, 0)
+        self._spare: list[Generator] = []  # of matches that are over
         self._first_herald = 0
         self._heralds = dict.fromkeys(world.links, self._first_herald)
         self._deliver = deliver
@@ -151,6 +152,7 @@ class Station:
         for batch in batches:
             self._counter.end(batch, at_ns + 1)
         self._close(match)
+        self._spare.append(match.generator)
         moves = [self._move(model, batch.node, at_ns) for batch in batches]
         keys = [QubitKey(batch.node, batch.operation.qubit or b"") for batch in batches]
         state = model.success(batches[0].operation.bright_state).states[pattern]
@@ -246,7 +248,12 @@ class Station:
         link = model.link.id
         number = self._matches[link]
         self._matches[link] += 1
-        match = Match(model, number, batches, self._chance.generator("match", link, number))
+        if self._spare:
+            generator = self._spare.pop()
+            self._chance.reuse(generator, "match", link, number)
+        else:
+            generator = self._chance.generator("match", link, number)
+        match = Match(model, number, batches, generator)
         for batch in batches:
             batch.match = match
         cycle_ns = model.cycle_ns(batches[0].operation.kind)
