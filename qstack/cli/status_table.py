@@ -11,7 +11,21 @@ Report = dict[str, Any]
 
 def status_table(report: Report) -> RenderableType:
     """Clock, nodes, what their layers know, and channels."""
-    return Group(_clock(report), _nodes(report), _layers(report), _channels(report))
+    return Group(changing_table(report), channel_table(report))
+
+
+def changing_table(report: Report) -> RenderableType:
+    """What changes while a network runs: clock, nodes, what their layers know."""
+    return Group(_clock(report), _nodes(report), _layers(report))
+
+
+def channel_table(report: Report) -> Table:
+    """Who talks to whom, and how it is protected."""
+    table = Table("from", "peer identity", "TLS", "key exchange")
+    for name, node in report["nodes"].items():
+        for channel in (node or {}).get("channels", []):
+            table.add_row(name, channel["peer"], channel["tls"], channel["group"])
+    return table
 
 
 def _clock(report: Report) -> Text:
@@ -72,11 +86,3 @@ def _words(summary: Report, key: str) -> str:
     if isinstance(value, list):
         return " ".join(str(item) for item in value) or "none"
     return str(value)
-
-
-def _channels(report: Report) -> Table:
-    table = Table("from", "peer identity", "TLS", "key exchange")
-    for name, node in report["nodes"].items():
-        for channel in (node or {}).get("channels", []):
-            table.add_row(name, channel["peer"], channel["tls"], channel["group"])
-    return table

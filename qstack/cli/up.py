@@ -10,7 +10,7 @@ from rich.live import Live
 
 from qstack.cli.daemon import run_until_told
 from qstack.cli.network_argument import network_source
-from qstack.cli.status_table import status_table
+from qstack.cli.status_table import changing_table, channel_table
 from qstack.runtime.launch import Prepared, prepare, release
 from qstack.runtime.observe import observe_network, wait_until_ready
 from qstack.runtime.run_folder import run_folder
@@ -74,15 +74,17 @@ async def _run(
             ready = {"network": prepared.network.name, "ready": True}
             print(json.dumps(ready), flush=True)
             await trio.sleep_forever()
-        table = status_table(await observe_network(prepared.folder))
+        report = await observe_network(prepared.folder)
+        console.print(channel_table(report))
         console.print(
             f"network [bold]{prepared.network.name}[/] is up; run folder {prepared.folder};"
             " Ctrl-C stops it"
         )
-        with Live(table, console=console, auto_refresh=False) as live:
+        with Live(changing_table(report), console=console, auto_refresh=False) as live:
             while True:
                 await trio.sleep(REFRESH_S)
-                live.update(status_table(await observe_network(prepared.folder)), refresh=True)
+                report = await observe_network(prepared.folder)
+                live.update(changing_table(report), refresh=True)
 
 
 def _log(prepared: Prepared, name: str, line: str) -> None:
