@@ -24,7 +24,7 @@ from qstack.network.circuit_states import CircuitInput, CircuitState
 from qstack.network.end import Confirmed
 from qstack.network.generation import Generation, is_direct
 from qstack.network.link_state import LinkStateDatabase
-from qstack.network.messages import Complete, Forward, Install
+from qstack.network.messages import Complete, Forward, Install, LinkState
 from qstack.network.outbox import TRANSPORT, Outbox
 from qstack.network.params import (
     CIRCUIT_IDLE_NS,
@@ -34,10 +34,11 @@ from qstack.network.params import (
     REQUESTS_MAX,
     RETRY_NS,
 )
-from qstack.network.prediction import Plan, best_fidelity, plan
+from qstack.network.prediction import Chain, Plan, best_fidelity, plan
 from qstack.network.request_states import REQUEST, RequestInput, RequestState
 from qstack.network.routing import best_path, can_keep, chain_of
 from qstack.network.upward import end_measured, end_pair
+from qstack.physical.service import Kind
 
 FINAL_ERRORS = (ErrorCode.FIDELITY, ErrorCode.UNSUPPORTED, ErrorCode.BAD_REQUEST)
 """Refusals of a circuit that another try will not change."""
@@ -94,6 +95,8 @@ class Heads:
         self._out = out
         self._requests: dict[bytes, HeadRequest] = {}
         self._epoch = 0
+        self._chains_of: dict[str, LinkState] = {}  # the link states `_chains` are of
+        self._chains: dict[tuple[str, Kind], Chain | None] = {}
         self._circuits: Circuits
         self._generation: Generation
         self._releases: Releases
@@ -300,9 +303,7 @@ class Heads:
 
     def _no_plan(self, create: service.NetworkCreate) -> Refusal | None:
         """Why the network as it is now cannot serve the request."""
-        states = self._database.states()
-        path = best_path(states, self._out.node, create.remote, create.kind)
-        chain = chain_of(states, path) if path is not None else None
+        chain = self._chain(create.remote, create.kind)
         if chain is None:
             return Refusal(ErrorCode.NO_PATH, f"no path to {create.remote}")
         found = plan(chain, create.min_fidelity, self._cutoff_ns)
@@ -318,6 +319,17 @@ class Heads:
                 f"{create.number} pairs in {left_s:.3g} s: about {found.rate_hz:.3g} pairs/s",
             )
         return None
+
+    def _chain(self, remote: str, kind: Kind) -> Chain | None:
+        """The best chain to `remote`; found once for as long as no link state changes."""
+        states = self._database.states()
+        if states != self._chains_of:  # the same objects are equal at once
+            self._chains_of = states
+            self._chains.clear()
+        if (remote, kind) not in self._chains:
+            path = best_path(states, self._out.node, remote, kind)
+            self._chains[remote, kind] = chain_of(states, path) if path is not None else None
+        return self._chains[remote, kind]
 
     def _place(self, request: HeadRequest) -> None:
         """Put a request on a circuit, a new one if need be, or try again later."""

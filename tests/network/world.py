@@ -7,7 +7,6 @@ are FIFO with a delay each. It does not check rates, fidelities or processing de
 
 import heapq
 from collections.abc import Callable
-from dataclasses import dataclass, field
 from itertools import pairwise
 from random import Random
 from typing import Any
@@ -34,60 +33,11 @@ from qstack.network.machine import NetworkLayer
 from qstack.physical import service as physical
 from qstack.wire.codec import Registry, encode
 from qstack.wire.message import Message
+from tests.network.world_parts import Entry, Link, LinkRequest, Options, Qubit
 
 SECOND = 1_000_000_000
 GOOD = [0.97, 0.01, 0.01, 0.01]
 WIRE = Registry(messages.MESSAGES)
-
-
-@dataclass
-class Qubit:
-    """`owner` is network, transport or gone; `partner` the entangled qubit with its Bell bits."""
-
-    node: str
-    owner: str = "network"
-    partner: bytes | None = None
-    bits: tuple[int, int] = (0, 0)
-    ends: int = 0
-
-
-@dataclass
-class LinkRequest:
-    create: link.LinkCreate
-    creator: str
-    made: int = 0
-    is_open: bool = True
-
-
-@dataclass
-class Link:
-    ends: tuple[str, str]
-    delay_ns: int
-    is_up: bool = True
-    requests: dict[bytes, LinkRequest] = field(default_factory=dict)
-    outstanding: int = 0
-
-
-@dataclass
-class Entry:
-    run: Callable[[], None]
-    background: bool = False
-    is_cancelled: bool = False
-
-
-@dataclass
-class Options:
-    """What chance may do."""
-
-    rate_hz: float = 1000.0
-    ways: int = 1  # to run a link
-    slots: int = 3
-    spread_ns: int = 20_000  # of indications at the two ends of a link
-    swap_spread_ns: int = 50_000
-    swap_failure: float = 0.0
-    void: float = 0.0  # a pair is announced at one end only and voided later
-    memory: int = 8
-    cutoff_ns: int | None = None
 
 
 class World:
@@ -390,7 +340,25 @@ class World:
             return
         if state.outstanding < self.options.slots:
             self.make_pair(state, request)
-        self.generate(state, request)
+            request.made += 1
+        if request.made == create.number:
+            self.finish_link_request(state, request)
+        else:
+            self.generate(state, request)
+
+    def finish_link_request(self, state: Link, request: LinkRequest) -> None:
+        """All pairs are made: said at each end after the last of them."""
+        request.is_open = False
+        del state.requests[request.create.request]
+        done = link.LinkDone(request=request.create.request, purpose=request.create.purpose)
+        boots = [(end, self.restarts[end]) for end in state.ends]
+
+        def tell() -> None:
+            for end, boot in boots:
+                if state.is_up and boot == self.restarts[end]:
+                    self.event(end, Told("link", done))
+
+        self.at(self.now + state.delay_ns + self.options.spread_ns + 1, tell)
 
     def make_pair(self, state: Link, request: LinkRequest) -> None:
         create = request.create

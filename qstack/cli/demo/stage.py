@@ -30,10 +30,14 @@ class Application:
         self.plan = plan
         self.process = process
         self.errors = b""
+        self._has_played = False
         self._inbox_send, self._inbox = trio.open_memory_channel[Line](100_000)
 
     async def read(self) -> None:
-        """Collect what it says until it ends."""
+        """Collect what it says until it ends. Raises `DemoError` if it ends before its last act.
+
+        The other one may wait for it without end: so this ends the demo, whoever is listened to.
+        """
         assert self.process.stdout is not None
         assert self.process.stderr is not None
         async with trio.open_nursery() as nursery:
@@ -42,23 +46,30 @@ class Application:
             async for data in self.process.stdout:
                 *lines, rest = (rest + data).split(b"\n")
                 for line in lines:
-                    self._inbox_send.send_nowait(json.loads(line))
-        self._inbox_send.close()
+                    self._take(json.loads(line))
+        if not self._has_played:
+            raise self._ended_early()
+
+    def _take(self, line: Line) -> None:
+        self._has_played = self._has_played or line["event"] == "end"
+        self._inbox_send.send_nowait(line)
+
+    def _ended_early(self) -> DemoError:
+        words = self.errors.decode(errors="replace").strip().splitlines()
+        last = words[-1] if words else "no word"
+        return DemoError(f"the application at {self.plan.node} ended early: {last}")
 
     async def _read_errors(self, stream: trio.abc.ReceiveStream) -> None:
         async for data in stream:
             self.errors = (self.errors + data)[-4000:]
 
     async def until(self, event: str, heard: Callable[[Line], None]) -> Line:
-        """Hand over its lines until one of kind `event`. Raises `DemoError` if it ends first."""
-        async for line in self._inbox:
+        """Hand over its lines until one of kind `event`."""
+        while True:
+            line = await self._inbox.receive()
             if line["event"] == event:
                 return line
             heard(line)
-        words = self.errors.decode(errors="replace").strip().splitlines()
-        raise DemoError(
-            f"the application at {self.plan.node} ended early: {words[-1] if words else 'no word'}"
-        )
 
     async def go_on(self) -> None:
         """Let it begin its next act."""
