@@ -99,6 +99,30 @@ class Channel:
             parts.append(body)
         await self._write(b"".join(parts))
 
+    def send_nowait(self, frames: list[Frame]) -> bool:
+        """Send without waiting; False, and nothing done, if it cannot be now. See `TlsStream`."""
+        limit = self._reader.bytes_max
+        if self._send_lock.locked() or any(len(frame.body) > limit for frame in frames):
+            return False  # `send` waits for its turn, or says what is too long
+        parts: list[bytes] = []
+        for layer, kind, body in frames:
+            parts.append(HEADER.pack(MAGIC, VERSION, layer, kind, len(body)))
+            parts.append(body)
+        return self.tls.send_nowait(b"".join(parts))
+
+    @property
+    def has_unsent(self) -> bool:
+        """Whether something of `send_nowait` waits for `drain`."""
+        return self.tls.has_unsent
+
+    async def drain(self) -> None:
+        """Send what `send_nowait` left. Raises `ChannelClosed`."""
+        async with self._send_lock:
+            try:
+                await self.tls.drain()
+            except (trio.BrokenResourceError, trio.ClosedResourceError) as error:
+                raise self._send_failed(str(error)) from error
+
     async def receive(self) -> list[Received]:
         """The next whole frames, at least one; the message is None for an unknown optional type.
 

@@ -13,6 +13,7 @@ Rules
 5. Reading flushes nothing: what OpenSSL wants to say in reply goes out with the next send.
 """
 
+import os
 from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import dataclass
@@ -148,6 +149,7 @@ class TlsStream(trio.abc.Stream):
         self._is_ended = False  # the peer said goodbye
         self._fault: ChannelRefused | None = None  # TLS failed in reading
         self._left = b""  # decrypted, and more than the reader asked for
+        self._unsent = b""  # encrypted, and more than the socket took at once
 
     @property
     def peer(self) -> Identity:
@@ -209,6 +211,39 @@ class TlsStream(trio.abc.Stream):
         if not self._is_open:
             raise trio.ClosedResourceError("the stream is not open for sending")
         await self._write(data)
+
+    def send_nowait(self, data: bytes) -> bool:
+        """Encrypt and send `data` without waiting; False, and nothing done, if it cannot be now.
+
+        It is taken as a whole: what the socket does not take at once is kept, and goes out before
+        anything else (`has_unsent`, `drain`). Never raises: the reader learns of a broken stream.
+        """
+        is_ready = self._is_open and not self._is_sending and not self._unsent
+        if not is_ready or not isinstance(self.transport, trio.SocketStream):
+            return False
+        try:
+            self._tls.sendall(data)
+        except SSL.Error:
+            return False
+        pending = self._encrypted(len(data) + RECORD_OVERHEAD_BYTES * 8)
+        try:
+            sent = os.write(self.transport.socket.fileno(), pending)
+        except BlockingIOError:
+            sent = 0
+        except OSError:
+            return True  # the connection is gone, and the reader is about to see it
+        self._unsent = pending[sent:]
+        return True
+
+    @property
+    def has_unsent(self) -> bool:
+        """Whether something waits for `drain`."""
+        return bool(self._unsent)
+
+    async def drain(self) -> None:
+        """Send what the socket did not take at once. Raises as `send_all` does."""
+        if self._unsent and not self._is_sending:
+            await self._write_pending()
 
     async def receive_some(self, max_bytes: int | None = None) -> bytes:
         """All bytes decrypted so far, at least one; empty after the peer's goodbye.
@@ -353,9 +388,10 @@ class TlsStream(trio.abc.Stream):
 
     def _encrypted(self, size: int) -> bytes:
         """All that OpenSSL wants sent: in one piece if it is shorter than `size`."""
-        parts: list[bytes] = []
+        unsent, self._unsent = self._unsent, b""
+        parts = [unsent] if unsent else []
         try:
-            while not parts or len(parts[-1]) == size:
+            while not parts or parts[-1] is unsent or len(parts[-1]) == size:
                 parts.append(self._tls.bio_read(size))
         except SSL.WantReadError:
             pass

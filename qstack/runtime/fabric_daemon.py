@@ -64,6 +64,7 @@ class NodeChannel:
     channel: Channel
     outbox: list[Frame] = field(default_factory=list)
     stamp_ns: int = -1
+    is_delayed: bool = False  # by the tests' random delays, which are the writer's
     wakeup: trio.Event = field(default_factory=trio.Event)
 
     def queue(self, message: Message) -> None:
@@ -78,8 +79,11 @@ class NodeChannel:
         self.outbox.append(encode(delivery.message))
 
     def flush(self) -> None:
-        """Have the writer send what is queued, in one write."""
-        self.wakeup.set()
+        """Send what is queued in one write: at once if that is possible, else by the writer."""
+        if not self.is_delayed and self.outbox and self.channel.send_nowait(self.outbox):
+            self.outbox = []
+        if self.outbox or self.channel.has_unsent:
+            self.wakeup.set()
 
 
 class FabricClock(Protocol):
@@ -206,6 +210,7 @@ class FabricDaemon:
 
     async def _serve_node(self, channel: Channel) -> None:
         node = NodeChannel(channel.peer.node, channel.hello.boot_id, channel)
+        node.is_delayed = self.options.send_delay_s is not None
         before = self.nodes.get(node.name)
         if before is not None:
             self._end(before)
@@ -249,13 +254,14 @@ class FabricDaemon:
         while True:
             await node.wakeup.wait()
             node.wakeup = trio.Event()
-            frames, node.outbox = node.outbox, []
-            if not frames:
-                continue
             if self.options.send_delay_s is not None:
                 await trio.sleep(self.options.send_delay_s())
+            frames, node.outbox = node.outbox, []
             try:
-                await node.channel.send(frames)
+                if frames:
+                    await node.channel.send(frames)
+                if node.channel.has_unsent:
+                    await node.channel.drain()
             except ChannelClosed:
                 return  # the reader sees it too
 

@@ -1,6 +1,7 @@
 """A node's channel to the fabric's process: device operations, answers, and the clock."""
 
 from collections.abc import Callable
+from contextlib import suppress
 from typing import Final
 
 import trio
@@ -39,12 +40,20 @@ class FabricLink:
 
     async def flush(self) -> None:
         """Write what is queued in one send. A lost channel is the reader's to notice."""
-        if self._outbox:
-            frames, self._outbox = self._outbox, []
-            try:
+        with suppress(ChannelClosed):
+            if not self.flush_nowait() and self._outbox:
+                frames, self._outbox = self._outbox, []
                 await self.channel.send(frames)
-            except ChannelClosed:
-                return
+            if self.channel.has_unsent:
+                await self.channel.drain()
+
+    def flush_nowait(self) -> bool:
+        """Write what is queued without waiting; False if there is still something to `flush`."""
+        if self._outbox:
+            if not self.channel.send_nowait(self._outbox):
+                return False
+            self._outbox = []
+        return not self.channel.has_unsent
 
     async def read(
         self,

@@ -140,6 +140,7 @@ class LockstepClock:
                     self._daemon.sessions.tell(output.session, output.at_ns, output.message)
                 elif isinstance(output, ToOpen):
                     self._node.channel_refused(output.peer, self._node.now)
+        self._daemon.sessions.flush()
         self._floor_ns = max(self._floor_ns, self._node.now)
 
     # --- a round ---------------------------------------------------------------------------------
@@ -156,10 +157,11 @@ class LockstepClock:
             await self._settle()
             self._make_parked_calls()
         await self._handle_until(advance.until_ns)
+        self._daemon.peers.flush()
+        self._daemon.sessions.flush()
         self._in_round = False
-        if (
-            advance.hears_calls and self._last_wake is not None
-        ):  # Done says that nobody is busy or has called
+        if advance.hears_calls and self._last_wake is not None:
+            # Done says that nobody is busy or has called.
             known = self._last_wake.applications
             self._last_wake = Wake(has_calls=False, is_busy=False, applications=known)
         self._floor_ns = max(self._floor_ns, advance.until_ns)
@@ -187,6 +189,7 @@ class LockstepClock:
     async def _settle(self) -> None:
         """Wait until the applications that were told something have had their say."""
         sessions = self._daemon.sessions
+        sessions.flush()
         if not sessions.busy:
             return
         options = self._daemon.options
@@ -273,6 +276,9 @@ class LockstepClock:
             self._node.peer_up(peer, self._daemon.members[peer], due)
         else:
             self._node.message_arrived(peer, position, arrival, message)
+
+    def turn(self) -> None:
+        """See `NodeClock`: rounds say when things are handled."""
 
     def call(self, session: str, sequence: int, message: Message) -> None:
         """See `NodeClock`."""

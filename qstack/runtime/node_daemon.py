@@ -13,7 +13,6 @@ from typing import Final, Protocol
 import trio
 
 from qstack.channel.ca import Credentials
-from qstack.channel.channel import Channel
 from qstack.errors import ErrorCode
 from qstack.ids import boot_id
 from qstack.runtime.compose import compose
@@ -22,7 +21,7 @@ from qstack.runtime.listen import forget, listen, listen_locally
 from qstack.runtime.lockstep_node import LockstepClock
 from qstack.runtime.network_file import Network
 from qstack.runtime.node import Node, Noted
-from qstack.runtime.peers import PeerChannels, node_hello
+from qstack.runtime.peers import PeerChannels, PeerUser, node_hello
 from qstack.runtime.session_server import SessionServer
 from qstack.runtime.status import node_report
 from qstack.runtime.trace import Trace
@@ -51,15 +50,11 @@ class NodeOptions:
     send_delay_s: Callable[[], float] | None = None  # wall delays on every send, for tests
 
 
-class NodeClock(Protocol):
+class NodeClock(PeerUser, Protocol):
     """When a node handles what: lockstep or wall."""
 
     async def run(self, link: FabricLink) -> None:
         """Take part in network time until the channel to the fabric ends."""
-        ...
-
-    def message(self, peer: str, position: int, at_ns: int, message: Message) -> None:
-        """The message at `position` of the channel to `peer`, sent at `at_ns`."""
         ...
 
     def call(self, session: str, sequence: int, message: Message) -> None:
@@ -72,14 +67,6 @@ class NodeClock(Protocol):
 
     def sessions_changed(self) -> None:
         """Sessions came, went, or became busy or idle."""
-        ...
-
-    def channel_made(self, peer: str, channel: Channel) -> None:
-        """A channel to `peer` stands."""
-        ...
-
-    def channel_lost(self, peer: str, channel: Channel) -> None:
-        """A channel to `peer` broke."""
         ...
 
     @property
@@ -116,10 +103,8 @@ class NodeDaemon:
             network,
             self.hello,
             options.credentials,
-            self.clock.message,
+            self.clock,
             report,
-            lost=self.clock.channel_lost,
-            made=self.clock.channel_made,
             send_delay_s=options.send_delay_s,
         )
         self.sessions = SessionServer(
@@ -129,6 +114,7 @@ class NodeDaemon:
             on_call=self.clock.call,
             on_end=self.clock.session_ended,
             on_change=self.clock.sessions_changed,
+            on_turn=self.clock.turn,
             on_status=lambda: (self.clock.now_ns, node_report(self)),
         )
 

@@ -10,7 +10,7 @@ yet are kept until it does.
 
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from typing import Final
+from typing import Final, Protocol
 
 import trio
 
@@ -34,8 +34,25 @@ from qstack.wire.session import Error, Hello, Stamp
 REDIAL_S: Final = 0.05
 REGISTRY: Final = Registry((*link.MESSAGES, *network.MESSAGES, *transport.MESSAGES, *PEER_MESSAGES))
 
-Arrival = Callable[[str, int, int, Message], None]
-"""Called with (peer, position in the channel, network time sent, message)."""
+
+class PeerUser(Protocol):
+    """Who is told what comes: the node's clock."""
+
+    def message(self, peer: str, position: int, at_ns: int, message: Message) -> None:
+        """The message at `position` of the channel to `peer`, sent at `at_ns` of network time."""
+        ...
+
+    def turn(self) -> None:
+        """All that one read brought has been handed over."""
+        ...
+
+    def channel_made(self, peer: str, channel: Channel) -> None:
+        """A channel to `peer` stands."""
+        ...
+
+    def channel_lost(self, peer: str, channel: Channel) -> None:
+        """A channel to `peer` broke."""
+        ...
 
 
 @dataclass(eq=False)
@@ -60,17 +77,16 @@ class Peer:
 
 
 class PeerChannels:
-    """All of them. `arrived` is called for each message; `report` with what went wrong."""
+    """All of them; `report` hears what went wrong."""
 
     def __init__(
         self,
         network_file: Network,
         hello: Hello,
         credentials: Credentials,
-        arrived: Arrival,
+        user: PeerUser,
         report: Callable[[str], None],
-        lost: Callable[[str, Channel], None] | None = None,
-        made: Callable[[str, Channel], None] | None = None,
+        *,
         send_delay_s: Callable[[], float] | None = None,
     ) -> None:
         self.network = network_file
@@ -79,11 +95,10 @@ class PeerChannels:
         self.refused = 0
         self._hello = hello
         self._credentials = credentials
-        self._arrived = arrived
+        self._user = user
         self._report = report
-        self._lost = lost
-        self._made = made
         self._send_delay_s = send_delay_s
+        self._unflushed: dict[str, None] = {}
         self._nursery: trio.Nursery | None = None
         self._progress = trio.Event()
 
@@ -110,7 +125,20 @@ class PeerChannels:
             peer.outbox.append(encode(Stamp(at_ns=at_ns)))
             peer.stamp_out_ns = at_ns
         peer.outbox.append(encode(message))
-        peer.wakeup.set()
+        self._unflushed[name] = None
+
+    def flush(self) -> None:
+        """Send what is queued, in one write a peer: at once if possible, else by its writer."""
+        unflushed, self._unflushed = self._unflushed, {}
+        for name in unflushed:
+            peer = self.peers[name]
+            channel = peer.channel
+            if self._send_delay_s is None and peer.is_usable and channel is not None:
+                if peer.outbox and channel.send_nowait(peer.outbox):
+                    peer.outbox = []
+                if not peer.outbox and not channel.has_unsent:
+                    continue
+            peer.wakeup.set()
 
     def want(self, name: str) -> None:
         """Dial `name` unless there is a channel or a dialler already."""
@@ -225,13 +253,13 @@ class PeerChannels:
         peer.received = 0
         peer.early.clear()
         peer.wakeup.set()
-        if self._made is not None:
-            self._made(peer.name, channel)
+        self._user.channel_made(peer.name, channel)
         try:
             while peer.channel is channel:
                 for _, message in await channel.receive():
                     self._take(peer, channel, message)
                 self._tick()
+                self._user.turn()
         except ChannelClosed as end:
             if end.code is not None:
                 self._report(f"the channel to {peer.name} ended: {end}")
@@ -240,8 +268,7 @@ class PeerChannels:
                 peer.channel = None
                 peer.outbox.clear()  # it was meant for the channel that has gone
                 peer.stamp_out_ns = -1
-                if self._lost is not None:
-                    self._lost(peer.name, channel)
+                self._user.channel_lost(peer.name, channel)
             with trio.CancelScope(shield=True):
                 await trio.aclose_forcefully(channel.tls.transport)
 
@@ -272,7 +299,7 @@ class PeerChannels:
 
     def _hand_over(self, peer: Peer, at_ns: int, message: Message) -> None:
         peer.received += 1
-        self._arrived(peer.name, peer.received - 1, at_ns, message)
+        self._user.message(peer.name, peer.received - 1, at_ns, message)
 
     def _tick(self) -> None:
         self._progress.set()
@@ -282,13 +309,16 @@ class PeerChannels:
             await peer.wakeup.wait()
             peer.wakeup = trio.Event()
             channel = peer.channel
-            if not peer.outbox or not peer.is_usable or channel is None:
+            if not peer.is_usable or channel is None:
                 continue
             frames, peer.outbox = peer.outbox, []
             try:
                 if self._send_delay_s is not None:
                     await trio.sleep(self._send_delay_s())
-                await channel.send(frames)
+                if frames:
+                    await channel.send(frames)
+                if channel.has_unsent:
+                    await channel.drain()
             except ChannelClosed:
                 continue  # the reader sees it too, and says so
 

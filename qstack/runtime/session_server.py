@@ -58,6 +58,7 @@ class Session:
     writing: trio.CancelScope = field(default_factory=trio.CancelScope)
     is_escaped: bool = False  # busy, and the clock went on without it
     is_ending: bool = False
+    is_writing: bool = False
 
     @property
     def is_busy(self) -> bool:
@@ -67,7 +68,7 @@ class Session:
 
 
 class SessionServer:
-    """The sessions of one node. The driver gives three callbacks and tells it what to send."""
+    """The sessions of one node. The driver gives callbacks and tells it what to send."""
 
     def __init__(
         self,
@@ -78,6 +79,7 @@ class SessionServer:
         on_call: Callable[[str, int, Message], None],
         on_end: Callable[[str, int], None],
         on_change: Callable[[], None],
+        on_turn: Callable[[], None],
         on_status: Callable[[], tuple[int, bytes]],
     ) -> None:
         self.node = node
@@ -87,9 +89,11 @@ class SessionServer:
         self._on_call = on_call
         self._on_end = on_end
         self._on_change = on_change
+        self._on_turn = on_turn
         self._on_status = on_status
         self._made = {"app": 0, "tool": 0}  # apart: who looks on must not show in the trace
         self._settled = trio.Event()
+        self._unflushed: dict[str, Session] = {}
 
     async def serve(self, listener: trio.SocketListener) -> None:
         """Take sessions until cancelled."""
@@ -122,6 +126,26 @@ class SessionServer:
             self._put(session, Stamp(at_ns=at_ns))
         self._put(session, message)
 
+    def flush(self) -> None:
+        """Write what sessions were told: at once if possible, else by their writers."""
+        unflushed, self._unflushed = self._unflushed, {}
+        for session in unflushed.values():
+            if session.outbox and not session.is_writing:
+                self._write_nowait(session)
+            if session.outbox or session.is_ending:
+                session.wakeup.set()
+
+    def _write_nowait(self, session: Session) -> None:
+        data = b"".join(session.outbox)
+        try:
+            sent = os.write(session.stream.socket.fileno(), data)
+        except BlockingIOError:
+            sent = 0
+        except OSError:
+            sent = len(data)  # it has gone, and its reader is about to see it
+        session.outbox = [data[sent:]] if sent < len(data) else []
+        session.outbox_bytes = len(data) - sent
+
     async def settled(self) -> None:
         """Wait until no session is busy."""
         while self.busy:
@@ -141,6 +165,7 @@ class SessionServer:
             self._put(session, words.SessionError(error=error.name, detail=detail[:500]))
             session.is_ending = True
             session.writing.deadline = trio.current_time() + FAREWELL_S
+            self.flush()
             self._tell_settled()
 
     def _tell_settled(self) -> None:
@@ -162,6 +187,7 @@ class SessionServer:
                             nursery.start_soon(self._write, session)
                         elif message is not None:
                             self._on_message(session, message)
+                    self._on_turn()
             except PeerError as error:
                 await self._say_why(stream, session, error)
             except (trio.BrokenResourceError, trio.ClosedResourceError):
@@ -191,6 +217,7 @@ class SessionServer:
         )
         self._put(session, Stamp(at_ns=self._on_status()[0]))
         self._put(session, attached)
+        self.flush()
         self._on_change()
         return session
 
@@ -213,6 +240,7 @@ class SessionServer:
                 now, report = self._on_status()
                 session.told += 1
                 self._put(session, words.Status(call=call, now_ns=now, report=report))
+                self.flush()
             case _:
                 self._on_call(session.name, session.calls, message)
                 session.calls += 1
@@ -223,12 +251,13 @@ class SessionServer:
             self._on_end(session.name, session.calls)
         self._tell_settled()
         self._on_change()
+        self._on_turn()
 
     def _put(self, session: Session, message: Message) -> None:
         data = pack(encode(message))
         session.outbox.append(data)
         session.outbox_bytes += len(data)
-        session.wakeup.set()
+        self._unflushed[session.name] = session
         if session.outbox_bytes > UNSENT_BYTES_MAX:
             session.writing.cancel()
 
@@ -240,7 +269,9 @@ class SessionServer:
                 session.wakeup = trio.Event()
                 data, session.outbox = b"".join(session.outbox), []
                 session.outbox_bytes = 0
+                session.is_writing = True
                 await session.stream.send_all(data)
+                session.is_writing = False
         await trio.aclose_forcefully(session.stream)
 
     async def _say_why(

@@ -48,6 +48,7 @@ class WallClock:
         self._turn_ns: int | None = None
         self._wakeup = trio.Event()
         self._nursery: trio.Nursery | None = None
+        self._planned_ns: int | None = None  # until when the pump sleeps
         self.early_ns_max = 0
 
     @property
@@ -65,7 +66,7 @@ class WallClock:
             nursery.start_soon(self._pump, link)
             nursery.start_soon(self._ask_time, link)
             with suppress(ChannelClosed):
-                await link.read(self._answered, self._on_clock, self._wake)
+                await link.read(self._answered, self._on_clock, self.turn)
             nursery.cancel_scope.cancel()
         self._nursery = None
         self._link = None
@@ -74,6 +75,7 @@ class WallClock:
         self._daemon.members = {}
         for output in self._steps(now):
             self._carry(output)
+        self._daemon.sessions.flush()
 
     async def _ask_time(self, link: FabricLink) -> None:
         """Read the fabric's clock now and again."""
@@ -127,13 +129,11 @@ class WallClock:
     # --- handling events -------------------------------------------------------------------------
 
     async def _pump(self, link: FabricLink) -> None:
-        """Handle what is due, write what it produced, wait for the next."""
+        """Handle what falls due while nothing is read, and send what did not go at once."""
         while True:
-            self._turn_ns = None
-            for output in self._steps(self.now_ns):
-                self._carry(output)
+            self._handle_due(link)
             await link.flush()
-            due = self._node.next_event_ns
+            self._planned_ns = due = self._node.next_event_ns
             if due is None:
                 await self._wakeup.wait()
             elif (wait_s := self._wall_s(due - self.now_ns)) > EARLY_S:
@@ -143,6 +143,28 @@ class WallClock:
                 await trio.lowlevel.checkpoint()
             if self._wakeup.is_set():
                 self._wakeup = trio.Event()
+
+    def turn(self) -> None:
+        """See `NodeClock`. It is handled, and answered, in the task that read it: a switch to
+        another one costs as much as the handling.
+        """
+        if self._link is None:
+            return
+        is_written = self._handle_due(self._link)
+        due = self._node.next_event_ns
+        if not is_written or (
+            due is not None and (self._planned_ns is None or due < self._planned_ns)
+        ):
+            self._wake()
+
+    def _handle_due(self, link: FabricLink) -> bool:
+        """Everything due, and what it produced; False if the link has more to send."""
+        self._turn_ns = None
+        for output in self._steps(self.now_ns):
+            self._carry(output)
+        self._daemon.peers.flush()
+        self._daemon.sessions.flush()
+        return link.flush_nowait()
 
     def _wall_s(self, span_ns: int) -> float:
         return span_ns / 1e9 / self._network.time_scale
@@ -209,12 +231,10 @@ class WallClock:
         if not isinstance(message, ChannelOpen):
             arrival = at_ns + self._network.path_delay_ns(self._node.name, peer)
             self._node.message_arrived(peer, position, max(arrival, self._arrival_ns()), message)
-            self._wake()
 
     def call(self, session: str, sequence: int, message: Message) -> None:
         """See `NodeClock`."""
         self._node.call(session, sequence, self._arrival_ns(), message)
-        self._wake()
 
     def session_ended(self, session: str, sequence: int) -> None:
         """See `NodeClock`."""

@@ -42,9 +42,13 @@ class FakeNode:
             on_call=self._on_call,
             on_end=self._on_end,
             on_change=self._on_change,
+            on_turn=self._on_turn,
             on_status=lambda: (self.now_ns, b'{"node": "fake"}'),
         )
         self._progress = trio.Event()
+
+    def _on_turn(self) -> None:
+        self.server.flush()
 
     def of(self, *kinds: type[Message]) -> list[Message]:
         """The calls of these kinds."""
@@ -53,6 +57,7 @@ class FakeNode:
     def tell(self, message: Message, name: str = "app/0") -> None:
         """Say something to a session."""
         self.server.tell(name, self.now_ns, message)
+        self.server.flush()
 
     async def until(self, is_so: Callable[[], bool]) -> None:
         """Wait until the node has heard or seen something."""
