@@ -74,11 +74,16 @@ def _layers(report: Report) -> Table:
             _words(link, "links_up"),
             _words(link, "open_requests"),
             _words(network, "known_nodes"),
-            _words(network, "circuits"),
+            "\n".join(_circuit(circuit) for circuit in network.get("circuits", [])) or "none",
             _words(transport, "sockets"),
             _words(transport, "streams"),
         )
     return table
+
+
+def _circuit(circuit: Report) -> str:
+    route = " ".join(circuit["route"])
+    return f"{route}: {circuit['requests']} requests, F {circuit['fidelity']:.3f}"
 
 
 def _words(summary: Report, key: str) -> str:

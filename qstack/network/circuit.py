@@ -53,6 +53,16 @@ class Circuit:
         """Its name on all nodes."""
         return CircuitId(self.install.circuit)
 
+    def summary(self) -> dict[str, object]:
+        """Facts for status; the route begins with the head."""
+        return {
+            "route": self.install.route,
+            "state": self.state.name,
+            "requests": len(self.requests),
+            "cutoff_ns": self.install.cutoff_ns,
+            "fidelity": self.install.fidelity,
+        }
+
     @property
     def epoch(self) -> int:
         """The head's count of circuits."""

@@ -73,7 +73,7 @@ class NetworkLayer:
         """Facts for status: nodes whose link state is known, and circuits through this node."""
         return {
             "known_nodes": sorted(self._database.states()),
-            "circuits": len(list(self._circuits)),
+            "circuits": [circuit.summary() for circuit in self._circuits],
         }
 
     # --- what the parts tell each other (CircuitUser, Releases) ----------------------------------
