@@ -12,10 +12,13 @@ from typing import Final
 import numpy as np
 from msgspec import Struct
 
+from qstack.quantum.bell import expected_agreement_sign
+from qstack.quantum.pauli import Basis
+
 Z_95: Final = 1.959964  # of the normal distribution: 95 % within
-SIGNS: Final = {"X": 1, "Y": -1, "Z": 1}
+BASES: Final[tuple[Basis, ...]] = ("X", "Y", "Z")
+SIGNS: Final = {basis: expected_agreement_sign(basis, 0, 0) for basis in BASES}
 """The sign of each correlator for phi+."""
-BASES: Final = "XYZ"
 
 
 class Estimate(Struct, frozen=True, kw_only=True):
@@ -40,12 +43,12 @@ class Readout(Struct, frozen=True):
         return np.array([[self.f0, 1 - self.f0], [1 - self.f1, self.f1]])
 
 
-def agrees(basis: str, here: int, there: int) -> bool:
+def agrees(basis: Basis, here: int, there: int) -> bool:
     """Whether two outcomes are those phi+ would give."""
     return (here == there) == (SIGNS[basis] > 0)
 
 
-def estimate(outcomes: Sequence[tuple[str, int, int]]) -> Estimate:
+def estimate(outcomes: Sequence[tuple[Basis, int, int]]) -> Estimate:
     """From (basis, outcome here, outcome there) of each pair. Raises `ValueError` without any
     pair in one of the three bases.
     """
@@ -53,7 +56,7 @@ def estimate(outcomes: Sequence[tuple[str, int, int]]) -> Estimate:
 
 
 def estimate_corrected(
-    outcomes: Sequence[tuple[str, int, int]], here: Readout, there: Readout
+    outcomes: Sequence[tuple[Basis, int, int]], here: Readout, there: Readout
 ) -> Estimate:
     """The same with the readout errors of both nodes taken out. Raises `ValueError` also for a
     readout that tells nothing (f0 + f1 = 1).
@@ -64,7 +67,7 @@ def estimate_corrected(
 
 
 def _estimate(
-    outcomes: Sequence[tuple[str, int, int]], readouts: tuple[Readout, Readout] | None
+    outcomes: Sequence[tuple[Basis, int, int]], readouts: tuple[Readout, Readout] | None
 ) -> Estimate:
     total, variance = 1.0, 0.0
     for basis in BASES:

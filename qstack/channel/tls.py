@@ -137,7 +137,6 @@ class TlsStream(trio.abc.Stream):
         self.group = ""
         self.version = ""
         self.binding = b""
-        self._server = context.server
         self._peer: Identity | None = None
         self._tls = SSL.Connection(context.ssl, None)
         if context.server:

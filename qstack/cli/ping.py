@@ -22,6 +22,7 @@ from qstack.apps.fidelity import (
     estimate,
     estimate_corrected,
 )
+from qstack.quantum.pauli import Basis
 from qstack.runtime.network_file import Network, load_network
 from qstack.runtime.run_folder import RunFolderError, find_node, run_folder
 
@@ -33,7 +34,7 @@ NS_IN_S = 1e9
 class Echo:
     """One pair: what both ends read, its raw Bell bits, and how long it took."""
 
-    basis: str
+    basis: Basis
     here: int
     there: int
     bits: tuple[int, int]

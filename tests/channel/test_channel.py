@@ -65,6 +65,51 @@ async def test_several_tasks_may_send(world):
         assert sum(a != b for a, b in itertools.pairwise(numbers)) == 19
 
 
+async def test_what_is_sent_without_waiting_arrives_in_order(world):
+    async with channels(world, loopback) as (alice, bob):
+        for number in range(200):
+            assert alice.send_nowait([encode(Note(number=number))])
+        assert [message.number for message in await take(bob, 200)] == list(range(200))
+
+
+async def test_what_the_socket_does_not_take_is_kept_and_goes_first(world):
+    """Nobody reads until the socket is full: no frame is lost, cut or overtaken."""
+    async with channels(world, loopback) as (alice, bob):
+        batch = 2_000
+        sent = 0
+        while not alice.has_unsent:
+            frames = [encode(Note(number=number)) for number in range(sent, sent + batch)]
+            assert alice.send_nowait(frames)
+            sent += batch
+        assert not alice.send_nowait([encode(Note(number=0))])  # nothing of it was done
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(alice.drain)
+            numbers = [message.number for message in await take(bob, sent)]
+        assert numbers == list(range(sent))
+        assert not alice.has_unsent
+        assert alice.send_nowait([encode(Note(number=sent))])
+        assert (await take(bob, 1))[0].number == sent
+
+
+async def test_a_send_after_what_was_left_follows_it(world):
+    async with channels(world, loopback) as (alice, bob):
+        sent = 0
+        while not alice.has_unsent:
+            assert alice.send_nowait([encode(Note(number=sent + n)) for n in range(2_000)])
+            sent += 2_000
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(alice.send, [encode(Note(number=sent))])
+            numbers = [message.number for message in await take(bob, sent + 1)]
+        assert numbers == list(range(sent + 1))
+
+
+async def test_without_waiting_nothing_too_long_goes_and_memory_streams_wait(world):
+    async with channels(world, loopback) as (alice, _bob):
+        assert not alice.send_nowait([Frame(2, 1, bytes(2**23))])
+    async with channels(world, memory) as (alice, _bob):
+        assert not alice.send_nowait([encode(Note(number=1))])
+
+
 async def test_a_stamp_is_a_message_like_others(world):
     async with channels(world, memory) as (alice, bob):
         await alice.send([encode(Stamp(at_ns=5)), encode(Note(number=1))])
