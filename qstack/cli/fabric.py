@@ -6,7 +6,13 @@ import click
 import trio
 
 from qstack.channel.identity import Identity
-from qstack.cli.daemon import credentials_of, reporter, run_until_told, send_delays
+from qstack.cli.daemon import (
+    credentials_of,
+    reporter,
+    run_until_told,
+    send_delays,
+    use_batch_scheduling,
+)
 from qstack.runtime.control_client import open_control
 from qstack.runtime.fabric_daemon import FabricDaemon, FabricOptions
 from qstack.runtime.fabric_link import FABRIC_NODE
@@ -71,6 +77,7 @@ def run(
         send_delay_s=send_delays(send_delay_ms),
     )
     daemon = FabricDaemon(options, reporter("fabric"))
+    use_batch_scheduling()
     run_until_told(daemon.run, lifeline=lifeline)
 
 

@@ -5,7 +5,13 @@ from pathlib import Path
 import click
 
 from qstack.channel.identity import Identity
-from qstack.cli.daemon import credentials_of, reporter, run_until_told, send_delays
+from qstack.cli.daemon import (
+    credentials_of,
+    reporter,
+    run_until_told,
+    send_delays,
+    use_batch_scheduling,
+)
 from qstack.runtime.network_file import load_network
 from qstack.runtime.node_daemon import BUSY_LIMIT_S, NodeDaemon, NodeOptions
 from qstack.runtime.run_folder import RunFolderError, private_folder, run_folder, socket_path
@@ -63,4 +69,5 @@ def run(
         send_delay_s=send_delays(send_delay_ms),
     )
     daemon = NodeDaemon(options, reporter(name))
+    use_batch_scheduling()
     run_until_told(daemon.run, lifeline=lifeline)
