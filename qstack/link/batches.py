@@ -16,7 +16,6 @@ from qstack.link.outbox import Outbox
 from qstack.link.params import CHOICE_NS
 from qstack.link.peer import Peer
 from qstack.link.queue import Request, choice, next_request
-from qstack.link.request_states import State
 from qstack.physical import service as physical
 
 START_TIMER = "start/"
@@ -124,8 +123,7 @@ class Batches:
         )
 
     def _watch_choice(self, peer: Peer, now: int) -> None:
-        serving = sum(request.state is State.SERVING for request in peer.requests.values())
-        if serving > 1 and not peer.is_choice_due:
+        if len(peer.requests) > 1 and not peer.is_choice_due:
             peer.is_choice_due = True
             at_ns = (now // CHOICE_NS + 1) * CHOICE_NS
             # It limits a wait: while nobody attempts it must not make the clock run.

@@ -79,7 +79,7 @@ class LinkLayer:
         self._on_peer_down(name)
         peer.peer_boot_id = boot_id
         if peer.capability is not None:
-            self._out.send(name, messages.Ready(slots=peer.capability.slots))
+            self._say_ready(peer, peer.capability.slots)
 
     def _on_peer_down(self, name: str) -> None:
         peer = self.peers.get(name)
@@ -93,18 +93,22 @@ class LinkLayer:
         peer = self.peers.get(capability.peer)
         assert peer is not None, f"the device has a link to {capability.peer}, the node has not"
         peer.capability = capability
+        peer.devices += 1
         if peer.peer_boot_id is not None:
-            self._out.send(peer.name, messages.Ready(slots=capability.slots))
+            self._say_ready(peer, capability.slots)
         self._announce_if_up(peer, now)
 
     def _on_device_lost(self) -> None:
         """The far ends are told, who cannot see it: their halves of our pairs are void."""
         for peer in self.peers.values():
             if peer.capability is not None and peer.peer_boot_id is not None:
-                self._out.send(peer.name, messages.Ready(slots=0))
+                self._say_ready(peer, 0)
             self._lose(peer, ErrorCode.DEVICE_LOST, f"the device of {self.node} has gone")
             peer.capability = None
             peer.waits_for_memory = False
+
+    def _say_ready(self, peer: Peer, slots: int) -> None:
+        self._out.send(peer.name, messages.Ready(slots=slots, device=peer.devices))
 
     def _on_ready(self, peer: Peer, slots: int, now: int) -> None:
         if slots == 0:
@@ -184,13 +188,14 @@ class LinkLayer:
             return self._out.refuse(name, message, ErrorCode.OUT_OF_STATE, "we share no link")
         match message:
             case messages.Ready():
+                peer.peer_device = message.device
                 self._on_ready(peer, message.slots, now)
             case messages.Add():
                 self._requests.on_add(peer, message, now)
             case messages.AddAccepted():
                 self._requests.on_accepted(peer, message, now)
             case messages.AddRejected():
-                self._requests.on_rejected(peer, message)
+                self._requests.on_rejected(peer, message, now)
             case messages.Remove():
                 self._requests.on_remove(peer, message, now)
             case messages.Expire():

@@ -23,8 +23,10 @@ class Add(_Link, frozen=True, kw_only=True):
     """Put a request into the queue both ends share.
 
     `queue_number` is nil from the slave, which learns it from the answer. Bases are as the
-    receiver sees them: `basis` is what the receiver measures in. The request is served from
-    `start_ns` on, when both ends know it.
+    receiver sees them: `basis` is what the receiver measures in. Both ends attempt from
+    `start_ns` on, when the answer can be back; the sender does not wait for it any longer. `device`
+    is the receiver's of which the sender knows, from its latest Ready: for another one the request
+    is rejected, because the sender is about to learn that all it has on the link is void.
     """
 
     TYPE = 0x0001
@@ -39,6 +41,7 @@ class Add(_Link, frozen=True, kw_only=True):
     basis: Basis | None
     peer_basis: Basis | None
     start_ns: Nanoseconds
+    device: Count
 
 
 class AddAccepted(_Link, frozen=True, kw_only=True):
@@ -89,11 +92,12 @@ class Ready(_Link, frozen=True, kw_only=True):
     """The sender's device can have `slots` pairs with the receiver at once.
 
     With 0 it has gone: every request on the link has ended, every pair is void. A sender whose
-    device is there says a number above 0.
+    device is there says a number above 0. `device` counts the devices the sender has had.
     """
 
     TYPE = 0x0007
     slots: Count
+    device: Count
 
 
 MESSAGES = (Add, AddAccepted, AddRejected, Remove, Expire, Error, Ready)

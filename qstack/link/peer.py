@@ -27,6 +27,8 @@ class Peer:
     peer_boot_id: bytes | None = None
     capability: LinkCapability | None = None
     peer_slots: int | None = None
+    devices: int = 0  # how many this end has had; a device that comes back is another one
+    peer_device: int = 0
     requests: dict[bytes, Request] = field(default_factory=dict)
     purposes: dict[bytes, None] = field(default_factory=dict)
     announced: dict[int, Announced] = field(default_factory=dict)  # by herald sequence

@@ -6,6 +6,7 @@ finds no match for a while; both look again at the same times (`batches.py`), so
 lost but time.
 """
 
+import math
 from dataclasses import dataclass, field
 
 from qstack.link.request_states import REQUEST, Input, State
@@ -37,12 +38,16 @@ class Request:
     def step(self, received: Input) -> None:
         """The one place where a request's state changes."""
         self.state = REQUEST.step(self.state, received)
-        assert (self.queue_number is not None) or self.state is not State.SERVING
 
     def serve(self, first_herald: int, pairs: int) -> None:
         """Count pairs that have come."""
         self.served += pairs
         self.last_herald = first_herald + pairs - 1
+
+    @property
+    def place(self) -> float:
+        """Its queue number; while the master has not said it, behind all that have one."""
+        return math.inf if self.queue_number is None else self.queue_number
 
     @property
     def is_served(self) -> bool:
@@ -59,7 +64,7 @@ class Request:
 
     def wants(self, running: int, now: int) -> bool:
         """Whether it would have another batch if `running` were at work for it."""
-        if self.state is not State.SERVING or now < self.start_ns:
+        if now < self.start_ns:
             return False
         if self.kind == "measure":
             return running == 0
@@ -91,6 +96,6 @@ def _next(requests: dict[bytes, Request], running: dict[bytes, int], now: int) -
     ready = [request for request in requests.values() if request.wants(running[request.id], now)]
     return min(
         ready,
-        key=lambda r: (-r.priority, running[r.id], r.last_herald, r.queue_number or 0, r.id),
+        key=lambda r: (-r.priority, running[r.id], r.last_herald, r.place),
         default=None,
     )

@@ -1,10 +1,13 @@
 """Life of one link request, seen from one end. Both ends run the same table.
 
+      +------------------SERVED-------------+
+      |                                     v
     ADDING --ACCEPTED--> SERVING --SERVED--> DONE
       |                     |
       +-----REFUSED---------+--WITHDRAWN, DEADLINE, LINK_LOST--> FAILED
 
-Who asked is data, not a state: the end that did not ask begins with ACCEPTED.
+Who asked is data, not a state: the end that did not ask begins with ACCEPTED. The end that asked
+attempts without waiting for the answer: its pairs, even all of them, may come before it.
 
 Rules
 1. Every transition of a request is a cell below; no other module assigns a state.
@@ -45,6 +48,7 @@ REQUEST: Final = Table(
     {
         (S.ADDING, I.ACCEPTED): S.SERVING,
         (S.ADDING, I.REFUSED): S.FAILED,
+        (S.ADDING, I.SERVED): S.DONE,
         (S.ADDING, I.WITHDRAWN): S.FAILED,
         (S.ADDING, I.DEADLINE): S.FAILED,
         (S.ADDING, I.LINK_LOST): S.FAILED,

@@ -5,6 +5,8 @@ Rules
 2. A request that ends by its deadline or by the loss of the link ends at both ends without a
    message. One that is withdrawn ends at the far end by Remove.
 3. An answer about a request that has ended here is late, not wrong: it is ignored.
+4. The end that asks attempts from `start_ns` on, whether or not it has the answer by then: a herald
+   needs both ends, so attempts the far end does not join are lost, and nothing else is.
 """
 
 from qstack.errors import ErrorCode
@@ -57,8 +59,10 @@ class Requests:
             basis=create.peer_basis,
             peer_basis=create.basis,
             start_ns=start_ns,
+            device=peer.peer_device,
         )
-        return self._out.send(peer.name, add)
+        self._out.send(peer.name, add)
+        return self._batches.start_later(peer, now)
 
     def cancel(self, request_id: bytes, now: int) -> None:
         """The network layer withdraws a request, its own or the far end's."""
@@ -95,6 +99,8 @@ class Requests:
         refusal = self._refusal(peer, add, now)
         if refusal is None and add.purpose not in peer.purposes:
             refusal = ErrorCode.REJECTED, "nobody listens for this purpose", None
+        if add.device != peer.devices:
+            refusal = ErrorCode.DEVICE_LOST, "the device went, and came back", None
         if refusal is not None:
             error, detail, best = refusal
             rejected = messages.AddRejected(
@@ -104,7 +110,9 @@ class Requests:
         number = peer.take_queue_number() if add.queue_number is None else add.queue_number
         request = self._open(peer, add, add.start_ns, number)
         self._out.send(peer.name, messages.AddAccepted(request=add.request, queue_number=number))
-        return self._serve(peer, request, now)
+        request.step(Input.ACCEPTED)
+        self._batches.start_later(peer, now)
+        return self._batches.start(peer, now)
 
     def on_accepted(self, peer: Peer, message: messages.AddAccepted, now: int) -> None:
         """The far end has given our request its place."""
@@ -119,19 +127,21 @@ class Requests:
             self._out.refuse(peer.name, message, ErrorCode.OUT_OF_STATE, why)
             return
         request.queue_number = message.queue_number
-        self._serve(peer, request, now)
+        request.step(Input.ACCEPTED)
+        self._batches.start(peer, now)
 
-    def on_rejected(self, peer: Peer, message: messages.AddRejected) -> None:
+    def on_rejected(self, peer: Peer, message: messages.AddRejected, now: int) -> None:
         """The far end does not take our request."""
         request = peer.requests.get(message.request)
         if request is None:
             return
-        if request.state is not State.ADDING:
+        if request.state is not State.ADDING or request.served:
             why = "the request was accepted before"
             self._out.refuse(peer.name, message, ErrorCode.OUT_OF_STATE, why)
             return
         detail = f"{peer.name}: {message.detail}"[:DETAIL_MAX]
         self.fail(peer, request, Input.REFUSED, message.error, detail, message.best)
+        self._batches.start(peer, now)
 
     def on_remove(self, peer: Peer, message: messages.Remove, now: int) -> None:
         """The far end has withdrawn a request, its own or ours."""
@@ -240,12 +250,6 @@ class Requests:
         key = DEADLINE_TIMER + request.id.hex()
         self._out.set_timer(key, request.deadline_ns, deadline=True)
         return request
-
-    def _serve(self, peer: Peer, request: Request, now: int) -> None:
-        """It is in the queue of both ends from now on."""
-        request.step(Input.ACCEPTED)
-        self._batches.start_later(peer, now)
-        self._batches.start(peer, now)
 
     def _close(self, peer: Peer, request: Request) -> None:
         """Forget the request; its batches are stopped, and answered later by number."""

@@ -188,7 +188,7 @@ def test_many_random_walks_leave_nothing_behind(first: int) -> None:
 def test_the_walks_go_everywhere() -> None:
     """Otherwise a walk that does nothing would pass."""
     seen: dict[str, int] = {}
-    for seed in range(60):
+    for seed in range(150):
         one = walk(seed)
         for end in one.bench.ends.values():
             for message in end.above:

@@ -7,7 +7,7 @@ from qstack.table import IllegalInputError
 
 CELLS = """\
 state   ACCEPTED REFUSED SERVED WITHDRAWN DEADLINE LINK_LOST
-ADDING  SERVING  FAILED  -      FAILED    FAILED   FAILED
+ADDING  SERVING  FAILED  DONE   FAILED    FAILED   FAILED
 SERVING -        -       DONE   FAILED    FAILED   FAILED
 DONE    -        -       -      -         -        -
 FAILED  -        -       -      -         -        -"""

@@ -184,6 +184,55 @@ def test_the_master_numbers_the_requests_of_both() -> None:
     assert [m.queue_number for m in bench.said(BOB, messages.Add)] == [None]
 
 
+# --- attempts before the answer ------------------------------------------------------------------
+
+
+def test_the_end_that_asks_attempts_without_waiting_for_the_answer() -> None:
+    bench = Bench().begin()
+    bench.say(BOB, create(1, ALICE, number=1))
+    bench.deliver(to=ALICE)
+    bench.advance(2 * DELAY_NS + 40_000)
+    assert bench.said(ALICE, messages.AddAccepted)
+    assert bench.tokens(BOB) == [1], "the answer is still on its way"
+    bench.herald()
+    for name in (ALICE, BOB):
+        bench.told(name)
+    assert rows(bench, ALICE) == rows(bench, BOB)
+    assert [len(bench.all(name, service.LinkDone)) for name in (ALICE, BOB)] == [1, 1]
+    bench.deliver()
+    assert not bench.said(BOB, messages.Error), "the answer is late, not wrong"
+    assert not bench.ends[BOB].timers
+
+
+def test_attempts_of_a_request_that_is_rejected_stop_and_leave_their_slots() -> None:
+    bench = Bench().begin()
+    bench.serving(create(1, number=None))
+    bench.say(ALICE, service.LinkUnlisten(peer=BOB, purpose=b"q" * 16))
+    bench.say(ALICE, create(2, purpose=b"q" * 16, priority=2))
+    bench.advance(2 * DELAY_NS + 40_000)
+    bench.end_batch(ALICE, next(iter(bench.ends[ALICE].batches)), "handed-over")
+    bench.told(ALICE)
+    assert bench.tokens(ALICE) == [1, 2]
+    bench.deliver()
+    bench.answer_stops(ALICE)
+    bench.told(ALICE)
+    assert bench.errors(ALICE) == ["REJECTED"]
+    assert bench.tokens(ALICE) == [1, 1]
+
+
+def test_a_rejection_after_a_pair_is_out_of_state() -> None:
+    bench = Bench().begin()
+    bench.say(ALICE, create(1, number=3))
+    bench.deliver(to=BOB)
+    bench.advance(2 * DELAY_NS + 40_000)
+    bench.herald()
+    bench.told(ALICE)
+    late = messages.AddRejected(request=identity(1), error="REJECTED", detail="", best=None)
+    bench.inject(ALICE, late)
+    assert [e.name for e in bench.said(ALICE, messages.Error)] == ["OUT_OF_STATE"]
+    assert bench.errors(ALICE) == []
+
+
 # --- memory and devices --------------------------------------------------------------------------
 
 
@@ -378,7 +427,7 @@ def test_another_place_in_the_queue_than_the_masters_is_refused() -> None:
 
 def test_who_shares_no_link_is_told_so() -> None:
     bench = Bench().begin()
-    bench.event(ALICE, FromPeer("carol", messages.Ready(slots=1)))
+    bench.event(ALICE, FromPeer("carol", messages.Ready(slots=1, device=1)))
     assert [e.name for e in bench.said(ALICE, messages.Error)] == ["OUT_OF_STATE"]
 
 
@@ -405,7 +454,7 @@ def test_answers_about_unknown_requests_are_late_and_ignored() -> None:
 def test_more_slots_at_the_far_end_are_used() -> None:
     bench = Bench(slots=(3, 1)).begin()
     bench.serving(create(1, number=None))
-    bench.inject(ALICE, messages.Ready(slots=2))
+    bench.inject(ALICE, messages.Ready(slots=2, device=1))
     assert bench.tokens(ALICE) == [1, 1]
 
 
@@ -418,3 +467,19 @@ def test_a_long_detail_of_the_far_end_is_cut() -> None:
     bench.inject(ALICE, rejected)
     (failed,) = bench.all(ALICE, service.LinkFailed)
     assert len(failed.detail) == 500
+
+
+def test_a_request_said_to_a_device_that_has_gone_is_rejected() -> None:
+    """Its sender attempts already, and is about to learn that all it has on the link is void."""
+    bench = Bench().begin()
+    bench.say(ALICE, create(1, number=5))
+    bench.device_lost(BOB)
+    bench.device_ready(BOB)
+    bench.deliver(to=BOB)
+    assert [m.error for m in bench.said(BOB, messages.AddRejected)] == ["DEVICE_LOST"]
+    bench.advance(2 * DELAY_NS + 40_000)
+    assert bench.matches() == []
+    bench.deliver()
+    assert bench.errors(ALICE) == ["DEVICE_LOST"]
+    bench.serving(create(2, number=5))
+    assert bench.tokens(ALICE) == bench.tokens(BOB) == [2, 2]
