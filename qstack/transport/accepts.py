@@ -5,10 +5,15 @@ Rules
    accepts pairs of the same kind. Offers and accepts are served in the order they came in.
 2. An accept is bound to one grant at a time; when the grant is complete and more pairs are wanted,
    the next offer is taken. An accept bound to a flow that fails, fails with that error.
-3. What is on offer is forgotten with the channel: the opener offers it again. Grants live on.
+3. An accept for one remote that finds no offer is credited ahead, for the remote's next flow. Who
+   uses that credit is decided by the remote, until an offer of it comes, which is credited.
+4. What is on offer, or credited ahead, is forgotten with the channel: it is said again. Grants
+   live on.
 """
 
 from collections.abc import Iterator
+from functools import partial
+from typing import Literal
 
 from msgspec import Struct, field
 
@@ -17,6 +22,7 @@ from qstack.transport import messages, service
 from qstack.transport.calls import Call, Calls
 from qstack.transport.context import BoundedDict, Context, Reason, reason
 from qstack.transport.delivered import DeliveredPairs
+from qstack.transport.early_pairs import EarlyPairs
 from qstack.transport.grants import Grant, GrantOwner, GrantTerms
 from qstack.transport.params import CLOSED_IDS_MAX, PAIRS_PER_CALL_MAX, PENDING_PER_PEER_MAX
 from qstack.transport.sockets import PortSocket, Sockets
@@ -24,22 +30,34 @@ from qstack.wire.message import Basis
 
 
 class Accept(Struct, eq=False):
-    """One EprAccept; `grant` is what it is bound to."""
+    """One EprAccept; `grant` is what it is bound to, `ahead` what it has credited ahead."""
 
     call: Call
     socket: PortSocket
     basis: Basis | None
     missing: int
     grant: Grant | None = None
+    ahead: "Ahead | None" = None
 
     @property
-    def kind(self) -> str:
+    def kind(self) -> Literal["keep", "measure"]:
         """Which flows it takes."""
         return "keep" if self.basis is None else "measure"
 
 
+class Ahead(Struct, eq=False):
+    """A credit given before a flow was offered."""
+
+    remote: str
+    request: bytes
+    early: EarlyPairs
+
+
 class Offer(Struct, eq=False):
-    """A flow as its acceptor sees it; `uncredited` pairs are on offer."""
+    """A flow as its acceptor sees it; `uncredited` pairs are on offer.
+
+    Of a flow that was not offered (yet), only what it took of credits given ahead is known.
+    """
 
     peer: str
     id: bytes
@@ -47,6 +65,7 @@ class Offer(Struct, eq=False):
     kind: str
     deadline_ns: int | None
     uncredited: int
+    is_offered: bool = True
     is_dormant: bool = False  # the channel went; the opener will offer the rest again
     grants: dict[bytes, tuple[Grant, Accept]] = field(default_factory=dict)
 
@@ -61,6 +80,7 @@ class Accepts:
         self._calls = calls
         self._sockets = sockets
         self._accepts: dict[tuple[str, int], Accept] = {}
+        self._ahead: dict[tuple[str, bytes], Accept] = {}  # of credits given ahead
         self._offers: dict[tuple[str, bytes], Offer] = {}
         self._closed: BoundedDict[tuple[str, bytes], None] = BoundedDict(CLOSED_IDS_MAX)
         self._owner = GrantOwner(
@@ -111,6 +131,9 @@ class Accepts:
         offer = self._offers.get(key)
         if offer is not None:
             offer.is_dormant = False
+            if not offer.is_offered:
+                offer.is_offered, offer.uncredited = True, message.number
+                offer.deadline_ns = message.deadline_ns
             for grant, accept in offer.grants.values():
                 self._credit(offer, grant, accept.basis)
             self._serve_offer(offer)
@@ -133,6 +156,39 @@ class Accepts:
         self._offers[key] = offer
         self._serve_offer(offer)
 
+    def on_take(self, peer: str, message: messages.TakeCredit) -> None:
+        """A flow uses what was credited ahead, perhaps not for the first time."""
+        accept = self._ahead.get((peer, message.request))
+        if accept is None:
+            if not self._context.is_known_request(message.request):
+                self._context.send(peer, messages.CreditGone(request=message.request))
+            return
+        if message.number > accept.missing:
+            detail = f"{accept.missing} pairs were credited, {message.number} taken"
+            error = messages.Error(
+                name=ErrorCode.OUT_OF_STATE.name, detail=detail, about=message.TYPE
+            )
+            self._context.send(peer, error)
+            return
+        key = (peer, message.flow)
+        if key in self._closed:
+            self._close(peer, message.flow, reason(ErrorCode.CLOSED))
+            self._take_back(accept)
+            self._serve_accept(accept)
+            return
+        offer = self._offers.get(key)
+        if offer is None:
+            offer = self._offers[key] = Offer(
+                peer=peer,
+                id=message.flow,
+                port=accept.socket.port,
+                kind=accept.kind,
+                deadline_ns=None,
+                uncredited=0,
+                is_offered=False,
+            )
+        self._grant(accept, offer, message.number)
+
     def on_close(self, peer: str, flow: bytes, why: Reason) -> bool:
         """The opener has ended the flow. Whether it was one."""
         offer = self._offers.get((peer, flow))
@@ -152,9 +208,14 @@ class Accepts:
         for offer in self._of(peer):
             for grant, accept in offer.grants.values():
                 self._credit(offer, grant, accept.basis)
+        for accept in list(self._accepts.values()):
+            if accept.socket.remote == peer and accept.grant is None:
+                self._credit_ahead(accept)  # the same credit, if the remote may have taken it
 
     def on_peer_restarted(self, peer: str) -> None:
-        """The opener knows nothing of its flows any more."""
+        """The opener knows nothing of its flows any more, nor of what was credited."""
+        for accept in [accept for key, accept in self._ahead.items() if key[0] == peer]:
+            self._take_back(accept)
         for offer in self._of(peer):
             self._end_offer(offer, reason(ErrorCode.PEER_DOWN, "it restarted"), tell_peer=False)
 
@@ -168,6 +229,44 @@ class Accepts:
             if self._fits(accept, offer):
                 self._bind(accept, offer)
                 return
+        self._credit_ahead(accept)
+
+    def _credit_ahead(self, accept: Accept) -> None:
+        """Let its remote's next flow go without an offer. Without a channel nothing is said."""
+        remote = accept.socket.remote
+        if remote is None or not self._context.channels.is_up(remote):
+            return
+        if accept.ahead is None:
+            request = self._context.fresh_id()
+            failed = partial(self._on_ahead_failed, accept)
+            early = EarlyPairs(self._context, request, accept.missing, failed)
+            accept.ahead = Ahead(remote, request, early)
+            self._ahead[remote, request] = accept
+        credit = messages.CreditAhead(
+            port=accept.socket.port,
+            kind=accept.kind,
+            request=accept.ahead.request,
+            number=accept.missing,
+            basis=accept.basis,
+        )
+        self._context.send(remote, credit)
+
+    def _take_back(self, accept: Accept) -> None:
+        """What it credited ahead is not to be had any more."""
+        ahead, accept.ahead = accept.ahead, None
+        if ahead is None:
+            return
+        del self._ahead[ahead.remote, ahead.request]
+        ahead.early.give_up()
+        if self._context.channels.is_up(ahead.remote):  # if not, it forgets with the channel
+            self._context.send(ahead.remote, messages.CreditGone(request=ahead.request))
+
+    def _on_ahead_failed(self, accept: Accept) -> None:
+        """A flow took the credit and has ended, before its word came: give another one."""
+        ahead, accept.ahead = accept.ahead, None
+        assert ahead is not None, "early pairs go with their credit"
+        del self._ahead[ahead.remote, ahead.request]
+        self._serve_accept(accept)
 
     def _serve_offer(self, offer: Offer) -> None:
         for socket in self._sockets.at_port("epr", offer.port, offer.peer):
@@ -187,18 +286,31 @@ class Accepts:
     def _bind(self, accept: Accept, offer: Offer) -> None:
         number = min(accept.missing, offer.uncredited)
         offer.uncredited -= number
+        grant = self._grant(accept, offer, number)
+        self._credit(offer, grant, accept.basis)
+
+    def _grant(self, accept: Accept, offer: Offer, number: int) -> Grant:
+        """Bind the accept to `number` pairs of a flow, by the request it credited ahead if any."""
+        ahead, accept.ahead = accept.ahead, None
         accept.call.peer = offer.peer
         terms = GrantTerms(
-            request=self._context.fresh_id(),
+            request=self._context.fresh_id() if ahead is None else ahead.request,
             flow=offer.id,
             remote=offer.peer,
             side="tail",
             number=number,
             basis=accept.basis,
         )
-        accept.grant = grant = Grant(self._owner, accept.call, terms)
-        offer.grants[grant.request] = (grant, accept)
-        self._credit(offer, grant, accept.basis)
+
+        def bound() -> Grant:
+            grant = accept.grant = Grant(self._owner, accept.call, terms)
+            offer.grants[grant.request] = (grant, accept)
+            return grant
+
+        if ahead is None:
+            return bound()
+        del self._ahead[ahead.remote, ahead.request]
+        return ahead.early.hand_over(bound)
 
     def _credit(self, offer: Offer, grant: Grant, basis: Basis | None) -> None:
         credit = messages.CreditFlow(
@@ -240,6 +352,7 @@ class Accepts:
             offer = self._offers[accept.grant.remote, accept.grant.flow]
             self._end_offer(offer, why, tell_peer=True)
         else:
+            self._take_back(accept)
             self._drop_accept(accept)
             self._calls.fail(accept.call, why)
 

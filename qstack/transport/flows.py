@@ -1,14 +1,16 @@
 """EPR flows at their opener: EprCreate becomes OpenFlow, each CreditFlow a network request.
 
 Rules
-1. The creator offers; nothing is asked of the network before the far end has credited pairs,
-   because only then does somebody there want them.
+1. Nothing is asked of the network before the far end has credited pairs, because only then does
+   somebody there want them. A new flow takes what was credited ahead; the rest is offered. It takes
+   nothing while an older flow of its kind and port is on offer, which would be overtaken.
 2. The acceptor may credit in parts. Each part is one network request, named by the acceptor, issued
    here, in the basis each end has chosen for itself.
 3. A flow fails as a whole, the far end is told with the same error, its requests are cancelled.
 """
 
 from collections.abc import Iterator
+from typing import Literal
 
 from msgspec import Struct, field
 
@@ -17,11 +19,13 @@ from qstack.network import service as network
 from qstack.transport import messages, service
 from qstack.transport.calls import Call, Calls
 from qstack.transport.context import Context, Reason, reason
+from qstack.transport.credits_ahead import CreditsAhead
 from qstack.transport.delivered import DeliveredPairs
 from qstack.transport.flow_states import FLOW, FlowInput, FlowState
 from qstack.transport.grants import Grant, GrantOwner, GrantTerms
 from qstack.transport.params import PAIRS_PER_CALL_MAX, UNBOUNDED_NS
 from qstack.transport.sockets import PortSocket
+from qstack.wire.message import Basis
 
 
 class Flow(Struct, eq=False):
@@ -37,6 +41,12 @@ class Flow(Struct, eq=False):
     state: FlowState = FLOW.start
     is_said: bool = False  # to the peer as it lives now
     grants: dict[bytes, Grant] = field(default_factory=dict)
+    taken: dict[bytes, int] = field(default_factory=dict)  # pairs of grants credited ahead
+
+    @property
+    def kind(self) -> Literal["keep", "measure"]:
+        """Whether its pairs are kept."""
+        return "keep" if self.create.basis is None else "measure"
 
 
 class Flows:
@@ -46,6 +56,7 @@ class Flows:
         self._context = context
         self._calls = calls
         self._flows: dict[bytes, Flow] = {}
+        self._ahead = CreditsAhead()
         self._owner = GrantOwner(
             context, calls, pairs, delivered=self._on_delivered, failed=self._on_grant_failed
         )
@@ -81,8 +92,42 @@ class Flows:
             uncredited=message.number,
             missing=message.number,
         )
+        taken = self._credits_for(flow)
         self._flows[flow.id] = flow
+        for credit in taken:
+            self._say_taken(flow, credit.request, flow.taken[credit.request])
+        if flow.uncredited:
+            self._offer(flow)
+        for credit in taken:
+            self._ask(flow, credit.request, flow.taken[credit.request], credit.basis)
+
+    def on_credit_ahead(self, peer: str, message: messages.CreditAhead) -> None:
+        """The far end would take pairs of a flow to come."""
+        if (message.basis is None) != (message.kind == "keep"):
+            self._refuse(peer, message, ErrorCode.INVALID, "a basis goes with kind measure")
+        elif not self._context.is_known_request(message.request):
+            self._ahead.put(peer, message)
+
+    def on_credit_gone(self, peer: str, message: messages.CreditGone) -> None:
+        """A credit given ahead is void: what has taken it is offered."""
+        request = message.request
+        self._ahead.drop(peer, request)
+        flow = next((flow for flow in self._of(peer) if request in flow.taken), None)
+        if flow is None:
+            return
+        grant = flow.grants[request]
+        if grant.delivered:
+            self._fail(flow, reason(ErrorCode.CANCELLED, "the far end went"), tell_peer=True)
+            return
+        del flow.grants[request]
+        flow.uncredited += flow.taken.pop(request)
+        self._step(flow, FlowInput.UNCREDITED)
+        grant.end(cancel=True)
         self._offer(flow)
+
+    def on_peer_down(self, peer: str) -> None:
+        """What the peer credited ahead is void with the channel."""
+        self._ahead.forget(peer)
 
     def on_credit(self, peer: str, message: messages.CreditFlow) -> None:
         """The far end takes pairs: ask the network for them."""
@@ -96,14 +141,12 @@ class Flows:
         is_measure = flow.create.basis is not None
         if message.number > flow.uncredited or (message.basis is not None) != is_measure:
             detail = f"{flow.uncredited} pairs are on offer, {message.number} credited"
-            self._context.send(
-                peer,
-                messages.Error(name=ErrorCode.OUT_OF_STATE.name, detail=detail, about=message.TYPE),
-            )
+            self._refuse(peer, message, ErrorCode.OUT_OF_STATE, detail)
             return
+        self._ahead.drop(peer, message.request)
         flow.uncredited -= message.number
         self._step(flow, FlowInput.PARTED if flow.uncredited else FlowInput.CREDITED)
-        self._ask(flow, message)
+        self._ask(flow, message.request, message.number, message.basis)
 
     def on_close(self, peer: str, message_id: bytes, why: Reason) -> bool:
         """The far end has ended the flow. Whether it was one."""
@@ -114,13 +157,17 @@ class Flows:
         return True
 
     def resume(self, peer: str) -> None:
-        """The channel is back: offer again what is still uncredited."""
+        """The channel is back: offer again what is still uncredited, say again what was taken."""
         for flow in self._of(peer):
+            for request, number in flow.taken.items():
+                self._say_taken(flow, request, number)
+        for flow in self._of(peer):  # after that, or an offer might be given what is taken
             if flow.uncredited:
                 self._offer(flow)
 
     def on_peer_restarted(self, peer: str) -> None:
         """The far end knows nothing of the flows any more."""
+        self._ahead.forget(peer)
         for flow in self._of(peer):
             if flow.is_said:
                 self._fail(flow, reason(ErrorCode.PEER_DOWN, "it restarted"), tell_peer=False)
@@ -144,34 +191,58 @@ class Flows:
         offer = messages.OpenFlow(
             flow=flow.id,
             port=flow.socket.port,
-            kind="keep" if flow.create.basis is None else "measure",
+            kind=flow.kind,
             number=flow.uncredited,
             deadline_ns=flow.call.deadline_ns,
         )
         self._context.send(flow.remote, offer)
 
-    def _ask(self, flow: Flow, credit: messages.CreditFlow) -> None:
+    def _credits_for(self, flow: Flow) -> list[messages.CreditAhead]:
+        """Credits a new flow takes; what they cover is not `uncredited` any more."""
+        port, kind = flow.socket.port, flow.kind
+        for other in self._of(flow.remote):
+            if other.uncredited and (other.socket.port, other.kind) == (port, kind):
+                return []
+        taken: list[messages.CreditAhead] = []
+        while flow.uncredited:
+            credit = self._ahead.take(flow.remote, port, kind)
+            if credit is None:
+                break
+            if self._context.is_known_request(credit.request):
+                continue  # the peer has named it for something else meanwhile
+            taken.append(credit)
+            flow.taken[credit.request] = min(credit.number, flow.uncredited)
+            flow.uncredited -= flow.taken[credit.request]
+            self._step(flow, FlowInput.PARTED if flow.uncredited else FlowInput.CREDITED)
+        return taken
+
+    def _say_taken(self, flow: Flow, request: bytes, number: int) -> None:
+        flow.is_said = flow.is_said or self._context.channels.is_up(flow.remote)
+        taken = messages.TakeCredit(flow=flow.id, request=request, number=number)
+        self._context.send(flow.remote, taken)
+
+    def _ask(self, flow: Flow, request: bytes, number: int, remote_basis: Basis | None) -> None:
         terms = GrantTerms(
-            request=credit.request,
+            request=request,
             flow=flow.id,
             remote=flow.remote,
             side="head",
-            number=credit.number,
+            number=number,
             basis=flow.create.basis,
             is_echo=flow.socket.port == service.ECHO_PORT,
         )
-        flow.grants[credit.request] = Grant(self._owner, flow.call, terms)
+        flow.grants[request] = Grant(self._owner, flow.call, terms)
         create = network.NetworkCreate(
-            request=credit.request,
+            request=request,
             remote=flow.remote,
             purpose=flow.socket.port,
-            kind="keep" if flow.create.basis is None else "measure",
-            number=credit.number,
+            kind=flow.kind,
+            number=number,
             min_fidelity=flow.create.min_fidelity,
             deadline_ns=flow.call.deadline_ns or self._context.now + UNBOUNDED_NS,
             priority=flow.create.priority,
             basis=flow.create.basis,
-            remote_basis=credit.basis,
+            remote_basis=remote_basis,
         )
         self._context.tell(network.LAYER, create)
 
@@ -180,6 +251,7 @@ class Flows:
         flow.missing -= pairs
         if grant.is_complete:
             del flow.grants[grant.request]
+            flow.taken.pop(grant.request, None)
         if not flow.missing:
             self._step(flow, FlowInput.COMPLETE)
             del self._flows[flow.id]
@@ -200,6 +272,16 @@ class Flows:
         if tell_peer:
             self._close(flow.remote, flow.id, why)
         self._calls.fail(flow.call, why)
+
+    def _refuse(
+        self,
+        peer: str,
+        message: messages.CreditFlow | messages.CreditAhead,
+        code: ErrorCode,
+        detail: str,
+    ) -> None:
+        error = messages.Error(name=code.name, detail=detail, about=message.TYPE)
+        self._context.send(peer, error)
 
     def _close(self, peer: str, flow: bytes, why: Reason) -> None:
         self._context.send(peer, messages.Close(id=flow, error=why.error, detail=why.detail))

@@ -324,6 +324,12 @@ class TransportLayer:
                 part.on_open(peer, message)
             case messages.CreditFlow():
                 self._flows.on_credit(peer, message)
+            case messages.CreditAhead():
+                self._flows.on_credit_ahead(peer, message)
+            case messages.TakeCredit():
+                self._accepts.on_take(peer, message)
+            case messages.CreditGone():
+                self._flows.on_credit_gone(peer, message)
             case messages.OpenStream():
                 self._streams.on_open(peer, message)
             case messages.StreamOpened():
@@ -390,6 +396,7 @@ class TransportLayer:
         for call in self._calls.of_peer(peer):
             if call.deadline_ns is None and self._calls.is_open(call) and call.peer == peer:
                 call.withdraw(call, why)
+        self._flows.on_peer_down(peer)
         self._accepts.on_peer_down(peer)
         self._echo.on_peer_down(peer)
         self._streams.on_peer_down(peer)

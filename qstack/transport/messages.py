@@ -46,6 +46,41 @@ class CreditFlow(_Transport, frozen=True, kw_only=True):
     basis: Basis | None
 
 
+class CreditAhead(_Transport, frozen=True, kw_only=True):
+    """The acceptor would take up to `number` pairs of the receiver's next such flow for `port`.
+
+    Said before a flow is offered; `request` and `basis` are as in CreditFlow. The receiver uses it
+    with TakeCredit for a new flow, if none of its flows of that kind and port is on offer; or the
+    sender uses it for an offer, with CreditFlow. It is void with the channel.
+    """
+
+    TYPE = 0x0010
+    port: Port
+    kind: Literal["keep", "measure"]
+    request: Id
+    number: Number
+    basis: Basis | None
+
+
+class TakeCredit(_Transport, frozen=True, kw_only=True):
+    """`number` pairs of `flow` go by the CreditAhead of `request`; they are not on offer besides.
+
+    The flow need not have been offered. The sender issues the request.
+    """
+
+    TYPE = 0x0011
+    flow: Id
+    request: Id
+    number: Number
+
+
+class CreditGone(_Transport, frozen=True, kw_only=True):
+    """The sender's CreditAhead of `request` is void; a flow that took it may be offered."""
+
+    TYPE = 0x0012
+    request: Id
+
+
 class OpenStream(_Transport, frozen=True, kw_only=True):
     """A qubit or message stream wants to be accepted on `port`."""
 
@@ -172,6 +207,6 @@ class Error(_Transport, frozen=True, kw_only=True):
 
 
 MESSAGES = (
-    OpenFlow, CreditFlow, OpenStream, StreamOpened, Credit, Correction, Acknowledged, Lost, Skipped,
-    Data, Close, VoidPair, EchoRequest, EchoReply, Error,
+    OpenFlow, CreditFlow, CreditAhead, TakeCredit, CreditGone, OpenStream, StreamOpened, Credit,
+    Correction, Acknowledged, Lost, Skipped, Data, Close, VoidPair, EchoRequest, EchoReply, Error,
 )  # fmt: skip

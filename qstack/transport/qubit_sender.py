@@ -151,6 +151,9 @@ class QubitSender(StreamSocket):
     def _start(self) -> None:
         while self._sequences and self._queued and self.state is StreamState.OPEN:
             request, sequence = self._sequences.popitem(last=False)
+            if self._context.is_known_request(request):
+                self.violation(messages.Credit.TYPE, "a request named before has been used")
+                return
             number, teleport = self._queued.popitem(last=False)
             teleport.step(SendingInput.CREDIT)
             teleport.sequence, teleport.request = sequence, request

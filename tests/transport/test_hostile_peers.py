@@ -41,7 +41,8 @@ def made_up(kind: type, rng: np.random.Generator, ids: list[bytes]) -> object:
             case "port":
                 values[field.name] = number(5)
             case "kind":
-                kinds = ["keep", "measure"] if kind is messages.OpenFlow else ["qubit", "message"]
+                is_flow = kind in (messages.OpenFlow, messages.CreditAhead)
+                kinds = ["keep", "measure"] if is_flow else ["qubit", "message"]
                 values[field.name] = kinds[int(rng.integers(2))]
             case "number":
                 values[field.name] = 1 + number(10**9 - 1)
@@ -93,6 +94,7 @@ class HostileWalk(Walk):
 def test_nothing_a_peer_says_breaks_a_node(block: int) -> None:
     for seed in range(block, 60, 4):
         walk = HostileWalk(seed + 9000, is_harsh=bool(seed % 2))
+        walk.world.network.is_hostile = True
         try:
             for _ in range(70):
                 walk.step()

@@ -162,12 +162,19 @@ class Network:
         self.skew_ns = (0, 3 * MS)  # head and tail learn of a pair within this
         self.tail_first = False
         self.is_manual = False
+        self.is_hostile = False  # peers name requests of others
         self.fails_with: tuple[str, float | None] | None = None
         self.measures_in_device = False
         self._pairs = count()
 
     def on_message(self, node: str, message: Any) -> None:
         if isinstance(message, network.NetworkCreate):
+            if self.is_hostile and message.request in self.requests:
+                bad = network.NetworkFailed(
+                    request=message.request, error="BAD_REQUEST", detail="used before", best=None
+                )
+                self.tell(node, bad)
+                return
             assert message.request not in self.requests, "a request id is used once"
             assert message.deadline_ns >= self.world.now
             request = Request(message, node, message.remote, told=(set(), set()))
