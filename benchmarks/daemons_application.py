@@ -23,6 +23,7 @@ from qstack.api.streams import QubitStream
 
 PORT: Final = 1
 START_LIMIT_NS: Final = 20 * 10**9
+ACCEPTS_AHEAD: Final = 2
 TAIL_EXTRA_S: Final = 0.3
 FAR_END_EARLY_S: Final = 1.0  # an end may have seen its first pair so much later than the other
 
@@ -115,7 +116,9 @@ async def keep_in_batches(work: Work, node: Node) -> None:
 
 
 async def latency(work: Work, node: Node) -> None:
-    """One pair at a time: from the call to the pair in hand, at the end that asks."""
+    """One pair at a time: from the call to the pair in hand, at the end that asks. The far end is
+    a server: it has the next accept waiting while it is busy with a pair.
+    """
     task = work.task
     async with node.epr_socket(remote=task.remote, port=PORT) as epr:
 
@@ -130,7 +133,8 @@ async def latency(work: Work, node: Node) -> None:
                 await pair.qubit.free()
                 work.count()
 
-        await work.run(one_after_the_other)
+        accepts = 1 if task.is_head else ACCEPTS_AHEAD
+        await work.run(*[one_after_the_other] * accepts)
 
 
 async def measure(work: Work, node: Node) -> None:

@@ -93,14 +93,14 @@ class PhysicalLayer:
 
     def _on_told(self, source: str, message: Message, now: int) -> list[Effect]:
         match message:
+            case (
+                Transfer() | Free() | ApplyGate() | Measure() | BellMeasure() | Allocate() | Reset()
+            ):
+                return self._qubits.on_call(source, message, now, is_ready=self._is_ready)
             case AttemptsStart() if source == LINK_LAYER:
                 return self._attempts.start(message, now, is_ready=self._is_ready)
             case AttemptsStop() if source == LINK_LAYER:
                 return self._attempts.stop(message, now)
-            case (
-                Allocate() | ApplyGate() | Measure() | BellMeasure() | Reset() | Free() | Transfer()
-            ):
-                return self._qubits.on_call(source, message, now, is_ready=self._is_ready)
             case _:
                 return [_refused(message, f"not for {source} to ask")]
 

@@ -40,8 +40,11 @@ from qstack.wire.message import Message
 
 GENERATION_SHIFT: Final = 48
 """Messages of one channel are numbered below this many bits, its generation above them."""
+TIMER: Final = "@timer"
+"""The source of what fires, told by identity."""
 LAYERS: Final = ("physical", "link", "network", "transport", "session")
 """The machines of a node, from below."""
+NEVER_NS: Final = 2**63
 ROOM: Final = {
     Layer.PHYSICAL: "physical",
     Layer.LINK: "link",
@@ -137,6 +140,7 @@ class Node:
         self.events_handled = 0
         self._heap: list[tuple[int, str, int, str, Event]] = []
         self._timers: dict[tuple[str, str], _Timer] = {}
+        self._armed: dict[int, _Timer] = {}  # the same timers by the sequence of their firing
         self._timer_sequence = 0
         self._own_numbers: dict[str, int] = {}
         self._ahead = [0] * len(Urgency)
@@ -201,17 +205,27 @@ class Node:
         return self._ahead[Urgency.WAIT] > 0
 
     def step(self) -> list[Output]:
-        """Handle the next event and all that follows from it inside the node."""
-        self._drop_stale()
-        due, source, sequence, room, event = heappop(self._heap)
-        self.now = max(self.now, due)  # a late event (wall clock) never turns time back
-        self.events_handled += 1
-        self._leave_heap(room, event)
-        if not self._is_news(event, source):
-            return []
-        targets = (room,) if room else LAYERS
-        queue = deque((target, event) for target in targets)
-        return self._run(queue, source, sequence)
+        """Handle the next event."""
+        return self.run_before(NEVER_NS, events_max=1)
+
+    def run_before(self, end_ns: int, events_max: int | None = None) -> list[Output]:
+        """Handle what is due before `end_ns`, each event with all that follows from it here."""
+        outputs: list[Output] = []
+        heap = self._heap
+        events = 0
+        while heap and heap[0][0] < end_ns and events != events_max:
+            due, source, sequence, room, event = heappop(heap)
+            if not self._leaves_heap(source, sequence, room, event):
+                continue
+            events += 1
+            self.now = max(self.now, due)
+            if room:  # most events are for one layer
+                self._run(deque(((room, event),)), source, sequence, outputs)
+            elif self._is_news(event, source):
+                queue = deque((target, event) for target in LAYERS)
+                self._run(queue, source, sequence, outputs)
+        self.events_handled += events
+        return outputs
 
     def _is_news(self, event: Event, source: str) -> bool:
         """Channels that were up, or down, before need not be told again."""
@@ -224,8 +238,13 @@ class Node:
             return was_up or source.startswith("@refused")
         return True
 
-    def _run(self, queue: deque[tuple[str, Event]], source: str, sequence: int) -> list[Output]:
-        outputs: list[Output] = []
+    def _run(
+        self,
+        queue: deque[tuple[str, Event]],
+        source: str,
+        sequence: int,
+        outputs: list[Output],
+    ) -> None:
         now = self.now
         while queue:
             room, event = queue.popleft()
@@ -234,7 +253,6 @@ class Node:
                 self.trace.add(now, source, sequence, room, event, effects)
             for effect in effects:
                 self._take(room, effect, queue, outputs)
-        return outputs
 
     def _take(
         self,
@@ -285,32 +303,37 @@ class Node:
         self._cancel_timer(room, key)
         self._timer_sequence += 1
         timer = _Timer(max(at_ns, self.now), self._timer_sequence, urgency)
-        self._timers[room, key] = timer
-        heappush(self._heap, (timer.at_ns, "@timer", timer.sequence, room, TimerFired(key)))
+        self._timers[room, key] = self._armed[timer.sequence] = timer
+        heappush(self._heap, (timer.at_ns, TIMER, timer.sequence, room, TimerFired(key)))
         self._ahead[urgency] += 1
 
     def _cancel_timer(self, room: str, key: str) -> None:
         timer = self._timers.pop((room, key), None)
         if timer is not None:
+            del self._armed[timer.sequence]
             self._ahead[timer.urgency] -= 1
 
-    def _is_stale(self, entry: tuple[int, str, int, str, Event]) -> bool:
-        _, source, sequence, room, event = entry
-        if isinstance(event, TimerFired):
-            timer = self._timers.get((room, event.key))
-            return timer is None or timer.sequence != sequence
+    def _is_stale(self, source: str, sequence: int) -> bool:
+        """A timer that was cancelled, or a message of a channel that has gone."""
+        if source is TIMER:
+            return sequence not in self._armed
         return sequence >> GENERATION_SHIFT < self._generation.get(source, 0)
 
     def _drop_stale(self) -> None:
-        while self._heap and self._is_stale(self._heap[0]):
-            entry = heappop(self._heap)
-            if not isinstance(entry[4], TimerFired):
+        heap = self._heap
+        while heap and self._is_stale(heap[0][1], heap[0][2]):
+            if heappop(heap)[1] is not TIMER:
                 self._ahead[Urgency.WORK] -= 1
 
-    def _leave_heap(self, room: str, event: Event) -> None:
-        """Account for an event that is now being handled."""
-        if isinstance(event, TimerFired):
-            timer = self._timers.pop((room, event.key))
+    def _leaves_heap(self, source: str, sequence: int, room: str, event: Event) -> bool:
+        """Account for an event taken from the heap; False if it is stale."""
+        if source is TIMER:
+            timer = self._armed.pop(sequence, None)
+            if timer is None:
+                return False
+            assert isinstance(event, TimerFired)
+            del self._timers[room, event.key]
             self._ahead[timer.urgency] -= 1
-        else:
-            self._ahead[Urgency.WORK] -= 1
+            return True
+        self._ahead[Urgency.WORK] -= 1
+        return sequence >> GENERATION_SHIFT >= self._generation.get(source, 0)

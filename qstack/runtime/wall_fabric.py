@@ -26,6 +26,7 @@ class WallFabric:
         self._scale = daemon.network.time_scale
         self._zero_s = time.monotonic()
         self._wakeup = trio.Event()
+        self._planned_ns: int | None = None  # until when `run` sleeps
         self._is_begun = False
 
     @property
@@ -72,7 +73,9 @@ class WallFabric:
     def turn(self) -> None:
         """See `FabricClock`."""
         self._run_fabric(self.now_ns + self._early_ns)
-        self._wakeup.set()
+        due = self._daemon.fabric.next_event_ns()
+        if due is not None and (self._planned_ns is None or due < self._planned_ns):
+            self._wakeup.set()
 
     @property
     def _early_ns(self) -> int:
@@ -92,7 +95,7 @@ class WallFabric:
         """Wait for the fabric's own events."""
         while True:
             self._run_fabric(self.now_ns + self._early_ns)
-            due = self._daemon.fabric.next_event_ns()
+            self._planned_ns = due = self._daemon.fabric.next_event_ns()
             if due is None:
                 await self._wakeup.wait()
             else:

@@ -49,6 +49,7 @@ class WallClock:
         self._wakeup = trio.Event()
         self._nursery: trio.Nursery | None = None
         self._planned_ns: int | None = None  # until when the pump sleeps
+        self._early_ns = int(EARLY_S * 1e9 * daemon.network.time_scale)
         self.early_ns_max = 0
 
     @property
@@ -162,8 +163,8 @@ class WallClock:
         self._turn_ns = None
         for output in self._steps(self.now_ns):
             self._carry(output)
-        self._daemon.peers.flush()
         self._daemon.sessions.flush()
+        self._daemon.peers.flush()
         return link.flush_nowait()
 
     def _wall_s(self, span_ns: int) -> float:
@@ -172,14 +173,8 @@ class WallClock:
     def _steps(self, now_ns: int) -> list[Output]:
         """Everything due by now, or so soon that sleeping would miss it."""
         node = self._node
-        limit = now_ns + int(EARLY_S * 1e9 * self._network.time_scale)
-        outputs: list[Output] = []
-        for _ in range(TURN_EVENTS_MAX):
-            due = node.next_event_ns
-            if due is None or due > limit:
-                break
-            self.early_ns_max = max(self.early_ns_max, due - now_ns)
-            outputs += node.step()
+        outputs = node.run_before(now_ns + self._early_ns, TURN_EVENTS_MAX)
+        self.early_ns_max = max(self.early_ns_max, node.now - now_ns)
         return outputs
 
     def _carry(self, output: Output) -> None:
