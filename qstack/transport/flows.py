@@ -131,6 +131,7 @@ class Flows:
 
     def on_credit(self, peer: str, message: messages.CreditFlow) -> None:
         """The far end takes pairs: ask the network for them."""
+        self._ahead.drop(peer, message.request)  # used for this flow, even if that has ended
         flow = self._flows.get(message.flow)
         if flow is None or flow.remote != peer:
             if not self._context.is_known_request(message.request):
@@ -143,7 +144,6 @@ class Flows:
             detail = f"{flow.uncredited} pairs are on offer, {message.number} credited"
             self._refuse(peer, message, ErrorCode.OUT_OF_STATE, detail)
             return
-        self._ahead.drop(peer, message.request)
         flow.uncredited -= message.number
         self._step(flow, FlowInput.PARTED if flow.uncredited else FlowInput.CREDITED)
         self._ask(flow, message.request, message.number, message.basis)

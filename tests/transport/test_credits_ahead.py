@@ -189,6 +189,22 @@ def test_a_credit_whose_basis_does_not_go_with_its_kind_is_invalid(
     assert [error.name for error in world.says(messages.Error)] == ["INVALID"]
 
 
+def test_a_credit_the_far_end_used_for_a_flow_that_ended_is_not_taken_again() -> None:
+    world, here, there, mine, its = two()
+    first = here.create(mine)
+    accept = there.accept_pairs(its)  # offer and credit ahead cross
+    world.run(3 * MS // 2)
+    here.cancel(first)  # as do the credit of the offer, and its end
+    world.run(10 * MS)
+    assert here.error(first) == there.error(accept) == "CANCELLED"
+    second = here.create(mine)
+    assert not world.says(messages.TakeCredit)
+    accept = there.accept_pairs(its)
+    world.run()
+    assert here.is_finished(second)
+    assert there.is_finished(accept)
+
+
 def test_credits_beyond_the_limit_are_not_kept_and_the_pairs_come_all_the_same() -> None:
     world, here, there, mine, its = two()
     for n in range(params.PENDING_PER_PEER_MAX):
