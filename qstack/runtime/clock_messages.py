@@ -24,7 +24,10 @@ class Join(_Clock, frozen=True, kw_only=True):
 
 
 class Change(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """A node came (with its boot id) or went (boot id nil), at `at_ns`."""
+    """A node came (with its boot id) or went (boot id nil), at `at_ns`.
+
+    The boot id of a node that is up already: the channel to it broke, and a new one begins.
+    """
 
     node: Name
     boot_id: BootId | None
@@ -115,9 +118,26 @@ class Time(_Clock, frozen=True, kw_only=True):
     at_ns: Nanoseconds
 
 
-NODE_MESSAGES = (Start, Advance, Dropped, Changed, Time)
+class ChannelLost(_Clock, frozen=True, kw_only=True):
+    """Lockstep only, from a node: the channel to `node`, which takes part, is broken here."""
+
+    TYPE = 0x000B
+    node: Name
+
+
+class ChannelBroken(_Clock, frozen=True, kw_only=True):
+    """Lockstep only: `node` says that the channel to you is broken. Break it off, and say so.
+
+    Wait for nothing more of it. When both ends have said ChannelLost, a Change follows.
+    """
+
+    TYPE = 0x000C
+    node: Name
+
+
+NODE_MESSAGES = (Start, Advance, Dropped, Changed, Time, ChannelBroken)
 """Said to a node by the fabric's process."""
 PEER_MESSAGES = (ChannelOpen,)
 """Said by a node to another."""
-FABRIC_MESSAGES = (Join, Done, Wake, AskTime)
+FABRIC_MESSAGES = (Join, Done, Wake, AskTime, ChannelLost)
 """Said to the fabric's process."""

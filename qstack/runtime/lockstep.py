@@ -163,6 +163,11 @@ class Coordinator:
             other.expected.pop(name, None)
         self.epoch += 1
 
+    def cut(self, one: str, other: str) -> None:
+        """The channel between two participants broke: what was on its way by it is void."""
+        self.participants[one].expected.pop(other, None)
+        self.participants[other].expected.pop(one, None)
+
     def woke(self, name: str, next_ns: int | None, *, is_demanding: bool) -> None:
         """Something came to a participant from outside the round (an application's call)."""
         participant = self.participants[name]

@@ -9,7 +9,17 @@ from typing import TYPE_CHECKING, Final
 import trio
 
 from qstack.machine import FABRIC
-from qstack.runtime.clock_messages import Advance, Change, Done, Dropped, Join, Start, Wake
+from qstack.runtime.clock_messages import (
+    Advance,
+    Change,
+    ChannelBroken,
+    ChannelLost,
+    Done,
+    Dropped,
+    Join,
+    Start,
+    Wake,
+)
 from qstack.runtime.compose import lookahead_ns
 from qstack.runtime.lockstep import Coordinator, Round, Sent
 from qstack.wire.message import Message
@@ -30,6 +40,14 @@ class _Returning:
     until_s: float  # wall time
 
 
+@dataclass
+class _Cut:
+    """A channel between two nodes that is broken: who has said so, and how long we wait."""
+
+    said: list[str]
+    until_s: float  # wall time; then an end that has not said it is taken out
+
+
 class LockstepFabric:
     """See `FabricClock`."""
 
@@ -45,6 +63,7 @@ class LockstepFabric:
         self._calls: dict[str, Wake] = {}
         self._waiting: set[str] = set()
         self._dead: list[str] = []
+        self._cuts: dict[tuple[str, str], _Cut] = {}  # channels said to be broken, by their ends
         self._hold_ns: int | None = None
         self._pace: tuple[float, int] | None = None  # since when (wall s), from where (ns)
         self._held: list[trio.Event] = []
@@ -62,6 +81,7 @@ class LockstepFabric:
         """See `FabricClock`."""
         self._joining.pop(node.name, None)
         self._calls.pop(node.name, None)
+        self._cuts = {ends: cut for ends, cut in self._cuts.items() if node.name not in ends}
         if self._coordinator.participants[node.name].is_up:
             self._dead.append(node.name)
             self._waiting.discard(node.name)
@@ -96,6 +116,24 @@ class LockstepFabric:
             self._waiting.discard(node.name)
             if not self._waiting:
                 self._tell_news()
+        elif isinstance(message, ChannelLost):
+            self._lost(node.name, message.node)
+
+    def _lost(self, name: str, other: str) -> None:
+        """A node says that its channel to another is broken. The other one must say so, too."""
+        far = self._daemon.nodes.get(other)
+        participant = self._coordinator.participants.get(other)
+        if far is None or participant is None or not participant.is_up:
+            return  # it has gone: that is told otherwise
+        first, second = sorted((name, other))
+        limit_s = trio.current_time() + self._daemon.options.done_limit_s
+        cut = self._cuts.setdefault((first, second), _Cut([], limit_s))
+        if name not in cut.said:
+            cut.said.append(name)
+        if other not in cut.said:
+            far.queue(ChannelBroken(node=name))
+            far.flush()
+        self._tell_news()
 
     def operation(self, node: "NodeChannel", operation: "Operation") -> None:
         """See `FabricClock`."""
@@ -116,7 +154,8 @@ class LockstepFabric:
             self._bury_dead()
             if not self._started:
                 self._try_start()
-            if self._started and await self._step():
+            self._begin_channels_anew()
+            if self._started and not self._cuts and await self._step():
                 continue
             self._tell_held()
             self._is_standing = True
@@ -288,16 +327,43 @@ class LockstepFabric:
             self._tell_change(name, Change(node=name, boot_id=None, at_ns=now))
             self._daemon.report(f"node {name} is down from network time {now} ns")
 
+    def _begin_channels_anew(self) -> None:
+        """Channels both of whose ends know that they broke begin anew, now."""
+        now = self._coordinator.now_ns
+        for ends, cut in list(self._cuts.items()):
+            silent = [name for name in ends if name not in cut.said]
+            if silent and trio.current_time() >= cut.until_s:
+                for name in silent:
+                    self._daemon.report(
+                        f"node {name} says nothing of its broken channel; it is out"
+                    )
+                    self._daemon.drop(name)
+            if silent:
+                continue
+            del self._cuts[ends]
+            self._coordinator.cut(*ends)
+            for name, other in (ends, ends[::-1]):
+                boot_id = self._daemon.nodes[other].boot_id
+                change = Change(node=other, boot_id=boot_id, at_ns=now)
+                self._tell_one(name, change)
+            self._daemon.report(f"the channel {ends[0]} - {ends[1]} broke; anew from {now} ns on")
+
+    def _tell_one(self, name: str, change: Change) -> None:
+        participant = self._coordinator.participants[name]
+        self._changes.setdefault(name, []).append(change)
+        next_ns = participant.next_ns
+        due = change.at_ns if next_ns is None else min(change.at_ns, next_ns)
+        self._coordinator.woke(name, due, is_demanding=True)
+
     def _tell_change(self, name: str, change: Change) -> None:
         """A change is an event, now, at every node that is up."""
         for other, participant in self._coordinator.participants.items():
             if other in (name, FABRIC) or not participant.is_up:
                 continue
-            self._changes.setdefault(other, []).append(change)
             if change.boot_id is None or self._are_neighbours(name, other):
-                at_ns = change.at_ns
-                next_ns = at_ns if participant.next_ns is None else min(at_ns, participant.next_ns)
-                self._coordinator.woke(other, next_ns, is_demanding=True)
+                self._tell_one(other, change)
+            else:
+                self._changes.setdefault(other, []).append(change)
 
     def _are_neighbours(self, name: str, other: str) -> bool:
         return any(link.other_end(name) == other for link in self._network.world.links_of(name))
@@ -338,7 +404,9 @@ class LockstepFabric:
         self._daemon.report(f"node {name} is back at network time {at_ns} ns")
 
     def _patience_s(self) -> float:
-        limits = [r.until_s - trio.current_time() for r in self._returning.values()]
+        ends_s = [returning.until_s for returning in self._returning.values()]
+        ends_s += [cut.until_s for cut in self._cuts.values()]
+        limits = [end_s - trio.current_time() for end_s in ends_s]
         next_ns = self._coordinator.next_ns
         if self._pace is not None and next_ns is not None:
             limits.append((next_ns - self._coordinator.now_ns) / 1e9)

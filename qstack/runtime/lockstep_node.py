@@ -16,6 +16,8 @@ from qstack.machine import FABRIC
 from qstack.runtime.clock_messages import (
     Advance,
     Change,
+    ChannelBroken,
+    ChannelLost,
     ChannelOpen,
     Done,
     Dropped,
@@ -88,6 +90,8 @@ class LockstepClock:
         def clock(message: Message) -> None:
             if isinstance(message, Dropped):
                 self._daemon.peers.down(message.node)
+            elif isinstance(message, ChannelBroken):
+                self._break_off(message.node)
             else:
                 inbox.send_nowait(message)
 
@@ -261,10 +265,27 @@ class LockstepClock:
             self._daemon.peers.down(name)
             self._node.peer_down(name, change.at_ns)
             return
-        self._daemon.members[name] = change.boot_id
-        self._daemon.peers.up(name, change.boot_id)
+        if change.boot_id == self._daemon.members.get(name):
+            self._daemon.peers.mend(name)
+            self._node.peer_down(name, change.at_ns)
+        else:
+            self._daemon.members[name] = change.boot_id
+            self._daemon.peers.up(name, change.boot_id)
+        self._meet(name, change.boot_id, change.at_ns)
+
+    def _meet(self, name: str, boot_id: bytes, at_ns: int) -> None:
+        """Neighbours are up for each other; with others a channel is opened when it is needed."""
         if any(link.other_end(self._node.name) == name for link in self._links()):
-            self._node.peer_up(name, change.boot_id, change.at_ns)
+            self._node.peer_up(name, boot_id, at_ns)
+
+    def _break_off(self, name: str) -> None:
+        """The channel to a member is broken; the coordinator hears of it from both ends."""
+        link = self._link
+        if link is not None and name in self._daemon.members and self._daemon.peers.break_off(name):
+            link.queue(ChannelLost(node=name))
+            if not link.flush_nowait() and self._inbox is not None:
+                with suppress(trio.BrokenResourceError, trio.ClosedResourceError, trio.WouldBlock):
+                    self._inbox.send_nowait(None)
 
     # --- what comes in ---------------------------------------------------------------------------
 
@@ -346,4 +367,6 @@ class LockstepClock:
         """See `NodeClock`: channels cost wall time only."""
 
     def channel_lost(self, peer: str, channel: Channel) -> None:
-        """See `NodeClock`: the coordinator says who has gone, and when."""
+        """See `NodeClock`: the coordinator says who has gone, or is cut off, and when."""
+        if self._daemon.members.get(peer) == channel.hello.boot_id:
+            self._break_off(peer)

@@ -5,7 +5,8 @@ is dialled by whoever needs it first. What is sent to a peer waits for its chann
 counted in both directions for the life of a channel, because lockstep waits for counts.
 
 A channel belongs to one life (boot id) of the peer. Frames of a life the clock has not told us of
-yet are kept until it does.
+yet are kept until it does. In lockstep a channel that broke is `broken off` until the clock says
+at which network time the next one begins, at both ends: nothing is sent, dialled or accepted.
 """
 
 from collections.abc import Callable
@@ -69,6 +70,8 @@ class Peer:
     outbox: list[Frame] = field(default_factory=list)
     wakeup: trio.Event = field(default_factory=trio.Event)
     is_dialling: bool = False
+    is_broken_off: bool = False
+    mended: trio.Event = field(default_factory=trio.Event)
 
     @property
     def is_usable(self) -> bool:
@@ -119,8 +122,8 @@ class PeerChannels:
     def send(self, name: str, at_ns: int, message: Message) -> None:
         """Queue a message, sent at `at_ns` of network time, for the next write."""
         peer = self.peers[name]
-        if peer.boot_id is None:
-            return  # it has gone; what was meant for it is void
+        if peer.boot_id is None or peer.is_broken_off:
+            return  # what is meant for it is void
         if peer.stamp_out_ns != at_ns:
             peer.outbox.append(encode(Stamp(at_ns=at_ns)))
             peer.stamp_out_ns = at_ns
@@ -166,12 +169,34 @@ class PeerChannels:
         """That life is over: what is queued for it or kept of it is void."""
         peer = self.peers[name]
         ended, peer.boot_id = peer.boot_id, None
+        self._mend(peer)
         peer.received = 0  # of its next life nothing has come: that is to be waited for
         peer.outbox.clear()
         peer.stamp_out_ns = -1
         if peer.channel is not None and peer.channel.hello.boot_id == ended:
             self._drop(peer)
         self._tick()
+
+    def break_off(self, name: str) -> bool:
+        """The channel to a living peer is broken, until `mend`. False if that was known."""
+        peer = self.peers[name]
+        if peer.is_broken_off:
+            return False
+        peer.is_broken_off, peer.mended = True, trio.Event()
+        peer.early.clear()
+        self._drop(peer)
+        self._tick()
+        return True
+
+    def mend(self, name: str) -> None:
+        """A new channel to the peer begins: what was on its way by the old one is void."""
+        peer = self.peers[name]
+        peer.received = 0
+        self._mend(peer)
+
+    def _mend(self, peer: Peer) -> None:
+        peer.is_broken_off = False
+        peer.mended.set()
 
     def down_all(self) -> None:
         """The clock has gone: channels begin anew with it."""
@@ -181,11 +206,10 @@ class PeerChannels:
                 self._drop(peer)
 
     async def received(self, expected: dict[str, int]) -> None:
-        """Wait until so many messages of each source have come, or the source is down."""
+        """Wait until so many messages of each source have come, or no more can."""
         while any(
-            self.peers[name].boot_id is not None and self.peers[name].received < count
-            for name, count in expected.items()
-            if name in self.peers
+            peer.boot_id is not None and not peer.is_broken_off and peer.received < count
+            for peer, count in ((self.peers[name], count) for name, count in expected.items())
         ):
             self._progress = trio.Event()
             await self._progress.wait()
@@ -200,6 +224,8 @@ class PeerChannels:
         expected = Identity(self.network.name, peer.name, "node")
         told = ""
         while peer.channel is None:
+            if peer.is_broken_off:
+                await peer.mended.wait()
             try:
                 stream = await trio.open_tcp_stream(address.host, address.port)
                 channel = await open_channel(
@@ -242,6 +268,8 @@ class PeerChannels:
     def _refuse_second(self, hello: Hello) -> None:
         """Two nodes that dial each other at once keep the channel that the smaller one dialled."""
         peer = self.peers[hello.node]
+        if peer.is_broken_off:
+            raise PeerError(ErrorCode.OUT_OF_STATE, "the clock has not told us of a new channel")
         has_channel = peer.channel is not None and peer.channel.hello.boot_id == hello.boot_id
         if has_channel or (peer.is_dialling and self.node < peer.name):
             raise PeerError(ErrorCode.OUT_OF_STATE, "there is a channel between us already")
