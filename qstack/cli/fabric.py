@@ -17,7 +17,7 @@ from qstack.runtime.control_client import open_control
 from qstack.runtime.fabric_daemon import FabricDaemon, FabricOptions
 from qstack.runtime.fabric_link import FABRIC_NODE
 from qstack.runtime.lockstep_fabric import DONE_LIMIT_S, RETURN_LIMIT_S
-from qstack.runtime.network_file import load_network
+from qstack.runtime.network_file import load_network, require_ports
 from qstack.runtime.run_folder import RunFolderError, private_folder, run_folder, socket_path
 
 
@@ -76,6 +76,7 @@ def run(
         return_limit_s=return_limit_s,
         send_delay_s=send_delays(send_delay_ms),
     )
+    require_ports(network, str(network_file))
     daemon = FabricDaemon(options, reporter("fabric"))
     use_batch_scheduling()
     run_until_told(daemon.run, lifeline=lifeline)

@@ -12,7 +12,7 @@ from qstack.cli.daemon import (
     send_delays,
     use_batch_scheduling,
 )
-from qstack.runtime.network_file import load_network
+from qstack.runtime.network_file import load_network, require_ports
 from qstack.runtime.node_daemon import BUSY_LIMIT_S, NodeDaemon, NodeOptions
 from qstack.runtime.run_folder import RunFolderError, private_folder, run_folder, socket_path
 
@@ -68,6 +68,7 @@ def run(
         busy_limit_s=busy_limit_s,
         send_delay_s=send_delays(send_delay_ms),
     )
+    require_ports(network, str(network_file))
     daemon = NodeDaemon(options, reporter(name))
     use_batch_scheduling()
     run_until_told(daemon.run, lifeline=lifeline)

@@ -13,6 +13,7 @@ from qstack.channel.hello import open_channel
 from qstack.channel.identity import Identity
 from qstack.physical import device
 from qstack.runtime.clock_messages import NODE_MESSAGES
+from qstack.runtime.listen import Unreached
 from qstack.runtime.network_file import Network
 from qstack.wire.codec import Registry, encode
 from qstack.wire.frame import Frame, Layer
@@ -86,7 +87,7 @@ async def dial_fabric(
     address = network.fabric
     assert address is not None
     expected = Identity(network.name, FABRIC_NODE, "fabric")
-    told = ""
+    unreached = Unreached(f"the fabric at {address}", report)
     while True:
         try:
             stream = await trio.open_tcp_stream(address.host, address.port)
@@ -99,9 +100,7 @@ async def dial_fabric(
                 registry=REGISTRY,
             )
         except (OSError, ChannelRefused) as error:
-            if isinstance(error, ChannelRefused) and str(error) != told:
-                told = str(error)
-                report(f"cannot reach the fabric at {address}: {error}")
+            unreached.failed(error)
             await trio.sleep(REDIAL_S)
             continue
         return FabricLink(channel)

@@ -4,6 +4,7 @@ import errno
 import socket
 from collections.abc import Awaitable, Callable
 from pathlib import Path
+from typing import Final
 
 import trio
 
@@ -14,6 +15,32 @@ from qstack.runtime.network_tables import Address
 
 class AddressError(Exception):
     """An address cannot be listened on."""
+
+
+SILENT_S: Final = 3.0  # processes of a network do not start at one moment
+
+
+class Unreached:
+    """Says what keeps a dialler from `whom`, once for each cause; a refusal at once, silence late.
+
+    `whom` is for people: "the fabric at 192.0.2.1:7400".
+    """
+
+    def __init__(self, whom: str, report: Callable[[str], None]) -> None:
+        self._whom = whom
+        self._report = report
+        self._since_s = trio.current_time()
+        self._told = ""
+
+    def failed(self, error: OSError | ChannelRefused) -> None:
+        """An attempt failed; there will be another one."""
+        is_silence = isinstance(error, OSError)
+        if is_silence and trio.current_time() - self._since_s < SILENT_S:
+            return
+        cause = "no answer; is it running, and the address right?" if is_silence else str(error)
+        if cause != self._told:
+            self._told = cause
+            self._report(f"cannot reach {self._whom}: {cause} Trying again.")
 
 
 async def listen(address: Address) -> trio.SocketListener:

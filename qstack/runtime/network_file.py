@@ -172,6 +172,24 @@ def load_network(path: str | Path) -> Network:
     return parse_network(text, where=str(path), folder=Path(path).parent)
 
 
+def require_ports(network: Network, where: str) -> None:
+    """What processes that are started one by one need: addresses all of them know.
+
+    Raises `NetworkFileError` naming each that has none; `where` names the file.
+    """
+    addresses = {f"node {name}": node.address for name, node in network.nodes.items()}
+    if network.fabric is not None:
+        addresses["fabric"] = network.fabric
+    problems = [
+        f"{of}: address: {address} has no port that others know; expected one from 1 to 65535"
+        " (0 is for `qstack up`, which starts all on one host and chooses)"
+        for of, address in addresses.items()
+        if address.port == 0
+    ]
+    if problems:
+        raise NetworkFileError(where, problems)
+
+
 def parse_network(text: str, *, where: str, folder: Path | None = None) -> Network:
     """The network of a TOML text; `where` names it in errors.
 

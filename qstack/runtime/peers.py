@@ -24,7 +24,7 @@ from qstack.errors import ErrorCode, PeerError
 from qstack.link import messages as link
 from qstack.network import messages as network
 from qstack.runtime.clock_messages import PEER_MESSAGES
-from qstack.runtime.listen import serve
+from qstack.runtime.listen import Unreached, serve
 from qstack.runtime.network_file import Network
 from qstack.transport import messages as transport
 from qstack.wire.codec import Registry, encode
@@ -222,7 +222,7 @@ class PeerChannels:
     async def _dial(self, peer: Peer) -> None:
         address = self.network.nodes[peer.name].address
         expected = Identity(self.network.name, peer.name, "node")
-        told = ""
+        unreached = Unreached(f"{peer.name} at {address}", self._report)
         while peer.channel is None:
             if peer.is_broken_off:
                 await peer.mended.wait()
@@ -237,9 +237,7 @@ class PeerChannels:
                     registry=REGISTRY,
                 )
             except (OSError, ChannelRefused) as error:
-                if isinstance(error, ChannelRefused) and str(error) != told:
-                    told = str(error)  # say it once, not twenty times a second
-                    self._report(f"cannot reach {peer.name} at {address}: {error}")
+                unreached.failed(error)
                 await trio.sleep(REDIAL_S)
                 continue
             peer.is_dialling = False

@@ -8,6 +8,7 @@ import socket
 import subprocess
 import sys
 from collections.abc import Iterator
+from contextlib import ExitStack
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from unittest import mock
@@ -109,6 +110,13 @@ def test_a_port_in_use_is_named(runs: Path, tmp_path: Path) -> None:
 def test_an_unknown_node_is_answered_with_those_there_are(runs: Path) -> None:
     said = error_of(runs, "node", "run", str(packaged("pair")), "--name", "carol")
     assert "no node 'carol'; it has alice, bob" in said
+
+
+def test_a_node_of_its_own_needs_addresses_that_others_know(runs: Path, authority: Path) -> None:
+    folder = credentials(runs / "good", authority, ALICE)
+    said = node_error(runs, folder)
+    assert "node bob: address: 127.0.0.1:0 has no port that others know" in said
+    assert "fabric: address" in said
 
 
 def test_missing_credentials_are_named(runs: Path) -> None:
@@ -250,12 +258,18 @@ def test_wrong_usage_is_status_2(runs: Path) -> None:
 def test_node_and_fabric_with_unlike_files_both_say_both_hashes(
     runs: Path, authority: Path, tmp_path: Path
 ) -> None:
-    with socket.create_server(("127.0.0.1", 0)) as free:
-        port = free.getsockname()[1]
-    address = ('[fabric]\naddress = "127.0.0.1:0"', f'[fabric]\naddress = "127.0.0.1:{port}"')
+    with ExitStack() as probes:
+        free = [probes.enter_context(socket.create_server(("127.0.0.1", 0))) for _ in range(3)]
+        ports = [probe.getsockname()[1] for probe in free]
+    tables = ("[fabric]", 'name = "alice"', 'name = "bob"')
+    addresses = [
+        (f'{table}\naddress = "127.0.0.1:0"', f'{table}\naddress = "127.0.0.1:{port}"')
+        for table, port in zip(tables, ports, strict=True)
+    ]
     (tmp_path / "other").mkdir()
-    ours = variant(tmp_path, "pair", address)
-    theirs = variant(tmp_path / "other", "pair", address, ("length_m = 10_000", "length_m = 9_000"))
+    ours = variant(tmp_path, "pair", *addresses)
+    shorter = ("length_m = 10_000", "length_m = 9_000")
+    theirs = variant(tmp_path / "other", "pair", *addresses, shorter)
     fabric = credentials(tmp_path / "fabric", authority, Identity("pair", "fabric", "fabric"))
     alice = credentials(tmp_path / "alice", authority, ALICE)
     commands = [
