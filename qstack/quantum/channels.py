@@ -82,7 +82,9 @@ def coherence_scaling(factor: float) -> FloatArray:
     """Multiplies the X and Y components by `factor`. Raises ValueError outside -1..1."""
     if not -1.0 <= factor <= 1.0:
         raise ValueError(f"a coherence factor is in -1..1, not {factor}")
-    return np.diag([1.0, factor, factor, 1.0])
+    transfer = np.eye(4)
+    transfer[1, 1] = transfer[2, 2] = factor
+    return transfer
 
 
 def attempt_dephasing_probability(attempts_to_1_over_e: float) -> float:

@@ -159,7 +159,7 @@ class Register:
             self._witness.first_read(key, qubit.group.qubits[1 - axis].key, pair)
         f0, f1 = profile.readout_f0, profile.readout_f1
         alone = _reduced(tensor, [axis])
-        weights = [float(readout_effect(basis, bit, f0, f1) @ alone) for bit in (0, 1)]
+        weights = [float(_readout_effect(basis, bit, f0, f1) @ alone) for bit in (0, 1)]
         outcome = _choose(weights, uniform)
         rest, _ = noisy_project(tensor, axis, basis, outcome, f0, f1)
         self._shrink([qubit], rest)
@@ -179,13 +179,13 @@ class Register:
         if together:
             tensor = first.group.tensor
             pair = _reduced(tensor, [first.axis, second.axis])
-            weights = [float(np.sum(effects[x, z] * pair)) for x, z in OUTCOMES]
+            weights = np.tensordot(effects, pair, axes=2).ravel().tolist()
             x, z = OUTCOMES[_choose(weights, uniform)]
             rest = state.contract_two(tensor, first.axis, second.axis, effects[x, z])
         else:
             near = _reduced(first.group.tensor, [first.axis])
             far = _reduced(second.group.tensor, [second.axis])
-            weights = [float(near @ effects[x, z] @ far) for x, z in OUTCOMES]
+            weights = (effects @ far @ near).ravel().tolist()
             x, z = OUTCOMES[_choose(weights, uniform)]
             # A @ S @ B, with as many further axes as the groups have: no larger state is built.
             left = np.tensordot(first.group.tensor, effects[x, z], axes=(first.axis, 0))
@@ -265,12 +265,12 @@ class Register:
     def _waiting(self, qubit: _Qubit, at_ns: int) -> FloatArray:
         """The channel (4, 4) of waiting since the last touch: decay, a move, attempts."""
         profile, start_ns = qubit.profile, qubit.touched_ns
-        transfer = np.eye(4)
         if qubit.move is not None and qubit.move.at_ns <= at_ns:
             transfer = _decay(profile, qubit.born_ns, start_ns, qubit.move.at_ns)
             transfer = channels.depolarising(qubit.move.depolarising) @ transfer
-            start_ns = qubit.move.at_ns
-        transfer = _decay(profile, qubit.born_ns, start_ns, at_ns) @ transfer
+            transfer = _decay(profile, qubit.born_ns, qubit.move.at_ns, at_ns) @ transfer
+        else:
+            transfer = _decay(profile, qubit.born_ns, start_ns, at_ns)
         attempts = self._disturbing(qubit.key.node, at_ns) - qubit.attempts
         if attempts > 0:
             # Dephasing commutes with all of the above: it may come last.
@@ -310,6 +310,7 @@ def _bell_effects(profile: Profile) -> FloatArray:
 
 
 _bell_effects_of = lru_cache(maxsize=256)(bell_measurement)
+_readout_effect = lru_cache(maxsize=256)(readout_effect)
 
 
 def _reduced(tensor: FloatArray, axes: list[int]) -> FloatArray:
