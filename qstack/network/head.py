@@ -55,6 +55,7 @@ class HeadRequest:
     tracking: int = 0
     indicated: int = 0
     tries: int = 0
+    is_retrying: bool = False  # the timer to look for a circuit again is armed
     reason: str = ""
 
     @property
@@ -253,7 +254,10 @@ class Heads:
     def on_retry(self, key: str) -> None:
         """The retry timer of a request."""
         request = self._requests.get(bytes.fromhex(key))
-        if request is None or request.circuit is not None:
+        if request is None:
+            return
+        request.is_retrying = False
+        if request.circuit is not None:
             return
         if self._is_isolated(request.create.remote):
             self._fail(
@@ -377,7 +381,8 @@ class Heads:
         create = request.create
         self._step(request, RequestInput.FORWARDED)
         request.tries = 0
-        self._out.cancel_timer(idle_timer(circuit))
+        if not circuit.requests:
+            self._out.cancel_timer(idle_timer(circuit))
         forward = Forward(
             circuit=circuit.id,
             epoch=circuit.epoch,
@@ -398,6 +403,7 @@ class Heads:
         # Without a deadline only news of the topology help: do not hold the clock for them.
         is_idle = request.tries > 0 and request.create.deadline_ns >= NEVER_NS
         request.tries += 1
+        request.is_retrying = True
         self._out.set_timer(
             f"network/retry/{_key(request.create)}", self._out.now + RETRY_NS, background=is_idle
         )
@@ -483,7 +489,8 @@ class Heads:
     def _forget(self, request: HeadRequest) -> None:
         del self._requests[request.create.request]
         self._out.cancel_timer(f"network/deadline/head/{_key(request.create)}")
-        self._out.cancel_timer(f"network/retry/{_key(request.create)}")
+        if request.is_retrying:
+            self._out.cancel_timer(f"network/retry/{_key(request.create)}")
 
     def _check_idle(self, circuit: Circuit) -> None:
         if not circuit.requests and circuit.state is CircuitState.ACTIVE:

@@ -229,7 +229,8 @@ class Tails:
             self._generation.end(circuit, request.request)
         del self._requests[request.request]
         self._out.cancel_timer(self._deadline(request))
-        self._out.cancel_timer(self._resume(request))
+        if request.resume_by_ns:
+            self._out.cancel_timer(self._resume(request))
 
     def _deadline(self, request: TailRequest) -> str:
         return f"network/deadline/tail/{request.request.hex()}"

@@ -51,6 +51,23 @@ def contract_two(tensor: FloatArray, axis_a: int, axis_b: int, effect: FloatArra
     return rest.reshape((4,) * (tensor.ndim - 2))
 
 
+def swapped(
+    first: tuple[FloatArray, int], effect: FloatArray, second: tuple[FloatArray, int]
+) -> FloatArray:
+    """The unnormalised state of the others of two states, (tensor, axis) each, after an effect.
+
+    A @ S @ B of the two touched axes; the others of the first state come before those of the
+    second.
+    """
+    (a, axis_a), (b, axis_b) = first, second
+    _check(a, axis_a)
+    _check(b, axis_b)
+    left = a if axis_a == a.ndim - 1 else np.moveaxis(a, axis_a, -1)
+    right = b if axis_b == 0 else np.moveaxis(b, axis_b, 0)
+    rest: FloatArray = left.reshape(-1, 4) @ effect @ right.reshape(4, -1)
+    return rest.reshape((4,) * (a.ndim + b.ndim - 2))
+
+
 def probability_of(tensor: FloatArray, axis: int, basis: Basis, outcome: int) -> float:
     """The probability of reading `outcome` (0 is the +1 eigenstate) of a normalised state."""
     _check(tensor, axis)

@@ -12,7 +12,7 @@ made; timers fire when they are due.
 from collections import deque
 from dataclasses import dataclass
 from enum import IntEnum
-from heapq import heappop, heappush
+from heapq import heapify, heappop, heappush
 from typing import Final
 
 from msgspec import Struct
@@ -45,6 +45,7 @@ TIMER: Final = "@timer"
 LAYERS: Final = ("physical", "link", "network", "transport", "session")
 """The machines of a node, from below."""
 NEVER_NS: Final = 2**63
+CANCELLED_MIN: Final = 256  # fewer cancelled timers are not worth rebuilding the heap for
 ROOM: Final = {
     Layer.PHYSICAL: "physical",
     Layer.LINK: "link",
@@ -142,6 +143,7 @@ class Node:
         self._timers: dict[tuple[str, str], _Timer] = {}
         self._armed: dict[int, _Timer] = {}  # the same timers by the sequence of their firing
         self._timer_sequence = 0
+        self._cancelled = 0  # about so many timers in the heap are cancelled
         self._own_numbers: dict[str, int] = {}
         self._ahead = [0] * len(Urgency)
         self._peers: dict[str, bytes] = {}
@@ -312,6 +314,18 @@ class Node:
         if timer is not None:
             del self._armed[timer.sequence]
             self._ahead[timer.urgency] -= 1
+            self._cancelled += 1
+            if self._cancelled > max(CANCELLED_MIN, len(self._heap) // 2):
+                self._clear_out()
+
+    def _clear_out(self) -> None:
+        """Rebuild the heap without what is cancelled: deadlines are seldom lived to see."""
+        armed = self._armed
+        self._heap[:] = [
+            entry for entry in self._heap if entry[1] is not TIMER or entry[2] in armed
+        ]
+        heapify(self._heap)
+        self._cancelled = 0
 
     def _is_stale(self, source: str, sequence: int) -> bool:
         """A timer that was cancelled, or a message of a channel that has gone."""

@@ -21,6 +21,7 @@ from qstack.machine import (
 )
 from qstack.physical.service import DeviceReady, Free
 from qstack.runtime.node import (
+    CANCELLED_MIN,
     LAYERS,
     Node,
     Noted,
@@ -271,3 +272,16 @@ def test_a_late_event_never_turns_time_back() -> None:
     world.node.message_arrived("bob", 1, 50, CloseSocket(socket=1))
     world.run()
     assert [at for at, _ in world.heard("transport")] == [110, 110]
+
+
+def test_timers_that_are_cancelled_or_armed_again_do_not_pile_up() -> None:
+    world = World()
+    world.timer(10**12, key="other")
+    for _ in range(5000):
+        world.timer(10**12)
+    assert len(world.node._heap) < 2 * CANCELLED_MIN + 4
+    world.run()
+    assert [event for _, event in world.heard("transport") if isinstance(event, TimerFired)] == [
+        TimerFired("other"),
+        TimerFired("k"),
+    ]

@@ -188,8 +188,9 @@ class Register:
             weights = (effects @ far @ near).ravel().tolist()
             x, z = OUTCOMES[_choose(weights, uniform)]
             # A @ S @ B, with as many further axes as the groups have: no larger state is built.
-            left = np.tensordot(first.group.tensor, effects[x, z], axes=(first.axis, 0))
-            rest = np.tensordot(left, second.group.tensor, axes=(-1, second.axis))
+            rest = state.swapped(
+                (first.group.tensor, first.axis), effects[x, z], (second.group.tensor, second.axis)
+            )
         rest, _ = state.normalised(rest)
         self._shrink([first, second], rest)
         return x, z
