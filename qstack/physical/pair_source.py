@@ -28,7 +28,7 @@ from qstack.quantum.pauli import Basis, FloatArray
 TRUNCATION: Final = 1e-12
 """The probability of more pairs than the sum over photon numbers goes to."""
 MEAN_PAIRS_MAX: Final = 1.0
-"""The largest lam: at 1 the sum takes 46 terms, and every third slot has two pairs or more."""
+"""The largest lam: at 1 the sum takes 45 terms, and half of the slots have two pairs or more."""
 _SILENT: Final = ((), (0,), (1,), (0, 1))
 """Sets of detectors of one side."""
 

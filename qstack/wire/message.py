@@ -1,5 +1,6 @@
 """What every message is: a closed map with one open extension sub-map `x`."""
 
+import math
 from typing import Annotated, Any, ClassVar, Literal
 
 from msgspec import UNSET, Meta, Struct, UnsetType
@@ -17,6 +18,27 @@ Count = Annotated[int, Meta(ge=0, le=2**53)]
 Bit = Annotated[int, Meta(ge=0, le=1)]
 Probability = Annotated[float, Meta(ge=0.0, le=1.0)]
 Basis = Literal["X", "Y", "Z"]
+
+
+class BasisProbabilities(Struct, frozen=True, array_like=True, forbid_unknown_fields=True):
+    """A basis drawn anew for each pair, with these probabilities; on the wire an array of three.
+
+    Raises ValueError unless they sum to 1.
+    """
+
+    in_x: Probability
+    in_y: Probability
+    in_z: Probability
+
+    def __post_init__(self) -> None:
+        """Refuse what is no distribution."""
+        total = math.fsum((self.in_x, self.in_y, self.in_z))
+        if not math.isclose(total, 1.0, abs_tol=1e-9):
+            raise ValueError(f"the probabilities of X, Y and Z sum to {total:g}; expected 1")
+
+
+BasisChoice = Basis | BasisProbabilities
+"""What measured pairs are read in: one basis for all, or each in one drawn by the reading node."""
 
 
 class Message(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
