@@ -1,4 +1,4 @@
-"""The attempts part: batches of attempts for the link layer.
+"""The attempts part: batches of attempts on heralded links, for the link layer.
 
 Rules
 1. Every AttemptsStart ends in exactly one of Heralded, a last MeasuredPairs, AttemptsEnded.
@@ -6,13 +6,21 @@ Rules
 3. What the device still says of a batch whose asker has gone is cleaned up, and told to nobody.
 """
 
+from collections.abc import Iterator
 from typing import Final, Literal
 
 from msgspec import Struct
 
 from qstack.machine import CancelTimer, Effect, Record, SetTimer, Tell
 from qstack.physical.batch_states import BATCH, Input, State
-from qstack.physical.device import BatchEnded, Generate, MeasuredReply, Reply, StopGenerate
+from qstack.physical.device import (
+    BatchEnded,
+    DeviceBasis,
+    Generate,
+    MeasuredReply,
+    Reply,
+    StopGenerate,
+)
 from qstack.physical.device_order import DeviceOrder
 from qstack.physical.generation import mismatch
 from qstack.physical.hardware import LinkHardware, World
@@ -29,6 +37,7 @@ from qstack.physical.service import (
     MeasuredPairs,
 )
 from qstack.physical.sharing import choose
+from qstack.wire.message import BasisChoice, BasisProbabilities
 
 LINK_LAYER: Final = "link"
 SHARE_TIMER: Final = "share"
@@ -65,18 +74,27 @@ class _Batch(Struct, eq=False):
 
 
 class Attempts:
-    """All batches of a node."""
+    """All batches of a node. `numbers` are for batches of the device, never twice the same."""
 
-    def __init__(self, node: str, world: World, order: DeviceOrder, memory: Memory) -> None:
+    def __init__(
+        self,
+        node: str,
+        world: World,
+        order: DeviceOrder,
+        memory: Memory,
+        numbers: Iterator[int],
+    ) -> None:
         self._world = world
+        self._numbers = numbers
         self._order = order
         self._memory = memory
-        self._links: dict[str, LinkHardware] = {link.id: link for link in world.links_of(node)}
+        self._links: dict[str, LinkHardware] = {
+            link.id: link for link in world.heralded_links_of(node)
+        }
         self._batches: dict[int, _Batch] = {}
         self._queued: dict[int, None] = {}  # those that wait for a communication qubit
         self._goodness: dict[tuple[str, float | None], tuple[float, float]] = {}
         self._cycles_ns: dict[tuple[str, Kind], int] = {}
-        self._made = 0
         self._is_timer_set = False
 
     # --- what the link layer asks ---
@@ -91,8 +109,8 @@ class Attempts:
         qubit = self._memory.admit(LINK_LAYER, asked.link)
         if qubit is None:
             return [_ended(asked.batch, "no-memory", 0)]
-        batch = self._batches[self._made] = _Batch(asked, qubit, self._made)
-        self._made += 1
+        batch = _Batch(asked, qubit, next(self._numbers))
+        self._batches[batch.number] = batch
         if self._may_begin_at_once():
             return self._begin(batch, now)
         self._queued[batch.number] = None
@@ -157,6 +175,11 @@ class Attempts:
         )
         return [Tell(LINK_LAYER, indication), *effects], None
 
+    def basis_of(self, number: int) -> BasisChoice | None:
+        """What a batch is read in; None if there is no such batch."""
+        batch = self._batches.get(number)
+        return batch.asked.basis if batch is not None else None
+
     def measured(self, reply: MeasuredReply, now: int) -> list[Effect]:
         """Measured pairs are there; with the last of them the batch ends."""
         batch = self._batches.get(reply.batch)
@@ -171,6 +194,7 @@ class Attempts:
                 outcomes=reply.outcomes,
                 x_bits=reply.x_bits,
                 z_bits=reply.z_bits,
+                bases=reply.bases,
                 emitted_at_ns=reply.emitted_at_ns,
                 is_last=reply.is_last,
             )
@@ -256,7 +280,7 @@ class Attempts:
                 first_cycle=-(-now // cycle_ns),
                 bright_state=asked.bright_state,
                 pairs=asked.pairs,
-                basis=asked.basis,
+                basis=device_basis(asked.basis),
                 qubit=batch.qubit.id if asked.kind == "keep" else None,
             )
         )
@@ -315,6 +339,11 @@ class Attempts:
         if key not in self._goodness:
             self._goodness[key] = goodness_of(self._world, self._links[key[0]], key[1])
         return self._goodness[key][z]
+
+
+def device_basis(choice: BasisChoice | None) -> DeviceBasis | None:
+    """What the device is told of a choice: bases that are drawn are drawn here, when it asks."""
+    return "given" if isinstance(choice, BasisProbabilities) else choice
 
 
 def _ended(batch: int, reason: Reason, attempts: int) -> Tell:

@@ -29,6 +29,9 @@ from qstack.wire.message import (
     Text,
 )
 
+DeviceBasis = Basis | Literal["given"]
+"""What a measure batch is read in: one basis, or for each pair one its node gives when asked."""
+
 
 class Operation(Message, frozen=True, kw_only=True):
     """Base of what a node asks of its device."""
@@ -42,7 +45,9 @@ class Generate(Operation, frozen=True, kw_only=True):
     """GEN: attempt on `link` in every cycle from `first_cycle` on.
 
     `qubit` is the communication qubit for `keep`, nil for `measure`. The station pairs it with
-    the far end's oldest waiting Generate of equal token, kind and parameters.
+    the far end's oldest waiting Generate of equal token, kind and parameters. With the basis
+    `given` each part of the batch asks for its bases by BasesWanted: which basis an end reads in
+    does not change whether it detects, so choices for what was not detected need not be made.
     """
 
     TYPE = 0x0001
@@ -53,7 +58,7 @@ class Generate(Operation, frozen=True, kw_only=True):
     first_cycle: Count
     bright_state: Probability | None
     pairs: Annotated[int, Meta(ge=1, le=10**7)]
-    basis: Basis | None
+    basis: DeviceBasis | None
     qubit: Id | None
 
 
@@ -63,6 +68,15 @@ class StopGenerate(Operation, frozen=True, kw_only=True):
     TYPE = 0x0002
     batch: Count
     reason: Literal["stopped", "handed-over"]
+
+
+class GiveBases(Operation, frozen=True, kw_only=True):
+    """The bases this node has drawn for a part of a batch, packed two bits each. One-way."""
+
+    TYPE = 0x0008
+    batch: Count
+    part: Count
+    bases: bytes
 
 
 class Initialise(Operation, frozen=True, kw_only=True):
@@ -154,7 +168,7 @@ class Reply(Message, frozen=True, kw_only=True):
 
 
 class MeasuredReply(Message, frozen=True, kw_only=True):
-    """REPLY for a `measure` batch: some of its pairs, packed bits as in MeasuredPairs."""
+    """REPLY for a `measure` batch: some of its pairs, packed as in MeasuredPairs."""
 
     LAYER = Layer.PHYSICAL
     TYPE = 0x0025
@@ -164,7 +178,36 @@ class MeasuredReply(Message, frozen=True, kw_only=True):
     outcomes: bytes
     x_bits: bytes
     z_bits: bytes
+    bases: bytes
     emitted_at_ns: Nanoseconds
+    is_last: bool
+
+
+class BasesWanted(Message, frozen=True, kw_only=True):
+    """Something was detected `count` times: which bases does the node read it in?
+
+    Answered by GiveBases with the number of the `part`, in the order of asking.
+    """
+
+    LAYER = Layer.PHYSICAL
+    TYPE = 0x0028
+    batch: Count
+    part: Count
+    count: Count
+
+
+class DetectionReply(Message, frozen=True, kw_only=True):
+    """What the receiver of a photon-pair link has detected; fields as in Detections."""
+
+    LAYER = Layer.PHYSICAL
+    TYPE = 0x0029
+    batch: Count
+    first_slot: Count
+    until_slot: Count
+    detections: Count
+    slots: bytes
+    outcomes: bytes
+    bases: bytes
     is_last: bool
 
 
@@ -179,8 +222,9 @@ class BatchEnded(Message, frozen=True, kw_only=True):
 
 
 MESSAGES = (
-    Generate, StopGenerate, Initialise, DoGate, DoMeasure, DoBellMeasure, Release,
-    Initialised, Outcome, BellOutcome, OperationRefused, Reply, MeasuredReply, BatchEnded,
+    Generate, StopGenerate, GiveBases, Initialise, DoGate, DoMeasure, DoBellMeasure, Release,
+    Initialised, Outcome, BellOutcome, OperationRefused, Reply, MeasuredReply, BasesWanted,
+    DetectionReply, BatchEnded,
 )  # fmt: skip
 
 

@@ -2,17 +2,18 @@
 
 from qstack.physical.hardware import Scheme
 from qstack.physical.service import Kind
-from qstack.wire.message import Basis
 
 
 def mismatch(
-    kind: Kind, *, basis: Basis | None, pairs: int, bright_state: float | None, scheme: Scheme
+    kind: Kind, *, basis: object, pairs: int, bright_state: float | None, scheme: Scheme
 ) -> str:
     """What is wrong with these values together; empty if nothing is.
 
     `keep` makes one pair and reads nothing; `measure` reads both ends; only single-click has a
-    bright state.
+    bright state; a pair source only measures.
     """
+    if kind == "keep" and scheme == "spdc":
+        return "a photon-pair link only measures"
     if kind == "keep" and (basis is not None or pairs != 1):
         return "a keep batch makes one pair and has no basis"
     if kind == "measure" and basis is None:

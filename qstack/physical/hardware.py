@@ -1,8 +1,10 @@
 """The hardware of one emulated network: nodes, and the links between them.
 
-A link is fibre, a station with two detectors, and a heralding scheme. What its ends contribute
-(coupling, visibility, dark counts) is in the profile of each node. From here come the times and
-probabilities that the fabric emulates and that the nodes predict with.
+A link is fibre, a station, and a scheme. In the station of a heralded link are two detectors, and
+what its ends contribute (coupling, visibility, dark counts) is in the profile of each node. In
+that of a photon-pair link (`spdc`) is a source, and each end has a receiver: such a link measures
+and keeps nothing. From here come the times and probabilities that the fabric emulates and that
+the nodes predict with.
 
 Rules
 1. Times are whole nanoseconds, and what one participant of the clock causes at another takes at
@@ -20,10 +22,12 @@ from msgspec import Meta, Struct
 
 from qstack.ids import link_id
 from qstack.physical.heralding import Heralded, double_click, single_click
+from qstack.physical.pair_source import PairSource
 from qstack.physical.profile import Profile
 from qstack.physical.service import Kind
+from qstack.physical.source_hardware import PairSourceHardware
 
-Scheme = Literal["single-click", "double-click"]
+Scheme = Literal["single-click", "double-click", "spdc"]
 Attenuation = Annotated[float, Meta(ge=0, le=1000, description="decibels per kilometre, 0 to 1000")]
 GroupIndex = Annotated[float, Meta(ge=1, le=4, description="a group index, 1 to 4")]
 ArmLoss = Annotated[float, Meta(ge=0, le=200, description="decibels in each arm, 0 to 200")]
@@ -75,10 +79,11 @@ def fibre_delay_ns(length_m: float, group_index: float = STANDARD_GROUP_INDEX) -
 
 
 class LinkHardware(Struct, frozen=True, kw_only=True):
-    """One link: `arms_m` is the fibre from each of `ends` to the heralding station.
+    """One link: `arms_m` is the fibre from each of `ends` to the station.
 
-    `extra_loss_db` is lost in each arm beside the fibre: connectors, splices. Raises ValueError
-    for ends out of order, arms that are not the length, or an arm shorter than 1 ns of light.
+    `extra_loss_db` is lost in each arm beside the fibre: connectors, splices, a receiver's optics.
+    Raises ValueError for ends out of order, arms that are not the length, an arm shorter than
+    1 ns of light, and a `source` on a heralded link or none on a photon-pair link.
     """
 
     ends: tuple[str, str]
@@ -88,9 +93,12 @@ class LinkHardware(Struct, frozen=True, kw_only=True):
     attenuation_db_per_km: float = TELECOM_ATTENUATION_DB_PER_KM
     group_index: float = STANDARD_GROUP_INDEX
     extra_loss_db: float = 0.0
+    source: PairSourceHardware | None = None
 
     def __post_init__(self) -> None:
         """Refuse what cannot be."""
+        if (self.scheme == "spdc") != (self.source is not None):
+            raise ValueError(f"a source goes with spdc, and only there, not with {self.scheme}")
         if not self.ends[0] < self.ends[1]:
             raise ValueError(f"two ends in the order of their names, not {self.ends}")
         if not math.isclose(sum(self.arms_m), self.length_m):
@@ -103,6 +111,16 @@ class LinkHardware(Struct, frozen=True, kw_only=True):
     def id(self) -> str:
         """The link's name, the same seen from either end."""
         return link_id(*self.ends)
+
+    @property
+    def is_heralded(self) -> bool:
+        """Whether a station says which attempts succeeded; else detected slots are compared."""
+        return self.source is None
+
+    @property
+    def kinds(self) -> tuple[Kind, ...]:
+        """What it can be asked for: photons that were detected cannot be kept."""
+        return ("keep", "measure") if self.is_heralded else ("measure",)
 
     @property
     def delay_ns(self) -> int:
@@ -122,8 +140,11 @@ class LinkHardware(Struct, frozen=True, kw_only=True):
 
         `keep`: preparation + emission + 2 x the longer arm, for the herald must be back before
         the qubit can be used again. `measure`: preparation + emission + readout; attempts are
-        pipelined, and the preparation is the reset after the readout before it.
+        pipelined, and the preparation is the reset after the readout before it. A pair source:
+        one slot.
         """
+        if self.source is not None:
+            return self.source.slot_ns
         profiles = (profile_a, profile_b)
         if kind == "measure":
             return max(p.t_init_ns + p.t_emit_ns + p.readout_ns for p in profiles)
@@ -135,9 +156,22 @@ class LinkHardware(Struct, frozen=True, kw_only=True):
 
         Coupling x 10^(-loss/10), loss = fibre of this arm + `extra_loss_db`.
         """
-        arm_m = self.arms_m[self._place(end)]
-        loss_db = self.attenuation_db_per_km * arm_m / 1000.0 + self.extra_loss_db
-        return float(profile.coupling * 10.0 ** (-loss_db / 10.0))
+        return profile.coupling * self._arm_transmission(end)
+
+    def pair_source(self) -> PairSource:
+        """The statistics of a slot, sides as `ends`. Raises ValueError for a heralded link."""
+        if self.source is None:
+            raise ValueError(f"{self.id} is a heralded link: it has no pair source")
+        first, second = (
+            self.source.detector_efficiency * self._arm_transmission(end) for end in self.ends
+        )
+        background = self.source.background_probability
+        return PairSource(
+            mean_pairs=self.source.pair_parameter,
+            efficiencies=(first, second),
+            backgrounds=(background, background),
+            misalignment=self.source.misalignment,
+        )
 
     def herald(
         self, profile_a: Profile, profile_b: Profile, alpha: float | None = None
@@ -145,8 +179,10 @@ class LinkHardware(Struct, frozen=True, kw_only=True):
         """Success probability of one attempt, and the states it heralds, axes as `ends`.
 
         `alpha` is the bright-state population at both ends (single-click only; None: what each
-        profile says). Raises ValueError if no detector can ever click.
+        profile says). Raises ValueError if no detector can ever click, or none heralds.
         """
+        if not self.is_heralded:
+            raise ValueError(f"{self.id} is a photon-pair link: nothing heralds")
         eta_a = self.efficiency(self.ends[0], profile_a)
         eta_b = self.efficiency(self.ends[1], profile_b)
         # One station, one set of detectors: the noisier of the two figures is the safe one.
@@ -174,6 +210,12 @@ class LinkHardware(Struct, frozen=True, kw_only=True):
             emission_fidelity=emission,
             double_excitation=_double_excitation(profile_a, profile_b),
         )
+
+    def _arm_transmission(self, end: str) -> float:
+        """What of a photon gets through the arm of `end`."""
+        arm_m = self.arms_m[self._place(end)]
+        loss_db = self.attenuation_db_per_km * arm_m / 1000.0 + self.extra_loss_db
+        return float(10.0 ** (-loss_db / 10.0))
 
     def _place(self, end: str) -> int:
         if end not in self.ends:
@@ -203,6 +245,10 @@ class World(Struct, frozen=True, kw_only=True):
     def links_of(self, node: str) -> list[LinkHardware]:
         """The links that end at `node`."""
         return [link for link in self.links.values() if node in link.ends]
+
+    def heralded_links_of(self, node: str) -> list[LinkHardware]:
+        """Those of them that take memory at `node`."""
+        return [link for link in self.links_of(node) if link.is_heralded]
 
 
 def link_visibility(profile_a: Profile, profile_b: Profile) -> float:

@@ -1,8 +1,13 @@
 """The physical layer of one node: attempts for the link layer, qubits for whoever owns them.
 
 It has no peer protocol of its own: nodes meet at heralding stations, through the device. The
-device's coming and going is a `PeerUp` and `PeerDown` of the device's peer name.
+device's coming and going is a `PeerUp` and `PeerDown` of the device's peer name. Its generator
+draws the bases of measured pairs, where the asker leaves them to chance, and nothing else.
 """
+
+from itertools import count
+
+import numpy as np
 
 from qstack.machine import (
     Effect,
@@ -18,8 +23,11 @@ from qstack.machine import (
 )
 from qstack.physical.attempts import LINK_LAYER, SHARE_TIMER, Attempts
 from qstack.physical.device import (
+    BasesWanted,
     BatchEnded,
+    DetectionReply,
     Device,
+    GiveBases,
     MeasuredReply,
     OperationRefused,
     Reply,
@@ -31,6 +39,7 @@ from qstack.physical.memory import Memory
 from qstack.physical.params import TOLD_LAYERS
 from qstack.physical.prediction import link_capability, link_slots, node_capability
 from qstack.physical.qubits import CALL_TIMER, FREE_TIMER, Qubits
+from qstack.physical.receivers import Receivers
 from qstack.physical.service import (
     LAYER,
     Allocate,
@@ -46,27 +55,39 @@ from qstack.physical.service import (
     Reset,
     Transfer,
 )
-from qstack.wire.message import Message
+from qstack.wire.message import BasisProbabilities, Message
+from qstack.wire.packed import draw_bases, pack_bases
 
 
 class PhysicalLayer:
     """The machine. `boot_id` makes its qubit ids unlike those of every former life."""
 
-    def __init__(self, node: str, boot_id: bytes, world: World, device: Device) -> None:
+    def __init__(
+        self,
+        node: str,
+        boot_id: bytes,
+        world: World,
+        device: Device,
+        rng: np.random.Generator,
+    ) -> None:
         hardware = world.nodes[node]
         self._node = node
         self._world = world
         self._device = device
+        self._rng = rng
         self._is_ready = False
         self._order = DeviceOrder(device, hardware.profile)
         self._memory = Memory(boot_id, hardware.memory, link_slots(world, node))
         self._qubits = Qubits(self._order, self._memory)
-        self._attempts = Attempts(node, world, self._order, self._memory)
+        numbers = count()
+        self._attempts = Attempts(node, world, self._order, self._memory, numbers)
+        self._receivers = Receivers(node, world, self._order, numbers)
 
     def handle(self, event: Event, now: int) -> list[Effect]:
         """Take one event at network time `now` (ns); return everything that follows from it."""
         effects = self._dispatch(event, now)
-        if self._memory.take_news_of_room():
+        has_room = self._memory.take_news_of_room()
+        if self._receivers.take_news_of_room() or has_room:
             effects.append(Tell(LINK_LAYER, MemoryFree()))
         return effects
 
@@ -97,10 +118,15 @@ class PhysicalLayer:
                 Transfer() | Free() | ApplyGate() | Measure() | BellMeasure() | Allocate() | Reset()
             ):
                 return self._qubits.on_call(source, message, now, is_ready=self._is_ready)
+            case AttemptsStart() if source == LINK_LAYER and self._receivers.serves(message.link):
+                return self._receivers.start(message, now, is_ready=self._is_ready)
             case AttemptsStart() if source == LINK_LAYER:
                 return self._attempts.start(message, now, is_ready=self._is_ready)
             case AttemptsStop() if source == LINK_LAYER:
-                return self._attempts.stop(message, now)
+                return [
+                    *self._receivers.stop(message, now),
+                    *self._attempts.stop(message, now),
+                ]
             case _:
                 return [_refused(message, f"not for {source} to ask")]
 
@@ -119,8 +145,13 @@ class PhysicalLayer:
                 return effects
             case MeasuredReply():
                 return self._attempts.measured(message, now)
+            case DetectionReply():
+                return self._receivers.detected(message)
+            case BasesWanted():
+                return self._give_bases(message, now)
             case BatchEnded():
-                return self._attempts.ended(message, now)
+                ended = self._receivers.ended(message)
+                return self._attempts.ended(message, now) if ended is None else ended
             case _:
                 return [_refused(message, "no device says this")]
 
@@ -130,7 +161,25 @@ class PhysicalLayer:
         answers = self._qubits.on_refused(refusal, now)
         if answers is None:
             answers = self._attempts.refused(refusal.operation, now)
+        if answers is None:
+            answers = self._receivers.refused(refusal.operation)
         return effects + (answers or [])
+
+    def _give_bases(self, wanted: BasesWanted, now: int) -> list[Effect]:
+        """The device has detected something: in which bases we read it, nobody else knows."""
+        choice = self._receivers.basis_of(wanted.batch) or self._attempts.basis_of(wanted.batch)
+        if not isinstance(choice, BasisProbabilities):
+            return [_refused(wanted, f"no bases are drawn for batch {wanted.batch}")]
+        bases = pack_bases(draw_bases(self._rng, choice, wanted.count))
+        return self._order.submit(
+            GiveBases(
+                at_ns=now,
+                sequence=self._order.next_sequence(),
+                batch=wanted.batch,
+                part=wanted.part,
+                bases=bases,
+            )
+        )
 
     def _on_timer(self, key: str, now: int) -> list[Effect]:
         if key == SHARE_TIMER:
@@ -145,6 +194,7 @@ class PhysicalLayer:
         effects: list[Effect] = []
         if owner == LINK_LAYER:
             effects += self._attempts.asker_gone(now)
+            effects += self._receivers.asker_gone(now)
         return effects + self._qubits.owner_gone(owner, now)
 
     def _on_device_up(self) -> list[Effect]:
@@ -167,7 +217,11 @@ class PhysicalLayer:
         self._is_ready = False
         owners = dict.fromkeys((*TOLD_LAYERS, *self._memory.owners(), *self._qubits.owners()))
         owners.pop(LAYER, None)
-        effects = [*self._qubits.device_lost(), *self._attempts.device_lost()]
+        effects = [
+            *self._qubits.device_lost(),
+            *self._attempts.device_lost(),
+            *self._receivers.device_lost(),
+        ]
         self._memory.clear()
         effects += [Tell(owner, DeviceLost()) for owner in owners]
         return [*effects, Record("physical.device_lost", {})]

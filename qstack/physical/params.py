@@ -18,6 +18,19 @@ CHUNK_PAIRS_MAX: Final = 65_536
 CHUNK_NS: Final = 20_000_000
 """Network time one reply of measured pairs covers: how late a consumer learns of the first."""
 
+SOURCE_SLOTS: Final = 1
+"""Batches of a photon-pair link at once: an end has one receiver, set to one request's bases."""
+
+DETECTIONS_MAX: Final = 8_192
+"""Detections of one side in one reply: 32 KiB of slot numbers, below the control frame limit."""
+
+SOURCE_CHUNK_MIN_NS: Final = 1_000_000
+"""Network time one chunk of a pair source covers at least, however few pairs are wanted: a chunk
+costs a turn at each end, and the ends hear of each other no sooner on a metropolitan link."""
+
+DETECTIONS_MAX_HZ: Final = 1e7
+"""Detections per second and side a pair link may have: a thousand replies a second."""
+
 NEVER_NS: Final = 2**62
 """An event beyond this time (146 years) is not scheduled."""
 

@@ -8,7 +8,8 @@ import numpy as np
 from qstack.physical.generation import has_storage
 from qstack.physical.hardware import LinkHardware, World
 from qstack.physical.heralding import Heralded
-from qstack.physical.params import BRIGHT_STATES
+from qstack.physical.pair_source import bell_weights, gain
+from qstack.physical.params import BRIGHT_STATES, SOURCE_SLOTS
 from qstack.physical.profile import Profile
 from qstack.physical.service import GenerationOption, LinkCapability, NodeCapability
 from qstack.quantum.bell import bell_probabilities, fidelity
@@ -48,7 +49,9 @@ def goodness_of(
 
 
 def generation_options(world: World, link: LinkHardware) -> list[GenerationOption]:
-    """The ways to run a link: single-click by bright state (ascending), double-click one."""
+    """The ways to run a link: single-click by bright state (ascending), the others one."""
+    if not link.is_heralded:
+        return [_source_option(link)]
     profiles = world.end_profiles(link.id)
     settings: list[float | None] = [None]
     if link.scheme == "single-click":
@@ -72,12 +75,12 @@ def generation_options(world: World, link: LinkHardware) -> list[GenerationOptio
 
 
 def link_slots(world: World, node: str) -> int:
-    """How many pairs each link of `node` may have in the making or waiting at once.
+    """How many pairs each heralded link of `node` may have in the making or waiting at once.
 
     One place of the memory is kept for data if there are more places than links. With
     communication qubits of its own, a link has no more pairs than those.
     """
-    links = len(world.links_of(node))
+    links = len(world.heralded_links_of(node))
     if not links:
         return 0
     hardware = world.nodes[node]
@@ -94,8 +97,10 @@ def link_capability(world: World, node: str, link: LinkHardware) -> LinkCapabili
     return LinkCapability(
         link=link.id,
         peer=link.other_end(node),
+        kinds=[*link.kinds],
+        pairing="heralds" if link.is_heralded else "slots",
         options=generation_options(world, link),
-        slots=link_slots(world, node),
+        slots=link_slots(world, node) if link.is_heralded else SOURCE_SLOTS,
         delay_ns=link.delay_ns,
     )
 
@@ -117,6 +122,19 @@ def node_capability(world: World, node: str) -> NodeCapability:
         swap_flip=_clipped(1.0 - (profile.readout_f0 + profile.readout_f1) / 2.0),
         t1_s=profile.t1_s,
         t2_s=profile.t2_s,
+    )
+
+
+def _source_option(link: LinkHardware) -> GenerationOption:
+    """A pair source: coincidences of a slot, and the qubit pair that would err as they do."""
+    source = link.pair_source()
+    assert link.source is not None
+    return GenerationOption(
+        bright_state=None,
+        probability=_clipped(gain(source)),
+        cycle_ns=link.source.slot_ns,
+        measure_cycle_ns=link.source.slot_ns,
+        bell_probabilities=[_clipped(weight) for weight in bell_weights(source)],
     )
 
 

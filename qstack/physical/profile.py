@@ -167,36 +167,47 @@ def parse_profile(text: str, *, where: str) -> Profile:
     problems: list[str] = []
     kinds = {field.name: field.type for field in structs.fields(Profile)}
     del kinds["sources"]
-    meant = check_keys(raw, list(kinds), "", problems)
-    values: dict[str, Any] = {}
-    sources: list[Provenance] = []
-    for key, kind in kinds.items():
-        if key in raw:
-            values[key] = _read(raw[key], key, kind, sources, problems)
-        elif key in _OPTIONAL:
-            values[key] = None
-        elif key not in meant:
-            problems.append(f"{key}: is missing; expected {_expected_line(key, kind)}")
+    values, sources = read_entries(raw, kinds, "", problems)
     _cross_check(values, problems)
     if problems:
         raise ProfileError(where, problems)
     return Profile(**values, sources=tuple(sources))
 
 
+def read_entries(
+    raw: dict[str, Any], kinds: dict[str, object], path: str, problems: list[str]
+) -> tuple[dict[str, Any], list[Provenance]]:
+    """The numbers of the table at `path`, by the types of their keys, and where they come from.
+
+    A line in `problems` for everything that is wrong.
+    """
+    meant = check_keys(raw, list(kinds), path, problems)
+    values: dict[str, Any] = {}
+    sources: list[Provenance] = []
+    for key, kind in kinds.items():
+        at = join(path, key)
+        if key in raw:
+            values[key], provenance = _read(raw[key], key, kind, at, problems)
+            sources += provenance
+        elif key in _OPTIONAL:
+            values[key] = None
+        elif key not in meant:
+            problems.append(f"{at}: is missing; expected {_expected_line(key, kind)}")
+    return values, sources
+
+
 def _read(
-    raw: object, key: str, kind: object, sources: list[Provenance], problems: list[str]
-) -> object:
+    raw: object, key: str, kind: object, at: str, problems: list[str]
+) -> tuple[object, list[Provenance]]:
     if key in _PLAIN:
-        return read_value(raw, kind, key, problems)
+        return read_value(raw, kind, at, problems), []
     if not isinstance(raw, dict):
-        problems.append(f"{key}: is a bare value; expected {_expected_line(key, kind)}")
-        return None
-    entry = read_table(raw, _Entry, key, problems)
-    path = join(key, "value")
+        problems.append(f"{at}: is a bare value; expected {_expected_line(key, kind)}")
+        return None, []
+    entry = read_table(raw, _Entry, at, problems)
+    path = join(at, "value")
     value = read_value(raw["value"], kind, path, problems) if "value" in raw else None
-    if entry is not None:
-        sources.append(Provenance(key, entry.source, entry.mark))
-    return value
+    return value, [] if entry is None else [Provenance(key, entry.source, entry.mark)]
 
 
 def _expected_line(key: str, kind: object) -> str:

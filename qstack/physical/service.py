@@ -15,6 +15,7 @@ from msgspec import Meta
 from qstack.wire.frame import Layer
 from qstack.wire.message import (
     Basis,
+    BasisChoice,
     Bit,
     Count,
     Id,
@@ -33,6 +34,8 @@ Angle = Annotated[float, Meta(ge=-1000.0, le=1000.0)]
 """A rotation angle in radians."""
 GateName = Literal["h", "x", "y", "z", "s", "t", "rx", "ry", "rz", "cnot", "cz"]
 Kind = Literal["keep", "measure"]
+Pairing = Literal["heralds", "slots"]
+"""How both ends know their pairs: a station heralds them, or they compare detected slots."""
 
 
 class _Physical(Message, frozen=True, kw_only=True):
@@ -46,7 +49,9 @@ class GenerationOption(_Physical, frozen=True, kw_only=True):
     """One way to run a link: what an attempt yields with it.
 
     `bell_probabilities` are those of the announced herald in the order (x, z) = 00, 01, 10, 11
-    after the announced Bell state has been moved to phi+: fidelity first.
+    after the announced Bell state has been moved to phi+: fidelity first. A link that pairs by
+    slots: `probability` is that of a coincidence in a slot (`cycle_ns`), the Bell probabilities
+    those of the Werner pair with the error rate of the coincidences, F = (1 + 3 (1 - 2 E)) / 4.
     """
 
     TYPE = 0x0100
@@ -60,12 +65,15 @@ class GenerationOption(_Physical, frozen=True, kw_only=True):
 class LinkCapability(_Physical, frozen=True, kw_only=True):
     """Indication to the link layer, when the device is ready: what the link to `peer` can do.
 
-    `slots` is how many pairs with this peer may be in the making or waiting at once here.
+    `kinds` is what may be asked of it. `slots` is how many pairs with this peer may be in the
+    making or waiting at once here (of a link that pairs by slots: how many batches).
     """
 
     TYPE = 0x0101
     link: Label
     peer: Name
+    kinds: Annotated[list[Kind], Meta(min_length=1, max_length=2)]
+    pairing: Pairing
     options: Annotated[list[GenerationOption], Meta(max_length=32)]
     slots: Count
     delay_ns: Nanoseconds
@@ -94,7 +102,9 @@ class AttemptsStart(_Physical, frozen=True, kw_only=True):
     """Attempt on `link` in every cycle from now on until success, stop or end of device.
 
     The far end must attempt with an equal `token`. `batch` names this call here. For `measure`
-    up to `pairs` pairs are made in one batch and read at once in `basis`.
+    up to `pairs` pairs are made in one batch and read at once in `basis`, or each in a basis this
+    node draws. On a link that pairs by slots the batch goes on until it is stopped, for its device
+    knows no pairs; `pairs` says then how soon something is to be heard of.
     """
 
     TYPE = 0x0103
@@ -104,7 +114,7 @@ class AttemptsStart(_Physical, frozen=True, kw_only=True):
     kind: Kind
     bright_state: Probability | None
     pairs: Annotated[int, Meta(ge=1, le=10**7)]
-    basis: Basis | None
+    basis: BasisChoice | None
 
 
 class AttemptsStop(_Physical, frozen=True, kw_only=True):
@@ -136,7 +146,8 @@ class MeasuredPairs(_Physical, frozen=True, kw_only=True):
     """Indication: `pairs` more pairs of a `measure` batch, in order of their herald sequence.
 
     `outcomes`, `x` and `z` are packed bits, first pair in the highest bit of the first byte.
-    `is_last` says that the batch has ended with these.
+    `bases` are those of this end where they were drawn (`qstack.wire.packed`: two bits a pair),
+    empty where the basis is fixed. `is_last` says that the batch has ended with these.
     """
 
     TYPE = 0x0106
@@ -146,7 +157,29 @@ class MeasuredPairs(_Physical, frozen=True, kw_only=True):
     outcomes: bytes
     x_bits: bytes
     z_bits: bytes
+    bases: bytes
     emitted_at_ns: Nanoseconds  # of the last pair
+    is_last: bool
+
+
+class Detections(_Physical, frozen=True, kw_only=True):
+    """Indication: what this end's receiver has detected in the slots [first_slot, until_slot).
+
+    Slots are numbered from network time 0, alike at both ends, by when they were emitted. `slots`,
+    `outcomes` and `bases` are packed (`qstack.wire.packed`), the slots as distances from
+    `first_slot`; `bases` is empty where the basis is fixed. Where both detectors clicked the
+    outcome is a fair coin's. Indications follow one another in the order of their slots, which
+    never overlap. `is_last` says that the batch has ended with these.
+    """
+
+    TYPE = 0x010B
+    batch: Count
+    first_slot: Count
+    until_slot: Count
+    detections: Count
+    slots: bytes
+    outcomes: bytes
+    bases: bytes
     is_last: bool
 
 
@@ -298,7 +331,7 @@ class CallFailed(_Physical, frozen=True, kw_only=True):
 
 MESSAGES = (
     GenerationOption, LinkCapability, NodeCapability, AttemptsStart, AttemptsStop, Heralded,
-    MeasuredPairs, AttemptsEnded, MemoryFree, DeviceLost, DeviceReady, Allocate, ApplyGate,
-    Measure, BellMeasure, Reset, Free, Transfer, QubitsFreed, Allocated, CallDone, Measured,
-    BellMeasured, CallFailed,
+    MeasuredPairs, Detections, AttemptsEnded, MemoryFree, DeviceLost, DeviceReady, Allocate,
+    ApplyGate, Measure, BellMeasure, Reset, Free, Transfer, QubitsFreed, Allocated, CallDone,
+    Measured, BellMeasured, CallFailed,
 )  # fmt: skip

@@ -34,7 +34,13 @@ def compose(network: Network, name: str, boot_id: bytes, entropy: int, trace: Tr
     boot = boot_id.hex()
     neighbours = [link.other_end(name) for link in network.world.links_of(name)]
     machines: dict[str, Machine] = {
-        "physical": PhysicalLayer(name, boot_id, network.world, EmulatedDevice()),
+        "physical": PhysicalLayer(
+            name,
+            boot_id,
+            network.world,
+            EmulatedDevice(),
+            generator(entropy, name, boot, "physical"),
+        ),
         "link": LinkLayer(name, boot_id, neighbours),
         "network": NetworkLayer(
             name, boot_id, generator(entropy, name, boot, "network"), network.cutoff_ns

@@ -2,7 +2,7 @@
 
     [network]  name, clock ...      [fabric]  address
     [[node]]   name, address, profile, memory, layout
-    [[link]]   ends, length_m, scheme, station ...
+    [[link]]   ends, length_m, scheme, station, pair_source ...
 
 Rules
 1. All that is wrong is reported in one go, a line each: `KEY PATH: what is wrong; what was
@@ -86,23 +86,32 @@ class Network(Struct, frozen=True, kw_only=True, dict=True):
             name: replace(node, profile=replace(node.profile, sources=()))
             for name, node in self.nodes.items()
         }
-        content = msgspec.msgpack.encode(replace(self, nodes=nodes), order="sorted")
+        links = {
+            name: link
+            if link.source is None
+            else replace(link, source=replace(link.source, sources=()))
+            for name, link in self.links.items()
+        }
+        content = msgspec.msgpack.encode(replace(self, nodes=nodes, links=links), order="sorted")
         return blake2b(content, digest_size=DIGEST_BYTES).digest()
 
     @cached_property
     def projected(self) -> list[str]:
         """Numbers better than published ones, such as `ion-projected.t2_s`, each once."""
-        return self._named(lambda profile: profile.projected)
+        return self._named("projected", lambda profile: profile.projected)
 
     @cached_property
     def assumed(self) -> list[str]:
         """Numbers that the source of their profile does not give, each once."""
-        return self._named(lambda profile: profile.assumed)
+        return self._named("assumed", lambda profile: profile.assumed)
 
-    def _named(self, keys: Callable[[Profile], list[str]]) -> list[str]:
+    def _named(self, mark: str, keys: Callable[[Profile], list[str]]) -> list[str]:
         names: dict[str, None] = {}
         for node in self.nodes.values():
             names |= dict.fromkeys(f"{node.profile.name}.{key}" for key in keys(node.profile))
+        for link in self.links.values():
+            if link.source is not None:
+                names |= dict.fromkeys(f"{link.id}.{key}" for key in link.source.marked(mark))
         return list(names)
 
     def path_delay_ns(self, source: str, target: str) -> int:

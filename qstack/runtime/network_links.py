@@ -11,7 +11,9 @@ from qstack.physical.hardware import (
     fibre_delay_ns,
     silica_attenuation_db_per_km,
 )
+from qstack.physical.params import DETECTIONS_MAX_HZ
 from qstack.physical.profile import Profile
+from qstack.physical.source_hardware import PairSourceHardware, read_pair_source
 from qstack.runtime.network_tables import LinkTable
 
 UNCONVERTED_LOSS_MAX_DB: Final = 40.0
@@ -29,15 +31,41 @@ def build_link(
     """The hardware of link number `index`; None, and lines in `problems`, if it cannot be."""
     path = f"link[{index}]"
     arms_m = _arms(table, path, problems)
+    if (table.scheme == "spdc") != (table.pair_source is not None):
+        problems.append(_misplaced_source(table, path))
+        return None
+    if table.pair_source is not None:
+        source = read_pair_source(table.pair_source, f"{path}.pair_source", problems)
+        if source is None or arms_m is None:
+            return None
+        advice = "a source in a telecom band (pair_source.wavelength_nm)"
+        attenuation = _attenuation(table, source.wavelength_nm, advice, path, problems)
+        if attenuation is None:
+            return None
+        return _of_bearable_rate(_link(table, arms_m, attenuation, source), path, problems)
     ends = [profiles.get(end) for end in table.ends]
     first, second = ends
     if first is None or second is None:
         return None  # the node's own problem is reported already
     if not _can_interfere(table, first, second, path, problems):
         return None
-    attenuation = _attenuation(table, first, path, problems)
+    advice = (
+        "a profile with a converter to telecom (converted_to_nm = 1550)"
+        if first.converted_to_nm is None
+        else "converted_to_nm in a telecom band"
+    )
+    attenuation = _attenuation(table, first.fibre_nm, advice, path, problems)
     if arms_m is None or attenuation is None:
         return None
+    return _link(table, arms_m, attenuation, None)
+
+
+def _link(
+    table: LinkTable,
+    arms_m: tuple[float, float],
+    attenuation_db_per_km: float,
+    source: PairSourceHardware | None,
+) -> LinkHardware:
     swap = table.ends[0] > table.ends[1]
     low, high = sorted(table.ends)
     return LinkHardware(
@@ -45,10 +73,42 @@ def build_link(
         length_m=table.length_m,
         arms_m=(arms_m[1], arms_m[0]) if swap else arms_m,
         scheme=table.scheme,
-        attenuation_db_per_km=attenuation,
+        attenuation_db_per_km=attenuation_db_per_km,
         group_index=table.group_index,
         extra_loss_db=table.extra_loss_db,
+        source=source,
     )
+
+
+def _misplaced_source(table: LinkTable, path: str) -> str:
+    if table.pair_source is None:
+        return (
+            f"{path}.pair_source: is missing; expected a table [link.pair_source] with the source "
+            'and receivers of a link of scheme "spdc"'
+        )
+    return (
+        f'{path}.pair_source: a link of scheme "{table.scheme}" has no source; expected none, '
+        'or scheme = "spdc"'
+    )
+
+
+def _of_bearable_rate(link: LinkHardware, path: str, problems: list[str]) -> LinkHardware | None:
+    """The photon-pair link, unless its detectors click more often than anybody could follow."""
+    assert link.source is not None
+    source = link.pair_source()
+    for end, efficiency, dark in zip(
+        link.ends, source.efficiencies, source.backgrounds, strict=True
+    ):
+        click = 1.0 - (1.0 - dark) / (1.0 + efficiency * source.mean_pairs) ** 2
+        rate_hz = click * link.source.slot_rate_hz
+        if rate_hz > DETECTIONS_MAX_HZ:
+            problems.append(
+                f"{path}.pair_source.slot_rate_hz.value: the receiver at {end} detects "
+                f"{rate_hz:.2g} photons a second; expected at most {DETECTIONS_MAX_HZ:g}: fewer "
+                "slots, or a lower pair_parameter"
+            )
+            return None
+    return link
 
 
 def _arms(table: LinkTable, path: str, problems: list[str]) -> tuple[float, float] | None:
@@ -98,18 +158,12 @@ def _can_interfere(
 
 
 def _attenuation(
-    table: LinkTable, profile: Profile, path: str, problems: list[str]
+    table: LinkTable, wavelength_nm: float, advice: str, path: str, problems: list[str]
 ) -> float | None:
-    """Decibels per kilometre for the photons of this link."""
-    wavelength_nm = profile.fibre_nm
+    """Decibels per kilometre for the photons of this link; `advice` is for where they get lost."""
     silica = silica_attenuation_db_per_km(wavelength_nm)
     attenuation = silica if table.attenuation_db_per_km is None else table.attenuation_db_per_km
     least = SILICA_SHARE_MIN * silica
-    advice = (
-        "a profile with a converter to telecom (converted_to_nm = 1550)"
-        if profile.converted_to_nm is None
-        else "converted_to_nm in a telecom band"
-    )
     if attenuation < least:
         problems.append(
             f"{path}.attenuation_db_per_km: {attenuation:g} dB/km cannot be at "

@@ -51,6 +51,10 @@ Station = Annotated[
     Meta(description='"midpoint", or metres of fibre from the first end'),
 ]
 
+SourceTable = Annotated[
+    dict[str, Any], Meta(description="a table [link.pair_source]: the source and its receivers")
+]
+
 T = TypeVar("T", bound=Struct)
 
 
@@ -95,7 +99,10 @@ class NodeTable(Struct, frozen=True, kw_only=True):
 
 
 class LinkTable(Struct, frozen=True, kw_only=True):
-    """One `[[link]]`. Without `attenuation_db_per_km` it is that of silica at the wavelength."""
+    """One `[[link]]`. Without `attenuation_db_per_km` it is that of silica at the wavelength.
+
+    `pair_source` is a table of its own (`qstack.physical.source_hardware`), of scheme spdc alone.
+    """
 
     ends: Ends
     length_m: Length
@@ -104,6 +111,7 @@ class LinkTable(Struct, frozen=True, kw_only=True):
     attenuation_db_per_km: Attenuation | None = None
     group_index: GroupIndex = STANDARD_GROUP_INDEX
     extra_loss_db: ArmLoss = 0.0
+    pair_source: SourceTable | None = None
 
 
 class Tables(NamedTuple):

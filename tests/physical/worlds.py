@@ -29,6 +29,7 @@ from qstack.physical.hardware import LinkHardware, NodeHardware, World
 from qstack.physical.heralding import Heralded
 from qstack.physical.machine import PhysicalLayer
 from qstack.physical.profile import Profile
+from qstack.physical.source_hardware import PairSourceHardware
 from qstack.quantum.bell import bell_state
 from qstack.wire.message import Message
 
@@ -134,7 +135,8 @@ class Bench:
         self._pushes = 0
         for name in world.nodes:
             boot = boot_id(seed, name, 0)
-            self.nodes[name] = PhysicalLayer(name, boot, world, EmulatedDevice())
+            rng = np.random.default_rng([seed, len(self.nodes)])
+            self.nodes[name] = PhysicalLayer(name, boot, world, EmulatedDevice(), rng)
             self.fabric.node_up(name, boot)
             self.handle(name, PeerUp(FABRIC, b"fabricid"))
 
@@ -231,3 +233,29 @@ def chi_square(first: list[Any], second: list[Any]) -> tuple[float, float]:
     weights = np.sqrt(totals[::-1] / totals)
     statistic = float((((counts * weights) @ [1.0, -1.0]) ** 2 / counts.sum(axis=1)).sum())
     return statistic, chi_square_limit(max(1, len(bins) - 1))
+
+
+def source_world(
+    nodes: str = "ab", *, arms_m: tuple[float, float] = (2000.0, 1000.0), **more: Any
+) -> World:
+    """Nodes, and a photon-pair link between two; `more` are fields of the source. No fibre loss."""
+    fields: dict[str, Any] = {
+        "wavelength_nm": 1550.0,
+        "slot_rate_hz": 100_000_000,
+        "pair_parameter": 0.01,
+        "detector_efficiency": 0.25,
+        "background_probability": 2e-6,
+        "misalignment": 0.01,
+    }
+    link = LinkHardware(
+        ends=(nodes[0], nodes[1]),
+        length_m=sum(arms_m),
+        arms_m=arms_m,
+        scheme="spdc",
+        attenuation_db_per_km=0.0,
+        source=PairSourceHardware(**(fields | more)),
+    )
+    return World(
+        nodes={name: NodeHardware(name=name, profile=PERFECT, memory=4) for name in nodes},
+        links={link.id: link},
+    )

@@ -23,6 +23,7 @@ from qstack.physical.device import (
     DoGate,
     DoMeasure,
     Generate,
+    GiveBases,
     Initialise,
     Initialised,
     Operation,
@@ -36,7 +37,9 @@ from qstack.physical.durations import result_ns
 from qstack.physical.fabric.batches import AttemptCounter
 from qstack.physical.fabric.chance import Chance
 from qstack.physical.fabric.keys import QubitKey
+from qstack.physical.fabric.readings import Readings
 from qstack.physical.fabric.register import RefusedError, Register
+from qstack.physical.fabric.source_station import SourceMatch, SourceStation
 from qstack.physical.fabric.station import Match, Station
 from qstack.physical.fabric.witness import Witness
 from qstack.physical.hardware import World
@@ -72,7 +75,7 @@ class _Entry(NamedTuple):
     name: str
     number: int
     push: int
-    work: "Operation | Match"
+    work: "Operation | Match | SourceMatch"
 
 
 _OPERATION, _EMISSION = 0, 1
@@ -91,11 +94,20 @@ class Fabric:
         self._chance = Chance(seed)
         self._counter = AttemptCounter()
         self._register = Register(world, self._counter.made_before, self.witness)
+        self._readings = Readings(self._deliver)
+        self._sources = SourceStation(
+            world,
+            self._chance,
+            self._readings,
+            deliver=self._deliver,
+            schedule=self._schedule,
+        )
         self._station = Station(
             world,
             self._register,
             self._counter,
             self._chance,
+            self._readings,
             deliver=self._deliver,
             schedule=self._schedule,
         )
@@ -146,6 +158,8 @@ class Fabric:
         ]
         heapq.heapify(self._heap)
         self._station.node_gone(node, self._latest_ns)
+        self._sources.node_gone(node, self._latest_ns)
+        self._readings.node_gone(node)
         for key in self._register.qubits_of(node):
             self._register.release(key)
 
@@ -170,6 +184,8 @@ class Fabric:
             self._latest_ns = entry.at_ns
             if isinstance(entry.work, Match):
                 self._station.emission(entry.work)
+            elif isinstance(entry.work, SourceMatch):
+                self._sources.emission(entry.work)
             else:
                 self._operate(entry.name, entry.work, entry.at_ns)
             self._drop_void()
@@ -193,10 +209,15 @@ class Fabric:
         """One operation and its result, if it has one. Raises `RefusedError`."""
         sequence, register = operation.sequence, self._register
         match operation:
+            case Generate() if self._sources.serves(operation.link):
+                self._sources.generate(node, operation, at_ns)
             case Generate():
                 self._station.generate(node, operation, at_ns)
             case StopGenerate():
-                self._station.stop(node, operation.batch, operation.reason, at_ns)
+                if not self._sources.stop(node, operation.batch, operation.reason, at_ns):
+                    self._station.stop(node, operation.batch, operation.reason, at_ns)
+            case GiveBases():
+                self._readings.give(node, operation, at_ns)
             case Initialise():
                 key = QubitKey(node, operation.qubit)
                 if self._station.holds(key):
@@ -251,11 +272,16 @@ class Fabric:
         nodes = self._world.nodes
         return Snapshot(
             qubits={node: self._register.count(node) for node in nodes},
-            batches={node: len(self._counter.open_batches(node)) for node in nodes},
+            batches={node: self._open_batches(node) for node in nodes},
             operations_waiting=sum(entry.rank == _OPERATION for entry in self._heap),
         )
 
     # --- inside ---
+
+    def _open_batches(self, node: str) -> int:
+        """Batches at work, and those whose last part waits for the bases of its node."""
+        attempts = len(self._counter.open_batches(node)) + self._sources.open_batches(node)
+        return attempts + self._readings.count(node)
 
     def _draw(self, node: str, sequence: int) -> float:
         return self._chance.uniform("operation", node, self._up[node], sequence)
@@ -264,12 +290,17 @@ class Fabric:
         self._outbox.append(Delivery(node, due_ns, self._sequence, message))
         self._sequence += 1
 
-    def _schedule(self, match: Match) -> None:
+    def _schedule(self, match: Match | SourceMatch) -> None:
         assert match.event_ns is not None
         self._push(match.event_ns, _EMISSION, match.model.link.id, match.number, match)
 
     def _push(
-        self, at_ns: int, rank: int, name: str, number: int, work: "Operation | Match"
+        self,
+        at_ns: int,
+        rank: int,
+        name: str,
+        number: int,
+        work: "Operation | Match | SourceMatch",
     ) -> None:
         self._pushes += 1
         heapq.heappush(self._heap, _Entry(at_ns, rank, name, number, self._pushes, work))
@@ -278,6 +309,8 @@ class Fabric:
         """Forget emissions of matches that have ended."""
         while self._heap:
             entry = self._heap[0]
-            if not isinstance(entry.work, Match) or entry.work.event_ns == entry.at_ns:
+            if not isinstance(entry.work, Match | SourceMatch):
+                return
+            if entry.work.event_ns == entry.at_ns:
                 return
             heapq.heappop(self._heap)

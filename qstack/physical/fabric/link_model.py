@@ -8,7 +8,8 @@ import numpy as np
 from qstack.physical.hardware import LinkHardware, World
 from qstack.physical.service import Kind
 from qstack.quantum.measurement import readout_effect
-from qstack.quantum.pauli import Basis, FloatArray
+from qstack.quantum.pauli import FloatArray
+from qstack.wire.packed import BASES
 
 PATTERN_BITS: Final = ((1, 0), (1, 1))
 """The Bell state (x, z) a herald pattern announces: psi+ and psi-, equally likely."""
@@ -59,19 +60,22 @@ class LinkModel:
             return Success(0.0, (mixed, mixed))
         return Success(min(1.0, heralded.probability), (heralded.state, heralded.state_minus))
 
-    def _joint_outcomes(
-        self, bright_state: float | None, basis_a: Basis, basis_b: Basis
-    ) -> FloatArray:
-        """Probabilities (8,) of pattern, outcome at ends[0], outcome at ends[1], in that order.
+    def _joint_outcomes(self, bright_state: float | None) -> FloatArray:
+        """(2, 3, 3, 2, 2): both outcomes by pattern, and the codes of the bases of both ends.
 
         Each spin is read right after its emission: no ageing, readout errors included.
         """
-        states = self.success(bright_state).states
-        first, second = (
-            np.array([readout_effect(basis, bit, p.readout_f0, p.readout_f1) for bit in (0, 1)])
-            for basis, p in zip((basis_a, basis_b), self._profiles, strict=True)
-        )
-        joint = np.array([first @ state @ second.T for state in states]).reshape(8) / 2.0
+        effects = [
+            np.array(
+                [
+                    [readout_effect(basis, bit, p.readout_f0, p.readout_f1) for bit in (0, 1)]
+                    for basis in BASES
+                ]
+            )
+            for p in self._profiles
+        ]
+        states = np.array(self.success(bright_state).states)
+        joint = np.einsum("iam,pmn,jbn->pijab", effects[0], states, effects[1])
         joint = np.clip(joint, 0.0, None)
-        probabilities: FloatArray = joint / joint.sum()
+        probabilities: FloatArray = joint / joint.sum(axis=(3, 4), keepdims=True)
         return probabilities

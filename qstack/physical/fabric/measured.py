@@ -1,4 +1,4 @@
-"""Measured pairs in bulk: which cycles herald and what both ends read, as arrays.
+"""Measured pairs in bulk: which cycles herald, and with which pattern, as arrays.
 
 A chunk covers the cycles from its first until it is full (CHUNK_PAIRS_MAX or the pairs wanted),
 or until CHUNK_NS after its first; but it always has a pair. Attempts are independent, so the next
@@ -13,36 +13,34 @@ from numpy.typing import NDArray
 
 from qstack.physical.params import CHUNK_NS, CHUNK_PAIRS_MAX
 from qstack.quantum.pauli import FloatArray
+from qstack.wire.packed import pack_bits
 
 # More cycles than any run has (years); larger gaps would overflow their running sum.
 _GAP_CYCLES_MAX = 2**46
 
 
 class Chunk(NamedTuple):
-    """Pairs in order of their cycles; `cells` are 4 pattern + 2 outcome_a + outcome_b."""
+    """Pairs in order of their cycles; `luck` (2, N) is for the outcomes of both ends."""
 
     cycles: NDArray[np.int64]
-    cells: NDArray[np.uint8]
+    patterns: NDArray[np.uint8]
+    luck: FloatArray
     next_cycle: int
 
     def before(self, cycle: int) -> "Chunk":
         """Only the pairs of cycles below `cycle`."""
         count = int(np.searchsorted(self.cycles, cycle, side="left"))
-        return Chunk(self.cycles[:count], self.cells[:count], cycle)
-
-    def outcomes(self, end: int) -> bytes:
-        """What end 0 or 1 has read, packed."""
-        return _packed(np.bitwise_and(self.cells, np.uint8(2 >> end)))
+        return Chunk(self.cycles[:count], self.patterns[:count], self.luck[:, :count], cycle)
 
     @property
     def x_bits(self) -> bytes:
         """Both patterns announce x = 1."""
-        return _packed(np.ones_like(self.cells))
+        return pack_bits(np.ones_like(self.patterns))
 
     @property
     def z_bits(self) -> bytes:
         """The pattern: psi+ or psi-."""
-        return _packed(np.bitwise_and(self.cells, np.uint8(4)))
+        return pack_bits(self.patterns)
 
 
 def draw_chunk(
@@ -51,7 +49,6 @@ def draw_chunk(
     first_cycle: int,
     cycle_ns: int,
     probability: float,
-    joint: FloatArray,
     pairs: int,
 ) -> Chunk:
     """The next chunk of at most `pairs`. `probability` must be above 0."""
@@ -66,11 +63,5 @@ def draw_chunk(
     count = int(np.searchsorted(cycles, horizon, side="left"))
     # What lies beyond the horizon is thrown away undecided; up to it every cycle is decided.
     next_cycle = horizon if count < wanted else int(cycles[-1]) + 1
-    edges = np.cumsum(joint)[:-1]
-    cells = np.searchsorted(edges, generator.random(count), side="right").astype(np.uint8)
-    return Chunk(cycles[:count], cells, next_cycle)
-
-
-def _packed(bits: NDArray[np.uint8]) -> bytes:
-    """One bit for each entry: whether it is not 0."""
-    return np.packbits(bits).tobytes()
+    patterns = generator.integers(0, 2, count, dtype=np.uint8)  # psi+ and psi-, equally likely
+    return Chunk(cycles[:count], patterns, generator.random((2, count)), next_cycle)

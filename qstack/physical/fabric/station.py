@@ -1,4 +1,4 @@
-"""The heralding stations of all links: who attempts with whom, and what comes of it.
+"""The heralding stations of all heralded links: who attempts with whom, and what comes of it.
 
 Generates of both ends match oldest first when link, token, kind and bright state are equal. A
 match draws its success once (attempts are independent, so their number is geometric) and has one
@@ -18,9 +18,11 @@ So every batch has exactly one last answer: Reply, BatchEnded, or a MeasuredRepl
 
 from collections import deque
 from collections.abc import Callable
+from functools import partial
 from typing import Final
 
 import numpy as np
+from msgspec.structs import replace
 from numpy.random import Generator
 
 from qstack.errors import ErrorCode
@@ -30,15 +32,16 @@ from qstack.physical.fabric.chance import Chance
 from qstack.physical.fabric.keys import QubitKey
 from qstack.physical.fabric.link_model import PATTERN_BITS, LinkModel
 from qstack.physical.fabric.measured import Chunk, draw_chunk
+from qstack.physical.fabric.outcomes import JointOutcomes
+from qstack.physical.fabric.readings import Deliver, Readings
 from qstack.physical.fabric.register import Move, RefusedError, Register
 from qstack.physical.generation import has_storage, mismatch
 from qstack.physical.hardware import World
 from qstack.physical.params import NEVER_NS
-from qstack.wire.message import Message
+from qstack.wire.packed import Codes, pack_bits
 
-_EMPTY: Final = Chunk(np.zeros(0, dtype=np.int64), np.zeros(0, dtype=np.uint8), 0)
+_EMPTY: Final = Chunk(np.zeros(0, dtype=np.int64), np.zeros(0, dtype=np.uint8), np.zeros((2, 0)), 0)
 
-Deliver = Callable[[str, int, Message], None]
 Schedule = Callable[["Match"], None]
 
 
@@ -58,7 +61,7 @@ class Match:
 
 
 class Station:
-    """All links of the network. `deliver` sends to a node, `schedule` asks to be called back."""
+    """All heralded links. `deliver` sends to a node, `schedule` asks to be called back."""
 
     def __init__(
         self,
@@ -66,15 +69,19 @@ class Station:
         register: Register,
         counter: AttemptCounter,
         chance: Chance,
+        readings: Readings,
         *,
         deliver: Deliver,
         schedule: Schedule,
     ) -> None:
         self._world = world
+        self._readings = readings
         self._register = register
         self._counter = counter
         self._chance = chance
-        self.models = {name: LinkModel(world, link) for name, link in world.links.items()}
+        self.models = {
+            name: LinkModel(world, link) for name, link in world.links.items() if link.is_heralded
+        }
         self._waiting: dict[MatchKey, dict[str, deque[Batch]]] = {}
         self._matches = dict.fromkeys(world.links, 0)
         self._spare: list[Generator] = []  # of matches that are over
@@ -110,7 +117,7 @@ class Station:
         attempts = self._end(batch, at_ns)
         if not was_measuring:
             ended = BatchEnded(batch=number, reason=reason, attempts=attempts)
-            self._deliver(node, back_ns, ended)
+            self._readings.close(node, number, back_ns, ended)
 
     def node_gone(self, node: str, at_ns: int) -> None:
         """End all batches of `node` without telling it."""
@@ -174,9 +181,9 @@ class Station:
     def _measured(self, match: Match, chunk: Chunk, at_ns: int) -> None:
         pairs = len(chunk.cycles)
         is_last = min(batch.remaining for batch in match.batches) == pairs
+        outcomes = self._outcomes(match, chunk)
         for batch in match.batches:
-            due_ns = at_ns + match.model.measured_back_ns(batch.node)
-            self._reply_measured(match, batch, chunk, due_ns, is_last=is_last)
+            self._reply_measured(match, batch, chunk, outcomes, at_ns, is_last=is_last)
         self._heralds[match.model.link.id] += pairs
         if is_last:
             for batch in match.batches:
@@ -198,19 +205,32 @@ class Station:
         offset_ns = match.model.emission_offset_ns
         chunk = chunk.before(cycles_before(at_ns, cycle_ns, offset_ns))
         pairs = len(chunk.cycles)
+        outcomes = self._outcomes(match, chunk)
         for batch in match.batches:
             is_stopped = batch is stopped
             if is_stopped and not is_told:
                 continue
             if pairs or is_stopped:
-                due_ns = at_ns + match.model.measured_back_ns(batch.node)
-                self._reply_measured(match, batch, chunk, due_ns, is_last=is_stopped)
+                self._reply_measured(match, batch, chunk, outcomes, at_ns, is_last=is_stopped)
             batch.remaining -= pairs
         self._heralds[match.model.link.id] += pairs
 
+    def _outcomes(self, match: Match, chunk: Chunk) -> JointOutcomes:
+        asked = match.batches[0].operation
+        tables = match.model.joint_outcomes(asked.bright_state)
+        return JointOutcomes(tables, chunk.patterns, chunk.luck)
+
     def _reply_measured(
-        self, match: Match, batch: Batch, chunk: Chunk, due_ns: int, *, is_last: bool
+        self,
+        match: Match,
+        batch: Batch,
+        chunk: Chunk,
+        outcomes: JointOutcomes,
+        at_ns: int,
+        *,
+        is_last: bool,
     ) -> None:
+        """Tell an end of measured pairs, once the herald is back and its bases are known."""
         model = match.model
         pairs = len(chunk.cycles)
         emitted_at_ns = 0
@@ -221,13 +241,18 @@ class Station:
             batch=batch.number,
             first_herald_sequence=self._heralds[model.link.id],
             pairs=pairs,
-            outcomes=chunk.outcomes(match.batches.index(batch)),
+            outcomes=b"",
             x_bits=chunk.x_bits,
             z_bits=chunk.z_bits,
+            bases=b"",
             emitted_at_ns=emitted_at_ns,
             is_last=is_last,
         )
-        self._deliver(batch.node, due_ns, reply)
+        finish = partial(_read, reply, outcomes, match.batches.index(batch))
+        due_ns = at_ns + model.measured_back_ns(batch.node)
+        basis = batch.operation.basis
+        assert basis is not None, "a measure batch has a basis"
+        self._readings.answer(batch.node, batch.number, basis, pairs, due_ns, finish)
 
     # --- matching ---
 
@@ -271,13 +296,11 @@ class Station:
         if asked.kind == "keep":
             match.success_cycle = first_cycle - 1 + int(match.generator.geometric(probability))
         else:
-            bases = asked.basis or "Z", batch_b.operation.basis or "Z"
             match.chunk = draw_chunk(
                 match.generator,
                 first_cycle=first_cycle,
                 cycle_ns=cycle_ns,
                 probability=probability,
-                joint=model.joint_outcomes(asked.bright_state, *bases),
                 pairs=min(batch_a.remaining, batch_b.remaining),
             )
             match.success_cycle = int(match.chunk.cycles[-1])
@@ -336,3 +359,10 @@ class Station:
                 problem = "the qubit is in use"
         if problem:
             raise RefusedError(ErrorCode.BAD_REQUEST, problem)
+
+
+def _read(
+    reply: MeasuredReply, outcomes: JointOutcomes, end: int, codes: Codes, packed: bytes
+) -> MeasuredReply:
+    """The reply of an end that reads in these bases."""
+    return replace(reply, outcomes=pack_bits(outcomes.read(end, codes)), bases=packed)

@@ -1,0 +1,97 @@
+"""The slots of a pair source in which a detector clicks, as arrays: never slot by slot.
+
+Slots are independent, and whether and where detectors click does not depend on the bases. So the
+gaps between slots with a click are geometric, and which sides click is drawn for each of them. A
+chunk ends early where one side would have more than DETECTIONS_MAX: the next one may begin anew
+after the last slot this one decided.
+"""
+
+import math
+from typing import Final, NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+from qstack.physical.hardware import LinkHardware
+from qstack.physical.pair_source import outcome_table
+from qstack.physical.params import CHUNK_NS, DETECTIONS_MAX, SOURCE_CHUNK_MIN_NS
+from qstack.quantum.pauli import FloatArray
+from qstack.wire.packed import BASES, Slots
+
+BOTH, ONLY_A, ONLY_B = 0, 1, 2
+# More slots than any run has; larger gaps would overflow their running sum.
+_GAP_SLOTS_MAX: Final = 2**46
+
+
+class Clicks(NamedTuple):
+    """Slots with a click, ascending, from `first_slot` until before `until_slot`.
+
+    `kinds` are BOTH, ONLY_A, ONLY_B; `luck` (2, N) is for the outcomes.
+    """
+
+    first_slot: int
+    until_slot: int
+    slots: Slots
+    kinds: NDArray[np.uint8]
+    luck: FloatArray
+
+    def before(self, slot: int) -> "Clicks":
+        """Only what lies before `slot`."""
+        until = min(max(slot, self.first_slot), self.until_slot)
+        count = int(np.searchsorted(self.slots, until, side="left"))
+        return Clicks(
+            self.first_slot, until, self.slots[:count], self.kinds[:count], self.luck[:, :count]
+        )
+
+    def of(self, end: int) -> NDArray[np.bool_]:
+        """Where end 0 or 1 clicks."""
+        clicked: NDArray[np.bool_] = self.kinds != (ONLY_B if end == 0 else ONLY_A)
+        return clicked
+
+
+class SourceModel:
+    """The physics of one photon-pair link, worked out once."""
+
+    def __init__(self, link: LinkHardware) -> None:
+        assert link.source is not None, "a photon-pair link has a source"
+        self.link = link
+        self.ends = link.ends
+        self.slot_ns = link.source.slot_ns
+        source = link.pair_source()
+        tables = np.array([[outcome_table(source, a, b) for b in BASES] for a in BASES])
+        clicked = tables[:, :, 1:, 1:]
+        self.tables: FloatArray = (clicked / clicked.sum(axis=(2, 3), keepdims=True))[np.newaxis]
+        """(1, 3, 3, 2, 2): both outcomes of a coincidence, by the codes of both bases."""
+        same = tables[2, 2]  # clicks are alike for all bases
+        self._kinds = np.array([same[1:, 1:].sum(), same[1:, 0].sum(), same[0, 1:].sum()])
+
+    @property
+    def click_probability(self) -> float:
+        """That any detector clicks in a slot."""
+        return float(self._kinds.sum())
+
+    def span_slots(self, pairs: int) -> int:
+        """How many slots a chunk has when so many pairs are wanted."""
+        least, most = SOURCE_CHUNK_MIN_NS // self.slot_ns, CHUNK_NS // self.slot_ns
+        enough = 1.1 * pairs / max(float(self._kinds[BOTH]), np.finfo(np.float64).tiny)
+        return max(1, int(min(max(enough, least), most)))
+
+    def draw(self, generator: np.random.Generator, first_slot: int, span_slots: int) -> Clicks:
+        """The clicks of the next chunk, of at most `span_slots` slots."""
+        probability = self.click_probability
+        expected = span_slots * probability
+        # Rarely too few for the span: then the chunk is just shorter. More than the limit of both
+        # sides are never of use.
+        enough = min(int(expected + 6.0 * math.sqrt(expected)) + 4, 2 * DETECTIONS_MAX + 1)
+        gaps = np.minimum(generator.geometric(probability, enough), _GAP_SLOTS_MAX)
+        slots = first_slot - 1 + np.cumsum(gaps)
+        until = min(first_slot + span_slots, int(slots[-1]) + 1)
+        count = int(np.searchsorted(slots, until, side="left"))
+        edges = np.cumsum(self._kinds / probability)[:-1]
+        kinds = np.searchsorted(edges, generator.random(count), side="right").astype(np.uint8)
+        clicks = Clicks(first_slot, until, slots[:count], kinds, generator.random((2, count)))
+        for end in (0, 1):
+            mine = clicks.slots[clicks.of(end)]
+            if len(mine) > DETECTIONS_MAX:
+                clicks = clicks.before(int(mine[DETECTIONS_MAX]))
+        return clicks

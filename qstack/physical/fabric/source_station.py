@@ -1,0 +1,252 @@
+"""The stations of photon-pair links: sources that emit while both ends have asked with one token.
+
+An end has one receiver, hence one batch on a link at a time. Batches of equal token begin together;
+from then on clicks come in chunks, and each end hears of its own only, when the light of the last
+slot has reached it.
+
+Endings
+1. A batch goes on until it is stopped: its device knows no pairs. Slots emitted before the stop
+   count, and come in a DetectionReply that is the last.
+2. One stopped before it ever began ends with BatchEnded.
+3. The far end goes on waiting, for this batch or another one of the same token.
+4. An end that goes down is stopped and told nothing.
+So every batch has exactly one last answer: BatchEnded, or a DetectionReply that is last.
+"""
+
+from collections.abc import Callable
+
+import numpy as np
+from numpy.random import Generator
+
+from qstack.errors import ErrorCode
+from qstack.physical.device import BatchEnded, DetectionReply, Generate
+from qstack.physical.fabric.chance import Chance
+from qstack.physical.fabric.clicks import BOTH, Clicks, SourceModel
+from qstack.physical.fabric.outcomes import JointOutcomes
+from qstack.physical.fabric.readings import Deliver, Readings
+from qstack.physical.fabric.register import RefusedError
+from qstack.physical.generation import mismatch
+from qstack.physical.hardware import World
+from qstack.physical.params import NEVER_NS, RESULT_MIN_NS
+from qstack.wire.packed import Codes, pack_bits, pack_slots
+
+
+class SourceBatch:
+    """A Generate of one node on a photon-pair link."""
+
+    def __init__(self, node: str, operation: Generate, model: SourceModel) -> None:
+        self.node = node
+        self.operation = operation
+        self.model = model
+        self.match: SourceMatch | None = None
+        self.next_slot = 0  # its detections are told up to here; 0: it has never begun
+
+    @property
+    def number(self) -> int:
+        """The name its node gave it."""
+        return self.operation.batch
+
+
+class SourceMatch:
+    """Two batches at work together; `batches` in the order of the link's ends."""
+
+    def __init__(
+        self,
+        model: SourceModel,
+        number: int,
+        batches: tuple[SourceBatch, SourceBatch],
+        generator: Generator,
+    ) -> None:
+        self.model = model
+        self.number = number
+        self.batches = batches
+        self.generator = generator
+        self.event_ns: int | None = None  # None: it is over
+        self.clicks: Clicks | None = None
+
+
+class SourceStation:
+    """All photon-pair links. `deliver` sends to a node, `schedule` asks to be called back."""
+
+    def __init__(
+        self,
+        world: World,
+        chance: Chance,
+        readings: Readings,
+        *,
+        deliver: Deliver,
+        schedule: Callable[[SourceMatch], None],
+    ) -> None:
+        self._models = {
+            name: SourceModel(link) for name, link in world.links.items() if not link.is_heralded
+        }
+        self._chance = chance
+        self._readings = readings
+        self._deliver = deliver
+        self._receivers: dict[tuple[str, str], SourceBatch] = {}  # by link and node
+        self._matches = dict.fromkeys(self._models, 0)
+        self._schedule = schedule
+
+    def serves(self, link: str) -> bool:
+        """Whether a link is one of these."""
+        return link in self._models
+
+    def open_batches(self, node: str) -> int:
+        """How many batches of a node are open."""
+        return sum(batch.node == node for batch in self._receivers.values())
+
+    # --- what nodes ask ---
+
+    def generate(self, node: str, operation: Generate, at_ns: int) -> None:
+        """A receiver is on. Raises `RefusedError`."""
+        model = self._models[operation.link]
+        problem = mismatch(
+            operation.kind,
+            basis=operation.basis,
+            pairs=operation.pairs,
+            bright_state=operation.bright_state,
+            scheme=model.link.scheme,
+        )
+        if node not in model.ends:
+            problem = f"{node} is not on a link {operation.link}"
+        elif operation.qubit is not None:
+            problem = problem or "a measure batch names no qubit"
+        elif (operation.link, node) in self._receivers:
+            problem = "the receiver is in use"
+        if problem:
+            raise RefusedError(ErrorCode.BAD_REQUEST, problem)
+        self._receivers[operation.link, node] = SourceBatch(node, operation, model)
+        self._match(model, at_ns)
+
+    def stop(self, node: str, number: int, reason: str, at_ns: int) -> bool:
+        """A node ends a batch; whether it was open here."""
+        batch = self._find(node, number)
+        if batch is None:
+            return False
+        self._end(batch, at_ns, is_told=True)
+        if not batch.next_slot:
+            ended = BatchEnded(batch=number, reason=reason, attempts=0)
+            self._deliver(node, at_ns + RESULT_MIN_NS, ended)
+        return True
+
+    def node_gone(self, node: str, at_ns: int) -> None:
+        """End all batches of `node` without telling it."""
+        for batch in list(self._receivers.values()):
+            if batch.node == node:
+                self._end(batch, at_ns, is_told=False)
+
+    def emission(self, match: SourceMatch) -> None:
+        """The last slot of a chunk has been emitted."""
+        clicks, at_ns = match.clicks, match.event_ns
+        assert clicks is not None
+        assert at_ns is not None
+        outcomes = self._outcomes(match, clicks)
+        for batch in match.batches:
+            self._reply(match, batch, clicks, outcomes, at_ns)
+        self._draw(match, clicks.until_slot)
+
+    # --- inside ---
+
+    def _find(self, node: str, number: int) -> SourceBatch | None:
+        return next(
+            (b for b in self._receivers.values() if (b.node, b.number) == (node, number)), None
+        )
+
+    def _match(self, model: SourceModel, at_ns: int) -> None:
+        """Bring the batches of both ends together, if they are for the same."""
+        link = model.link.id
+        first, second = (self._receivers.get((link, end)) for end in model.ends)
+        if first is None or second is None or first.operation.token != second.operation.token:
+            return
+        number = self._matches[link]
+        self._matches[link] += 1
+        generator = self._chance.generator("source", link, number)
+        match = SourceMatch(model, number, (first, second), generator)
+        slots = [-(-at_ns // model.slot_ns)]
+        for batch in match.batches:
+            batch.match = match
+            slots += [batch.operation.first_cycle, batch.next_slot]
+        self._draw(match, max(slots))
+
+    def _draw(self, match: SourceMatch, first_slot: int) -> None:
+        wanted = min(batch.operation.pairs for batch in match.batches)
+        span = match.model.span_slots(wanted)
+        match.clicks = match.model.draw(match.generator, first_slot, span)
+        at_ns = match.clicks.until_slot * match.model.slot_ns
+        match.event_ns = None
+        if at_ns < NEVER_NS:
+            match.event_ns = at_ns
+            self._schedule(match)
+
+    def _end(self, stopped: SourceBatch, at_ns: int, *, is_told: bool) -> None:
+        """Take a batch out; both ends get what was emitted before `at_ns`."""
+        model, match = stopped.model, stopped.match
+        del self._receivers[model.link.id, stopped.node]
+        if match is not None:
+            assert match.clicks is not None
+            clicks = match.clicks.before(-(-at_ns // model.slot_ns))
+            outcomes = self._outcomes(match, clicks)
+            match.event_ns = match.clicks = None
+            for batch in match.batches:
+                batch.match = None
+                if batch is not stopped:
+                    self._reply(match, batch, clicks, outcomes, at_ns)
+                elif is_told:
+                    self._reply(match, batch, clicks, outcomes, at_ns, is_last=True)
+        elif stopped.next_slot and is_told:
+            # Its far end has left before: nothing more was detected.
+            due_ns = at_ns + model.link.arm_ns(stopped.node) + RESULT_MIN_NS
+            self._readings.close(stopped.node, stopped.number, due_ns, _nothing(stopped))
+
+    def _outcomes(self, match: SourceMatch, clicks: Clicks) -> JointOutcomes:
+        patterns = np.zeros(len(clicks.slots), dtype=np.uint8)
+        return JointOutcomes(match.model.tables, patterns, clicks.luck, clicks.kinds == BOTH)
+
+    def _reply(
+        self,
+        match: SourceMatch,
+        batch: SourceBatch,
+        clicks: Clicks,
+        outcomes: JointOutcomes,
+        at_ns: int,
+        *,
+        is_last: bool = False,
+    ) -> None:
+        """Tell an end what it has detected, once its light is there and its bases are known."""
+        end = match.batches.index(batch)
+        mine = clicks.of(end)
+        slots = clicks.slots[mine]
+        batch.next_slot = max(1, clicks.until_slot)
+
+        def finish(codes: Codes, packed: bytes) -> DetectionReply:
+            spread = np.zeros(len(clicks.slots), dtype=np.uint8)
+            spread[mine] = codes
+            return DetectionReply(
+                batch=batch.number,
+                first_slot=clicks.first_slot,
+                until_slot=clicks.until_slot,
+                detections=len(slots),
+                slots=pack_slots(slots, clicks.first_slot),
+                outcomes=pack_bits(outcomes.read(end, spread)[mine]),
+                bases=packed,
+                is_last=is_last,
+            )
+
+        due_ns = at_ns + match.model.link.arm_ns(batch.node) + RESULT_MIN_NS
+        basis = batch.operation.basis
+        assert basis is not None, "a measure batch has a basis"
+        self._readings.answer(batch.node, batch.number, basis, len(slots), due_ns, finish)
+
+
+def _nothing(batch: SourceBatch) -> DetectionReply:
+    """The last answer of a batch that has told everything."""
+    return DetectionReply(
+        batch=batch.number,
+        first_slot=batch.next_slot,
+        until_slot=batch.next_slot,
+        detections=0,
+        slots=b"",
+        outcomes=b"",
+        bases=b"",
+        is_last=True,
+    )
