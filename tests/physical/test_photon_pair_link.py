@@ -113,7 +113,11 @@ def test_the_error_floor_of_double_pairs_shows_where_single_pairs_would_have_non
     With single pairs alone there would be no error at all; here are thousands, and their number
     is that of the closed form within 5.1 standard deviations.
     """
-    perfect = {"background_probability": 0.0, "misalignment": 0.0, "pair_parameter": 0.05}
+    perfect: dict[str, Any] = {
+        "background_probability": 0.0,
+        "misalignment": 0.0,
+        "pair_parameter": 0.05,
+    }
     on = begun(detector_efficiency=0.25, **perfect)
     on.run(200 * MS)
     source = on.world.links["a-b"].pair_source()
@@ -369,6 +373,8 @@ def test_the_far_end_of_a_node_that_dies_keeps_what_was_emitted_before(basis: An
     on = begun(basis, basis)
     on.run(MS + 555)
     on.fabric.node_down("a", on.now)
+    for node, due_ns, _, message in on.fabric.run(on.now):
+        on._push(due_ns, FABRIC, node, FromPeer(FABRIC, message))
     on.run(20 * MS)
     on.tell("b", "link", AttemptsStop(batch=9))
     on.run(21 * MS)
