@@ -5,8 +5,8 @@ service, with our own messages. Attempts are made by the physical layer in batch
 station counts the successes of a link, and that count names the pair at both ends.
 
 This file sees links come and go, and hands everything else to the part whose it is: `requests`
-(the shared queue), `batches` (whom the link works for), `pairs` (what comes of it). README.md
-lists the known races.
+(the shared queue), `batches` (whom the link works for), `pairs` and, on photon-pair links, `slots`
+(what comes of it). README.md lists the known races.
 """
 
 from qstack.errors import ErrorCode
@@ -16,6 +16,7 @@ from qstack.link.outbox import Outbox
 from qstack.link.pairs import Pairs
 from qstack.link.peer import Peer
 from qstack.link.requests import DEADLINE_TIMER, Requests
+from qstack.link.slots import SlotPairs
 from qstack.machine import (
     Effect,
     Event,
@@ -40,6 +41,7 @@ class LinkLayer:
         self._batches = Batches(self._out)
         self._requests = Requests(self.peers, self._batches, self._out)
         self._pairs = Pairs(self._batches, self._requests, self._out)
+        self._slot_pairs = SlotPairs(self.peers, self._batches, self._requests, self._out)
 
     @property
     def open_batches(self) -> int:
@@ -132,6 +134,7 @@ class LinkLayer:
                 link=peer.link,
                 peer=peer.name,
                 peer_boot_id=peer.peer_boot_id,
+                kinds=peer.capability.kinds,
                 options=peer.offers,
                 best_fidelity=peer.best_fidelity,
                 delay_ns=peer.capability.delay_ns,
@@ -168,6 +171,8 @@ class LinkLayer:
                 self._pairs.on_heralded(message, now)
             case physical.MeasuredPairs():
                 self._pairs.on_measured(message, now)
+            case physical.Detections():
+                self._slot_pairs.on_detections(message, now)
             case physical.AttemptsEnded():
                 self._pairs.on_attempts_ended(message, now)
             case physical.MemoryFree():
@@ -198,6 +203,8 @@ class LinkLayer:
                 self._requests.on_rejected(peer, message, now)
             case messages.Remove():
                 self._requests.on_remove(peer, message, now)
+            case messages.DetectedSlots():
+                self._slot_pairs.on_slots(peer, message, now)
             case messages.Expire():
                 self._pairs.on_expire(peer, message)
             case messages.Error():

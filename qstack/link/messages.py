@@ -9,10 +9,21 @@ from typing import Annotated
 
 from msgspec import Meta
 
+from qstack.link.params import SLOTS_PART_MAX
 from qstack.link.service import Number, Priority
 from qstack.physical.service import Kind
 from qstack.wire.frame import Layer
-from qstack.wire.message import Basis, Count, Id, Label, Message, Nanoseconds, Probability, Text
+from qstack.wire.message import (
+    BasisChoice,
+    Count,
+    Id,
+    Label,
+    Message,
+    Nanoseconds,
+    Probability,
+    Text,
+)
+from qstack.wire.packed import SLOT_BYTES
 
 
 class _Link(Message, frozen=True, kw_only=True):
@@ -38,8 +49,8 @@ class Add(_Link, frozen=True, kw_only=True):
     min_fidelity: Probability
     deadline_ns: Nanoseconds
     priority: Priority
-    basis: Basis | None
-    peer_basis: Basis | None
+    basis: BasisChoice | None
+    peer_basis: BasisChoice | None
     start_ns: Nanoseconds
     device: Count
 
@@ -100,4 +111,18 @@ class Ready(_Link, frozen=True, kw_only=True):
     device: Count
 
 
-MESSAGES = (Add, AddAccepted, AddRejected, Remove, Expire, Error, Ready)
+class DetectedSlots(_Link, frozen=True, kw_only=True):
+    """Of a request on a photon-pair link: the slots in which the sender detected something.
+
+    They are all of its slots in [first_slot, until_slot), as distances from `first_slot`
+    (`qstack.wire.packed`). Parts follow one another and never overlap. No basis, no outcome.
+    """
+
+    TYPE = 0x0008
+    request: Id
+    first_slot: Count
+    until_slot: Count
+    slots: Annotated[bytes, Meta(max_length=SLOT_BYTES * SLOTS_PART_MAX)]
+
+
+MESSAGES = (Add, AddAccepted, AddRejected, Remove, Expire, Error, Ready, DetectedSlots)

@@ -114,6 +114,7 @@ class Pairs:
                 outcomes=measured.outcomes,
                 x_bits=measured.x_bits,
                 z_bits=measured.z_bits,
+                bases=measured.bases,
                 goodness=request.option.bell_probabilities[0],
             )
         )

@@ -6,7 +6,10 @@ from typing import Final
 START_ALLOWANCE_NS: Final = 40_000  # added to the round trip: one turn of processing at each end
 NUMBER_MAX: Final = 10**6  # pairs of one request
 CHOICE_NS: Final = 50_000_000  # both ends look at their queue again at multiples of this
+SLOTS_PART_MAX: Final = 8_192  # detected slots in one message: 32 KiB, half of a control frame
 
 # Implementation limits.
 REQUESTS_MAX: Final = 256  # open per link: a bound on what a peer can make us remember
+SLOTS_AHEAD_MAX: Final = 2**17  # of one end, to be compared: 1 MiB; 13 ms of the fastest receiver
+MEASURED_MAX: Final = 65_536  # pairs in one indication: 40 KiB of packed bits and bases
 PAIR_HISTORY_MAX: Final = 1024  # announced pairs a late Expire is still attributed to

@@ -52,6 +52,11 @@ class Peer:
         )
 
     @property
+    def pairs_by_slots(self) -> bool:
+        """Whether the ends find their pairs by comparing detected slots."""
+        return self.capability is not None and self.capability.pairing == "slots"
+
+    @property
     def is_master(self) -> bool:
         """The smaller name gives out queue numbers."""
         return self.node < self.name

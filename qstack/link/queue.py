@@ -9,9 +9,10 @@ lost but time.
 import math
 from dataclasses import dataclass, field
 
+from qstack.link.coincidences import Coincidences
 from qstack.link.request_states import REQUEST, Input, State
 from qstack.physical.service import GenerationOption, Kind
-from qstack.wire.message import Basis
+from qstack.wire.message import BasisChoice
 
 NEVER_SERVED = -1
 
@@ -26,7 +27,7 @@ class Request:
     number: int | None
     deadline_ns: int
     priority: int
-    basis: Basis | None
+    basis: BasisChoice | None
     option: GenerationOption
     start_ns: int
     queue_number: int | None
@@ -34,6 +35,7 @@ class Request:
     served: int = 0
     last_herald: int = NEVER_SERVED  # herald sequence of its latest pair
     batches: dict[int, None] = field(default_factory=dict)  # in the order they were started
+    coincidences: Coincidences | None = None  # photon-pair links: what is still to be compared
 
     def step(self, received: Input) -> None:
         """The one place where a request's state changes."""

@@ -209,6 +209,9 @@ class Requests:
             return ErrorCode.PEER_DOWN, f"the link to {peer.name} is down", None
         if self._find(asked.request) is not None:
             return ErrorCode.BAD_REQUEST, "a request of this id is open", None
+        assert peer.capability is not None, "a link that is up has a capability"
+        if asked.kind not in peer.capability.kinds:
+            return ErrorCode.UNSUPPORTED, f"this link does not {asked.kind}", None
         if asked.number is not None and asked.number > NUMBER_MAX:
             return ErrorCode.BAD_REQUEST, f"{asked.number} pairs, at most {NUMBER_MAX}", None
         bases = (asked.basis is not None) + (asked.peer_basis is not None)

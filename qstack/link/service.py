@@ -12,7 +12,7 @@ from msgspec import Meta
 from qstack.physical.service import Kind
 from qstack.wire.frame import Layer
 from qstack.wire.message import (
-    Basis,
+    BasisChoice,
     Bit,
     Count,
     Id,
@@ -50,14 +50,15 @@ class LinkOption(_Link, frozen=True, kw_only=True):
 class LinkUp(_Link, frozen=True, kw_only=True):
     """Indication: the link to `peer` works.
 
-    `options` go from the best fidelity (`best_fidelity`) to the highest rate. A request gets the
-    fastest that keeps its `min_fidelity`.
+    `kinds` is what may be asked of it. `options` go from the best fidelity (`best_fidelity`) to the
+    highest rate. A request gets the fastest that keeps its `min_fidelity`.
     """
 
     TYPE = 0x0101
     link: Label
     peer: Name
     peer_boot_id: Annotated[bytes, Meta(min_length=8, max_length=8)]
+    kinds: Annotated[list[Kind], Meta(min_length=1, max_length=2)]
     options: Annotated[list[LinkOption], Meta(min_length=1, max_length=32)]
     best_fidelity: Probability
     delay_ns: Nanoseconds
@@ -92,7 +93,7 @@ class LinkCreate(_Link, frozen=True, kw_only=True):
     """Ask for pairs. With `number` nil they keep coming until cancelled or the deadline.
 
     For kind `measure` each end reads its qubits in its own basis: `basis` here, `peer_basis`
-    there.
+    there. Where that is three probabilities, each end draws its bases itself and keeps them.
     """
 
     TYPE = 0x0105
@@ -104,8 +105,8 @@ class LinkCreate(_Link, frozen=True, kw_only=True):
     min_fidelity: Probability
     deadline_ns: Nanoseconds
     priority: Priority
-    basis: Basis | None
-    peer_basis: Basis | None
+    basis: BasisChoice | None
+    peer_basis: BasisChoice | None
 
 
 class LinkCancel(_Link, frozen=True, kw_only=True):
@@ -135,7 +136,11 @@ class LinkPair(_Link, frozen=True, kw_only=True):
 
 
 class LinkMeasured(_Link, frozen=True, kw_only=True):
-    """Indication, at both ends: measured pairs, in the same order at both; packed bits."""
+    """Indication, at both ends: measured pairs, in the same order at both; packed bits.
+
+    `bases` are those of this end where it drew them, two bits a pair (`qstack.wire.packed`); empty
+    where the basis is fixed.
+    """
 
     TYPE = 0x0108
     request: Id
@@ -146,6 +151,7 @@ class LinkMeasured(_Link, frozen=True, kw_only=True):
     outcomes: bytes
     x_bits: bytes
     z_bits: bytes
+    bases: bytes
     goodness: Probability
 
 

@@ -7,6 +7,8 @@ batches, `told` hands what the physical layer has to say. A ledger follows every
 from collections import deque
 from typing import Any
 
+import numpy as np
+
 from qstack.ids import boot_id
 from qstack.link import messages, service
 from qstack.link.machine import LinkLayer
@@ -25,6 +27,7 @@ from qstack.machine import (
 from qstack.physical import service as physical
 from qstack.wire.codec import Registry, encode
 from qstack.wire.message import Message
+from qstack.wire.packed import pack_bases, pack_bits, pack_slots
 
 ALICE, BOB = "alice", "bob"
 LINK = "alice-bob"
@@ -67,12 +70,13 @@ def create(which: int, /, peer: str = BOB, **changes: Any) -> service.LinkCreate
 class End:
     """One node: its machine, what it said, what its physical layer has to do."""
 
-    def __init__(self, name: str, lives: int, slots: int) -> None:
+    def __init__(self, name: str, lives: int, slots: int, pairing: Any = "heralds") -> None:
         self.name = name
         self.boot_id = boot_id(7, name, lives)
         other = BOB if name == ALICE else ALICE
         self.machine = LinkLayer(name, self.boot_id, [other])
         self.slots = slots
+        self.pairing = pairing
         self.above: list[Message] = []
         self.records: list[str] = []
         self.timers: dict[str, int] = {}
@@ -87,18 +91,20 @@ class End:
     def capability(self) -> physical.LinkCapability:
         other = BOB if self.name == ALICE else ALICE
         return physical.LinkCapability(
-            link=LINK, peer=other, options=[FAST, GOOD], slots=self.slots, delay_ns=DELAY_NS
-        )
+            link=LINK, peer=other, kinds=["keep", "measure"][self.pairing == "slots":],
+            pairing=self.pairing, options=[FAST, GOOD], slots=self.slots, delay_ns=DELAY_NS,
+        )  # fmt: skip
 
 
 class Bench:
     """Both ends. `pipes` hold what is on its way."""
 
-    def __init__(self, slots: tuple[int, int] = (2, 2)) -> None:
+    def __init__(self, slots: tuple[int, int] = (2, 2), pairing: Any = "heralds") -> None:
         self.now = 0
         self.slots = {ALICE: slots[0], BOB: slots[1]}
         self.lives = {ALICE: 0, BOB: 0}
-        self.ends = {name: End(name, 0, self.slots[name]) for name in (ALICE, BOB)}
+        self.pairing = pairing
+        self.ends = {name: End(name, 0, self.slots[name], pairing) for name in (ALICE, BOB)}
         self.pipes: dict[str, deque[Message]] = {ALICE: deque(), BOB: deque()}  # by receiver
         self.sent: list[tuple[str, Message]] = []
         self.herald_sequence = 0
@@ -145,7 +151,7 @@ class Bench:
         self.herald_sequence = 0
         self.pipes[name].clear()
         self.pipes[other].clear()
-        self.ends[name] = End(name, self.lives[name], self.slots[name])
+        self.ends[name] = End(name, self.lives[name], self.slots[name], self.pairing)
         self.device_ready(name)
         self.event(name, PeerUp(other, self.ends[other].boot_id))
         self.event(other, PeerUp(name, self.ends[name].boot_id))
@@ -313,6 +319,27 @@ class Bench:
             case _:
                 raise AssertionError(f"the link layer says {message}")
 
+    # --- receivers of a photon-pair link ---------------------------------------------------------
+
+    def detect(
+        self,
+        name: str,
+        span: tuple[int, int],
+        slots: list[int],
+        bases: list[int] | None = None,
+        *,
+        is_last: bool = False,
+    ) -> None:
+        """What the receiver of `name` detects in [first, until); an outcome is the slot's parity.
+
+        It is of the batch that was begun last; `is_last` ends one that was stopped.
+        """
+        end = self.ends[name]
+        (number,) = end.stopped if is_last else list(end.batches)[-1:]
+        if is_last:
+            del end.stopped[number]
+        self.event(name, Told("physical", detections(number, span, slots, bases, is_last=is_last)))
+
     # --- looking ---------------------------------------------------------------------------------
 
     def all(self, name: str, kind: type[Any]) -> list[Any]:
@@ -337,7 +364,25 @@ def measured(number: int, first: int, pairs: int, *, is_last: bool) -> physical.
     size = -(-pairs // 8)
     return physical.MeasuredPairs(
         batch=number, first_herald_sequence=first, pairs=pairs, outcomes=bytes(size),
-        x_bits=bytes(size), z_bits=bytes(size), emitted_at_ns=0, is_last=is_last,
+        x_bits=bytes(size), z_bits=bytes(size), bases=b"", emitted_at_ns=0, is_last=is_last,
+    )  # fmt: skip
+
+
+def detections(
+    number: int,
+    span: tuple[int, int],
+    slots: list[int],
+    bases: list[int] | None = None,
+    *,
+    is_last: bool = False,
+) -> physical.Detections:
+    """What a receiver says of one batch."""
+    codes = b"" if bases is None else pack_bases(np.array(bases, dtype=np.uint8))
+    return physical.Detections(
+        batch=number, first_slot=span[0], until_slot=span[1], detections=len(slots),
+        slots=pack_slots(np.array(slots, dtype=np.int64), span[0]),
+        outcomes=pack_bits(np.array(slots, dtype=np.int64).astype(np.uint8) & np.uint8(1)),
+        bases=codes, is_last=is_last,
     )  # fmt: skip
 
 

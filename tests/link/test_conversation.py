@@ -60,7 +60,10 @@ def test_a_device_without_a_way_to_run_the_link_brings_no_link_up() -> None:
     bench.device_lost(ALICE)
     bench.deliver()
     none: list[physical.GenerationOption] = []
-    empty = physical.LinkCapability(link=LINK, peer=BOB, options=none, slots=1, delay_ns=1)
+    empty = physical.LinkCapability(
+        link=LINK, peer=BOB, kinds=["keep", "measure"], pairing="heralds", options=none, slots=1,
+        delay_ns=1,
+    )  # fmt: skip
     bench.event(ALICE, Told("physical", empty))
     bench.deliver()
     assert len(bench.all(ALICE, service.LinkUp)) == 1

@@ -12,7 +12,10 @@ def option(fidelity: float, probability: float, cycle_ns: int = 1000) -> Generat
 
 
 def peer(*options: GenerationOption) -> Peer:
-    capability = LinkCapability(link="a-b", peer="b", options=list(options), slots=1, delay_ns=1)
+    capability = LinkCapability(
+        link="a-b", peer="b", kinds=["keep"], pairing="heralds", options=list(options), slots=1,
+        delay_ns=1,
+    )  # fmt: skip
     return Peer("a", "b", bytes(8), capability=capability)
 
 

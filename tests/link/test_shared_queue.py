@@ -292,7 +292,7 @@ def test_a_refusal_for_a_request_that_has_ended_changes_nothing() -> None:
                                                                attempts=0)))  # fmt: skip
     bench.event(ALICE, Told("physical", physical.MeasuredPairs(
         batch=77, first_herald_sequence=0, pairs=1, outcomes=b"\0", x_bits=b"\0", z_bits=b"\0",
-        emitted_at_ns=0, is_last=False)))  # fmt: skip
+        bases=b"",        emitted_at_ns=0, is_last=False)))  # fmt: skip
     assert bench.errors(ALICE) == ["CANCELLED"]
 
 
