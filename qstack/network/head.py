@@ -73,6 +73,14 @@ class Refusal:
     best: float | None = None
 
 
+@dataclass(frozen=True)
+class Way:
+    """A path, this node first, and the figures along it."""
+
+    path: tuple[str, ...]
+    chain: Chain
+
+
 class Releases(Protocol):
     """The trackers, as far as requests need them."""
 
@@ -96,8 +104,8 @@ class Heads:
         self._out = out
         self._requests: dict[bytes, HeadRequest] = {}
         self._epoch = 0
-        self._chains_of: dict[str, LinkState] = {}  # the link states `_chains` are of
-        self._chains: dict[tuple[str, Kind], Chain | None] = {}
+        self._ways_of: dict[str, LinkState] = {}  # the link states `_ways` are of
+        self._ways: dict[tuple[str, Kind], Way | None] = {}
         self._circuits: Circuits
         self._generation: Generation
         self._releases: Releases
@@ -307,12 +315,12 @@ class Heads:
 
     def _no_plan(self, create: service.NetworkCreate) -> Refusal | None:
         """Why the network as it is now cannot serve the request."""
-        chain = self._chain(create.remote, create.kind)
-        if chain is None:
+        way = self._way(create.remote, create.kind)
+        if way is None:
             return Refusal(ErrorCode.NO_PATH, f"no path to {create.remote}")
-        found = plan(chain, create.min_fidelity, self._cutoff_ns)
+        found = plan(way.chain, create.min_fidelity, self._cutoff_ns)
         if found is None:
-            best = _probability(best_fidelity(chain, self._cutoff_ns))
+            best = _probability(best_fidelity(way.chain, self._cutoff_ns))
             return Refusal(
                 ErrorCode.FIDELITY, f"asked for {create.min_fidelity:.4f}, best {best:.4f}", best
             )
@@ -324,16 +332,19 @@ class Heads:
             )
         return None
 
-    def _chain(self, remote: str, kind: Kind) -> Chain | None:
-        """The best chain to `remote`; found once for as long as no link state changes."""
+    def _way(self, remote: str, kind: Kind) -> Way | None:
+        """The best way to `remote`; found once for as long as no link state changes."""
         states = self._database.states()
-        if states != self._chains_of:  # the same objects are equal at once
-            self._chains_of = states
-            self._chains.clear()
-        if (remote, kind) not in self._chains:
+        if states != self._ways_of:  # the same objects are equal at once
+            self._ways_of = states
+            self._ways.clear()
+        if (remote, kind) not in self._ways:
             path = best_path(states, self._out.node, remote, kind)
-            self._chains[remote, kind] = chain_of(states, path) if path is not None else None
-        return self._chains[remote, kind]
+            chain = chain_of(states, path) if path is not None else None
+            self._ways[remote, kind] = (
+                Way(path, chain) if path is not None and chain is not None else None
+            )
+        return self._ways[remote, kind]
 
     def _place(self, request: HeadRequest) -> None:
         """Put a request on a circuit, a new one if need be, or try again later."""
@@ -344,16 +355,15 @@ class Heads:
                 if circuit.state is CircuitState.ACTIVE:
                     self._forward(circuit, request)
                 return
-        states = self._database.states()
-        path = best_path(states, self._out.node, create.remote, create.kind)
-        chain = chain_of(states, path) if path is not None else None
-        found = plan(chain, create.min_fidelity, self._cutoff_ns) if chain is not None else None
-        if path is None or found is None or not self._database.is_adjacent(path[1]):
+        way = self._way(create.remote, create.kind)
+        found = plan(way.chain, create.min_fidelity, self._cutoff_ns) if way is not None else None
+        if way is None or found is None or not self._database.is_adjacent(way.path[1]):
             request.reason = request.reason or "no path at the moment"
             self._try_later(request)
             return
         circuit = self._circuits.install(
-            self._install(path, found), can_keep=can_keep(states, path)
+            self._install(way.path, found),
+            can_keep=can_keep(self._database.states(), way.path),
         )
         request.circuit = circuit.id
 
@@ -370,6 +380,11 @@ class Heads:
 
     def _suits(self, circuit: Circuit, create: service.NetworkCreate) -> bool:
         needs_keep = create.kind == "keep" or not circuit.is_single_link
+        if create.kind == "measure" and not circuit.is_single_link:
+            # A link that only measures may have come, or been there beside a circuit that keeps.
+            way = self._way(create.remote, create.kind)
+            if way is not None and way.chain.is_read_at_once:
+                return False
         return (
             circuit.upstream is None
             and circuit.tail == create.remote

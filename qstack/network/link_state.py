@@ -214,7 +214,11 @@ class LinkStateDatabase:
                     for option in link.options[:each]  # the best are those a promise rests on
                 ],
                 delay_ns=link.delay_ns,
-                kinds=["keep", "measure"] if memory > 0 and link.slots > 0 else ["measure"],
+                kinds=[
+                    kind
+                    for kind in link.kinds
+                    if kind == "measure" or (memory > 0 and link.slots > 0)
+                ],
             )
             for link in adjacent[:_LINKS_MAX]
         ]

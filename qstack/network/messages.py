@@ -16,7 +16,7 @@ from qstack.link.service import Number, Priority
 from qstack.physical.service import Kind
 from qstack.wire.frame import Layer
 from qstack.wire.message import (
-    Basis,
+    BasisChoice,
     Bit,
     BootId,
     Count,
@@ -139,8 +139,8 @@ class Forward(_Network, frozen=True, kw_only=True):
     number: Number
     deadline_ns: Nanoseconds
     priority: Priority
-    basis: Basis | None
-    remote_basis: Basis | None
+    basis: BasisChoice | None
+    remote_basis: BasisChoice | None
 
 
 class Complete(_Network, frozen=True, kw_only=True):

@@ -13,7 +13,7 @@ The model
    wrongly with probability `swap_flip`.
 4. The tail takes the announced bits out by one gate, unless they are (0, 0): of uniform bits, which
    a swap leaves, one time in four. Over one link it is counted always: photonic links announce
-   psi+ or psi-.
+   psi+ or psi-. A link that only measures is read at once: nothing ages, no gate corrects.
 5. A link runs at the fastest of its options that keeps `link_min_fidelity`, as the link layer
    chooses, or at its best.
 6. Links begin together, and again together after a discard. Real links begin when their own
@@ -54,10 +54,11 @@ class OptionFigures:
 
 @dataclass(frozen=True)
 class LinkFigures:
-    """A link as advertised; at least one option."""
+    """A link as advertised; at least one option. `keeps`: its pairs can be kept."""
 
     options: tuple[OptionFigures, ...]
     delay_ns: int
+    keeps: bool = True
 
     @property
     def best(self) -> OptionFigures:
@@ -91,6 +92,11 @@ class Chain:
 
     def __post_init__(self) -> None:
         assert len(self.nodes) == len(self.links) + 1 >= 2, "a chain of n links joins n + 1 nodes"
+
+    @property
+    def is_read_at_once(self) -> bool:
+        """Whether there is nothing but a link that only measures."""
+        return len(self.links) == 1 and not self.links[0].keeps
 
     @property
     def track_ns(self) -> int:
@@ -178,6 +184,8 @@ def without_aging(chain: Chain, link_min_fidelity: float) -> Weights:
         pair = convolve(pair, link.run_at(link_min_fidelity).weights)
     for node in chain.nodes[1:-1]:
         pair = swapped(pair, node)
+    if chain.is_read_at_once:
+        return pair
     needed = 1.0 if len(chain.links) == 1 else 0.75
     return mixed(pair, needed * chain.nodes[-1].gate_depolarising)
 
@@ -201,6 +209,10 @@ def aged(pair: Weights, chain: Chain, ages_s: FloatArray) -> Weights:
 
 def predict(chain: Chain, cutoff_ns: int, link_min_fidelity: float = BEST) -> tuple[float, float]:
     """Expected fidelity at hand-over and expected rate (pairs per second) under a cutoff."""
+    if chain.is_read_at_once:
+        return without_aging(chain, link_min_fidelity)[0], chain.links[0].run_at(
+            link_min_fidelity
+        ).rate_hz
     timing = Timing(
         tuple(link.run_at(link_min_fidelity).rate_hz for link in chain.links),
         tuple(link.delay_ns / 1e9 for link in chain.links),
@@ -217,6 +229,8 @@ def worst(chain: Chain, cutoff_ns: int) -> float:
 
     At a repeater that is the cutoff; at an end one cutoff per swap, then TRACK.
     """
+    if chain.is_read_at_once:
+        return without_aging(chain, BEST)[0]
     count = len(chain.links)
     ages_ns = np.full((1, count, 2), cutoff_ns, dtype=np.float64)
     longest_ns = (count - 1) * cutoff_ns + chain.track_ns

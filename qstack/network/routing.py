@@ -48,8 +48,9 @@ def edge(states: States, here: str, peer: str) -> Edge | None:
         return None
     sides = [_options(advert) for advert in (first, second)]
     worse = min(sides, key=lambda options: _best_first(options)[0])
-    figures = LinkFigures(worse, max(first.delay_ns, second.delay_ns))
-    return Edge(figures, tuple(kind for kind in first.kinds if kind in second.kinds))
+    kinds = tuple(kind for kind in first.kinds if kind in second.kinds)
+    delay_ns = max(first.delay_ns, second.delay_ns)
+    return Edge(LinkFigures(worse, delay_ns, keeps="keep" in kinds), kinds)
 
 
 def best_path(states: States, source: str, target: str, kind: str) -> tuple[str, ...] | None:

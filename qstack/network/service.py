@@ -14,7 +14,7 @@ from qstack.link.service import Number, Priority
 from qstack.physical.service import Kind
 from qstack.wire.frame import Layer
 from qstack.wire.message import (
-    Basis,
+    BasisChoice,
     Bit,
     Count,
     Id,
@@ -36,8 +36,9 @@ class _Network(Message, frozen=True, kw_only=True):
 class NetworkCreate(_Network, frozen=True, kw_only=True):
     """Ask for `number` pairs with `remote`, of expected fidelity at hand-over >= `min_fidelity`.
 
-    For kind `measure` the head's qubits are read in `basis`, the tail's in `remote_basis`. The
-    tail sees `request` and `purpose` (opaque to the network) with every pair.
+    For kind `measure` the head's qubits are read in `basis`, the tail's in `remote_basis`; three
+    probabilities let each end draw its bases itself. The tail sees `request` and `purpose`
+    (opaque to the network) with every pair.
     """
 
     TYPE = 0x0101
@@ -49,8 +50,8 @@ class NetworkCreate(_Network, frozen=True, kw_only=True):
     min_fidelity: Probability
     deadline_ns: Nanoseconds
     priority: Priority
-    basis: Basis | None
-    remote_basis: Basis | None
+    basis: BasisChoice | None
+    remote_basis: BasisChoice | None
 
 
 class NetworkCancel(_Network, frozen=True, kw_only=True):
@@ -80,11 +81,17 @@ class EndPair(_Network, frozen=True, kw_only=True):
     emitted_at_ns: Nanoseconds
     goodness: Probability
     time_of_goodness_ns: Nanoseconds
-    basis: Basis | None  # kind `measure` over several links: the transport reads the qubit in it
+    basis: (
+        BasisChoice | None
+    )  # kind `measure` over several links: the transport reads the qubit in it
 
 
 class EndMeasured(_Network, frozen=True, kw_only=True):
-    """Indication, at both ends: measured pairs, in the same order at both; packed bits."""
+    """Indication, at both ends: measured pairs, in the same order at both; packed bits.
+
+    `bases` are those of this end where it drew them, two bits a pair (`qstack.wire.packed`); empty
+    where the basis is fixed.
+    """
 
     TYPE = 0x0104
     request: Id
@@ -95,6 +102,7 @@ class EndMeasured(_Network, frozen=True, kw_only=True):
     outcomes: bytes
     x_bits: bytes
     z_bits: bytes
+    bases: bytes
     goodness: Probability
 
 

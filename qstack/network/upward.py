@@ -49,6 +49,7 @@ def end_measured(
             outcomes=measured.outcomes,
             x_bits=measured.x_bits,
             z_bits=measured.z_bits,
+            bases=measured.bases,
             goodness=measured.goodness,
         ),
     )

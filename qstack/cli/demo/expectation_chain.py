@@ -111,7 +111,7 @@ def link_ready_ns(chain: Chain) -> IntArray:
 def shortest_path(
     network: Network, head: str, tail: str
 ) -> tuple[tuple[str, ...], tuple[LinkHardware, ...]]:
-    """Nodes and links of the path of least delay."""
+    """Nodes and links of the path of least delay, over links whose pairs can be kept."""
     for name in (head, tail):
         if name not in network.nodes:
             raise NoExpectationError(f"no node is called {name}")
@@ -126,7 +126,7 @@ def shortest_path(
         if here == tail and used:
             return nodes, tuple(network.links[name] for name in used)
         for name, link in network.links.items():
-            if here in link.ends:
+            if here in link.ends and link.is_heralded:
                 far = link.ends[1] if here == link.ends[0] else link.ends[0]
                 fibre_ns = _light_ns(link.length_m, link.group_index)
                 heappush(queue, (delay_ns + fibre_ns, (*nodes, far), (*used, name)))
@@ -142,7 +142,7 @@ def _require_simple(network: Network, name: str, *, is_repeater: bool) -> None:
         raise NoExpectationError(f"{name}: heralded qubits are moved to storage")
     if not is_repeater:
         return
-    links = sum(name in link.ends for link in network.links.values())
+    links = len(network.world.heralded_links_of(name))
     if not profile.parallel_links or profile.comm_qubits < links:
         raise NoExpectationError(f"{name}: its links take turns")
     if min((node.memory - (node.memory > links)) // links, profile.comm_qubits // links) > 1:
