@@ -7,11 +7,12 @@ against the same bounds. All functions raise `BadRequest`.
 import math
 import operator
 import re
+from collections.abc import Mapping
 from typing import Final, cast, get_args
 
 from qstack.api.errors import BadRequest
 from qstack.transport.service import MESSAGE_BYTES_MAX
-from qstack.wire.message import Basis
+from qstack.wire.message import Basis, BasisChoice, BasisProbabilities
 
 DEADLINE_NS: Final = 10**10
 """The default deadline of a call: 10 s of network time."""
@@ -61,6 +62,30 @@ def basis(value: str) -> Basis:
     if value not in BASES:
         raise BadRequest(f"a basis is one of {', '.join(BASES)}, not {value!r}")
     return cast("Basis", value)
+
+
+def basis_choice(value: str | Mapping[str, float]) -> BasisChoice:
+    """One basis for all pairs, or the probability of each: `{"Z": 0.9, "X": 0.1}`."""
+    if isinstance(value, str):
+        return basis(value)
+    if not isinstance(value, Mapping):
+        raise BadRequest(f"a basis is a letter, or the probabilities of letters, not {value!r}")
+    chances = [_chance(basis(letter), chance) for letter, chance in value.items()]
+    total = math.fsum(chances)
+    if not math.isclose(total, 1.0, abs_tol=1e-9):
+        raise BadRequest(f"the probabilities of bases sum to 1, not {total:g}")
+    given = dict(zip(value, chances, strict=True))
+    return BasisProbabilities(*(given.get(letter, 0.0) for letter in BASES))
+
+
+def _chance(letter: str, value: float) -> float:
+    try:
+        chance = float(value)
+    except (TypeError, ValueError):
+        chance = math.nan
+    if not 0.0 <= chance <= 1.0:
+        raise BadRequest(f"the probability of {letter} is 0 to 1, not {value!r}")
+    return chance
 
 
 def fidelity(value: float) -> float:

@@ -1,6 +1,6 @@
 """EPR sockets: a rendezvous of equal ports at two nodes, where entangled pairs are handed out."""
 
-from collections.abc import Callable, Generator
+from collections.abc import Callable, Generator, Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -15,12 +15,16 @@ from qstack.api.errors import BadRequest, QstackError, Refused
 from qstack.api.qubit import Qubit
 from qstack.ids import PairId
 from qstack.transport import service as transport
-from qstack.wire.message import Message
+from qstack.wire.message import BasisChoice, Message
+from qstack.wire.packed import BASES, fixed_code, unpack_bases
 
 if TYPE_CHECKING:
     from qstack.api.node import Node
 
 Bits = npt.NDArray[np.uint8]
+Letters = npt.NDArray[np.str_]
+BasisArgument = str | Mapping[str, float]
+"""A basis letter, or the probability of each: `{"Z": 0.9, "X": 0.1}`."""
 _Make = Callable[[int, int], Message]
 """From the number of a call and of pairs, its message."""
 
@@ -45,13 +49,15 @@ class Pair:
 class MeasuredPairs:
     """Pairs that were read as they came: arrays of 0 and 1, one element a pair, in order.
 
-    `outcomes` are those of phi+; `x` and `z` the raw Bell states; `goodness` the mean estimate.
+    `outcomes` are those of phi+; `x` and `z` the raw Bell states; `bases` the letters each pair was
+    read in here; `goodness` the mean estimate. Equal bases agree in X and Z and differ in Y.
     """
 
     remote: str
     outcomes: Bits
     x: Bits
     z: Bits
+    bases: Letters
     goodness: float
 
     def __len__(self) -> int:
@@ -167,24 +173,27 @@ class EprSocket:
     async def create_measure(
         self,
         n: int,
-        basis: str,
+        basis: BasisArgument,
         *,
         min_fidelity: float | None = None,
         priority: int = 0,
         deadline_ns: int | None = DEADLINE_NS,
     ) -> MeasuredPairs:
-        """Make `n` pairs and read each half at once in `basis`; also the far end reads its own."""
-        number = checks.number(n)
-        make = self._create(basis, min_fidelity, priority, deadline_ns)
-        return await self._measured(lambda call: make(call, number))
+        """Make `n` pairs and read each half at once in `basis`; also the far end reads its own.
+
+        With probabilities (`{"Z": 0.9, "X": 0.1}`) this node draws the basis of each pair.
+        """
+        number, choice = checks.number(n), checks.basis_choice(basis)
+        make = self._create(choice, min_fidelity, priority, deadline_ns)
+        return await self._measured(lambda call: make(call, number), choice)
 
     async def accept_measure(
-        self, n: int, basis: str, *, deadline_ns: int | None = DEADLINE_NS
+        self, n: int, basis: BasisArgument, *, deadline_ns: int | None = DEADLINE_NS
     ) -> MeasuredPairs:
-        """Take `n` pairs the far end makes with `create_measure`, read in `basis`."""
-        number = checks.number(n)
-        make = self._accept(basis, deadline_ns)
-        return await self._measured(lambda call: make(call, number))
+        """Take `n` pairs the far end makes with `create_measure`, read in `basis` (as there)."""
+        number, choice = checks.number(n), checks.basis_choice(basis)
+        make = self._accept(choice, deadline_ns)
+        return await self._measured(lambda call: make(call, number), choice)
 
     async def echo(self, pair: Pair, basis: str) -> int:
         """Have the far end read its half of a pair from this socket, which is open to port 0."""
@@ -227,7 +236,7 @@ class EprSocket:
 
     def _create(
         self,
-        basis: str | None,
+        basis: BasisChoice | None,
         min_fidelity: float | None,
         priority: int,
         deadline_ns: int | None,
@@ -235,27 +244,25 @@ class EprSocket:
         if self.remote is None:
             raise BadRequest("this socket was opened without a remote: it can only accept")
         fidelity = self.min_fidelity if min_fidelity is None else checks.fidelity(min_fidelity)
-        checked_basis = None if basis is None else checks.basis(basis)
         checked_priority = checks.priority(priority)
         within_ns = checks.deadline_ns(deadline_ns)
         return lambda call, number: transport.EprCreate(
             call=call,
             socket=self.number,
             number=number,
-            basis=checked_basis,
+            basis=basis,
             min_fidelity=fidelity,
             priority=checked_priority,
             within_ns=within_ns,
         )
 
-    def _accept(self, basis: str | None, deadline_ns: int | None) -> _Make:
-        checked_basis = None if basis is None else checks.basis(basis)
+    def _accept(self, basis: BasisChoice | None, deadline_ns: int | None) -> _Make:
         within_ns = checks.deadline_ns(deadline_ns)
         return lambda call, number: transport.EprAccept(
-            call=call, socket=self.number, number=number, basis=checked_basis, within_ns=within_ns
+            call=call, socket=self.number, number=number, basis=basis, within_ns=within_ns
         )
 
-    async def _measured(self, make: Callable[[int], Message]) -> MeasuredPairs:
+    async def _measured(self, make: Callable[[int], Message], choice: BasisChoice) -> MeasuredPairs:
         connection = self.node.connection
         call = self.call(make)
         connection.start(call)
@@ -270,6 +277,7 @@ class EprSocket:
             outcomes=_bits([(part.outcomes, part.pairs) for part in parts]),
             x=_bits([(part.x_bits, part.pairs) for part in parts]),
             z=_bits([(part.z_bits, part.pairs) for part in parts]),
+            bases=_letters([(part.bases, part.pairs) for part in parts], choice),
             goodness=sum(part.goodness * part.pairs for part in parts) / max(1, total),
         )
 
@@ -280,3 +288,14 @@ def _bits(parts: list[tuple[bytes, int]]) -> Bits:
         np.unpackbits(np.frombuffer(packed, dtype=np.uint8), count=count) for packed, count in parts
     ]
     return np.concatenate(unpacked)
+
+
+def _letters(parts: list[tuple[bytes, int]], choice: BasisChoice) -> Letters:
+    """One array of the bases pairs were read in."""
+    letters = np.array(BASES)
+    fixed = fixed_code(choice)
+    if fixed is not None:
+        return np.repeat(letters[fixed], sum(count for _, count in parts))
+    codes = np.concatenate([unpack_bases(packed, count) for packed, count in parts])
+    read: Letters = letters[codes]
+    return read

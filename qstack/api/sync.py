@@ -19,7 +19,7 @@ from qstack.api import node as async_node
 from qstack.api import qubit as async_qubit
 from qstack.api import streams as async_streams
 from qstack.api.checks import DEADLINE_NS
-from qstack.api.epr import MeasuredPairs
+from qstack.api.epr import BasisArgument, MeasuredPairs
 from qstack.api.errors import Closed
 from qstack.api.node import Route
 from qstack.api.portal import Limit, Portal, portal
@@ -179,13 +179,16 @@ class EprSocket:
     def create_measure(
         self,
         n: int,
-        basis: str,
+        basis: BasisArgument,
         *,
         min_fidelity: float | None = None,
         priority: int = 0,
         deadline_ns: int | None = DEADLINE_NS,
     ) -> MeasuredPairs:
-        """Make `n` pairs and read each half at once in `basis`."""
+        """Make `n` pairs and read each half at once in `basis`, or each in one that is drawn.
+
+        Probabilities such as `{"Z": 0.9, "X": 0.1}` have this node draw the basis of each pair.
+        """
 
         async def create() -> MeasuredPairs:
             return await self._socket.create_measure(
@@ -195,7 +198,7 @@ class EprSocket:
         return self._portal.call(create)
 
     def accept_measure(
-        self, n: int, basis: str, *, deadline_ns: int | None = DEADLINE_NS
+        self, n: int, basis: BasisArgument, *, deadline_ns: int | None = DEADLINE_NS
     ) -> MeasuredPairs:
         """Take `n` pairs the far end makes with `create_measure`, read in `basis`."""
 

@@ -31,8 +31,8 @@ SECOND_NS: Final = 10**9
 class PairSourceHardware(Struct, frozen=True, kw_only=True):
     """A source that emits in `slot_rate_hz` slots a second, and the receivers at both ends.
 
-    `pair_parameter` is lambda of PHYSICS.md 2.2 (mean pairs 2 lambda). `detector_efficiency` is
-    that of each detector; what is lost on the way is the link's (fibre, `extra_loss_db` an arm).
+    `pair_parameter` is lam of `pair_source.py` (mean pairs 2 lam). `detector_efficiency` is that of
+    each detector; what is lost on the way is the link's (fibre, `extra_loss_db` an arm).
     `background_probability` is per slot and side, `misalignment` the error of a lone pair.
     """
 

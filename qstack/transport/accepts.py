@@ -26,7 +26,7 @@ from qstack.transport.early_pairs import EarlyPairs
 from qstack.transport.grants import Grant, GrantOwner, GrantTerms
 from qstack.transport.params import CLOSED_IDS_MAX, PAIRS_PER_CALL_MAX, PENDING_PER_PEER_MAX
 from qstack.transport.sockets import PortSocket, Sockets
-from qstack.wire.message import Basis
+from qstack.wire.message import BasisChoice
 
 
 class Accept(Struct, eq=False):
@@ -34,7 +34,7 @@ class Accept(Struct, eq=False):
 
     call: Call
     socket: PortSocket
-    basis: Basis | None
+    basis: BasisChoice | None
     missing: int
     grant: Grant | None = None
     ahead: "Ahead | None" = None
@@ -312,7 +312,7 @@ class Accepts:
         del self._ahead[ahead.remote, ahead.request]
         return ahead.early.hand_over(bound)
 
-    def _credit(self, offer: Offer, grant: Grant, basis: Basis | None) -> None:
+    def _credit(self, offer: Offer, grant: Grant, basis: BasisChoice | None) -> None:
         credit = messages.CreditFlow(
             flow=offer.id, request=grant.request, number=grant.number, basis=basis
         )

@@ -20,7 +20,8 @@ from qstack.network import service as network
 from qstack.physical import service as physical
 from qstack.transport.channels import Channels
 from qstack.transport.params import RECENT_REQUESTS_MAX
-from qstack.wire.message import Basis, Message
+from qstack.wire.message import Basis, BasisChoice, BasisProbabilities, Message
+from qstack.wire.packed import BASES, draw_bases
 
 K = TypeVar("K")
 V = TypeVar("V")
@@ -188,6 +189,12 @@ class Context:
         if name is not None:
             gate = physical.ApplyGate(call=None, name=name, qubits=[qubit], angle=0.0)
             self.tell(physical.LAYER, gate)
+
+    def draw_basis(self, choice: BasisChoice) -> Basis:
+        """What one qubit is to be read in."""
+        if isinstance(choice, BasisProbabilities):
+            return BASES[int(draw_bases(self._rng, choice, 1)[0])]
+        return choice
 
     def measure(
         self, qubit: bytes, basis: Basis, answered: Callable[[PhysicalAnswer | None], None]

@@ -12,7 +12,9 @@ from collections.abc import Callable
 from functools import partial
 from typing import Literal
 
+import numpy as np
 from msgspec import Struct
+from msgspec.structs import replace
 
 from qstack.errors import ErrorCode
 from qstack.network import service as network
@@ -21,7 +23,8 @@ from qstack.transport import outcomes, service
 from qstack.transport.calls import Call, Calls
 from qstack.transport.context import Context, PhysicalAnswer, Reason, reason
 from qstack.transport.delivered import Delivered, DeliveredPairs
-from qstack.wire.message import Basis
+from qstack.wire.message import Basis, BasisChoice, BasisProbabilities
+from qstack.wire.packed import BASES, pack_bases
 
 
 class _Reading(Struct, eq=False):
@@ -29,6 +32,7 @@ class _Reading(Struct, eq=False):
 
     x_bit: int
     z_bit: int
+    basis: Basis
     goodness: float
     outcome: int | None = None
 
@@ -41,7 +45,7 @@ class GrantTerms(Struct, frozen=True, kw_only=True):
     remote: str
     side: Literal["head", "tail"]
     number: int
-    basis: Basis | None
+    basis: BasisChoice | None
     is_echo: bool = False
 
 
@@ -98,24 +102,29 @@ class Grant:
             self._deliver(message)
             self._count(1)
             return
-        reading = _Reading(message.x_bit, message.z_bit, message.goodness)
+        basis = self._context.draw_basis(self._basis)
+        reading = _Reading(message.x_bit, message.z_bit, basis, message.goodness)
         self._readings.append(reading)
-        self._context.measure(message.qubit, self._basis, partial(self._on_read, reading))
+        self._context.measure(message.qubit, basis, partial(self._on_read, reading))
 
     def on_measured(self, message: network.EndMeasured) -> None:
         """Deliver measured pairs."""
         fields = (message.outcomes, message.x_bits, message.z_bits)
-        if self._basis is None or not outcomes.are_packed(message.pairs, *fields):
+        if (
+            self._basis is None
+            or not outcomes.are_packed(message.pairs, *fields)
+            or not outcomes.are_bases(self._basis, message.pairs, message.bases)
+        ):
             self._context.record("transport.outcomes_refused", request=self.request.hex())
             return
         pairs = min(message.pairs, self.number - self._indicated)
         if not pairs:
             return
         self._indicated += pairs
-        read, x_bits, z_bits = (outcomes.first(bits, pairs) for bits in fields)
+        read = outcomes.Read(message.pairs, *fields, message.bases).first(pairs)
         if self._is_tail:
-            read = outcomes.flipped(self._basis, read, x_bits, z_bits)
-        self._tell_measured(pairs, read, x_bits, z_bits, message.goodness)
+            read = replace(read, outcomes=outcomes.flipped(self._basis, read))
+        self._tell_measured(read, message.goodness)
 
     def on_expired(self, message: network.EndPairExpired) -> None:
         """A pair being read expired: its outcome stays, as that of a noisy pair would."""
@@ -176,35 +185,36 @@ class Grant:
             batch.append(self._readings.popleft())
             bits.append(self._read_bit(batch[-1]))
         if batch:
-            self._tell_measured(
-                len(batch),
-                outcomes.packed(bits),
-                outcomes.packed([reading.x_bit for reading in batch]),
-                outcomes.packed([reading.z_bit for reading in batch]),
-                sum(reading.goodness for reading in batch) / len(batch),
+            drawn = [BASES.index(reading.basis) for reading in batch]
+            is_drawn = isinstance(self._basis, BasisProbabilities)
+            read = outcomes.Read(
+                pairs=len(batch),
+                outcomes=outcomes.packed(bits),
+                x_bits=outcomes.packed([reading.x_bit for reading in batch]),
+                z_bits=outcomes.packed([reading.z_bit for reading in batch]),
+                bases=pack_bases(np.array(drawn, dtype=np.uint8)) if is_drawn else b"",
             )
+            self._tell_measured(read, sum(reading.goodness for reading in batch) / len(batch))
 
     def _read_bit(self, reading: _Reading) -> int:
         assert reading.outcome is not None
-        assert self._basis is not None
         if not self._is_tail:
             return reading.outcome
-        return outcomes.flipped_bit(self._basis, reading.outcome, reading.x_bit, reading.z_bit)
+        return outcomes.flipped_bit(reading.basis, reading.outcome, reading.x_bit, reading.z_bit)
 
-    def _tell_measured(
-        self, pairs: int, read: bytes, x_bits: bytes, z_bits: bytes, goodness: float
-    ) -> None:
+    def _tell_measured(self, read: outcomes.Read, goodness: float) -> None:
         indication = service.PairsMeasured(
             call=self.call.number,
             remote=self.remote,
-            pairs=pairs,
-            outcomes=read,
-            x_bits=x_bits,
-            z_bits=z_bits,
+            pairs=read.pairs,
+            outcomes=read.outcomes,
+            x_bits=read.x_bits,
+            z_bits=read.z_bits,
+            bases=read.bases,
             goodness=goodness,
         )
         self._calls.indicate(self.call, indication)
-        self._count(pairs)
+        self._count(read.pairs)
 
     def _count(self, pairs: int) -> None:
         self.delivered += pairs

@@ -15,7 +15,17 @@ from qstack.ids import PairId
 from qstack.link.service import Number
 from qstack.transport.service import MESSAGE_BYTES_MAX, Port, StreamKind
 from qstack.wire.frame import Layer
-from qstack.wire.message import Basis, Bit, Count, Id, Label, Message, Nanoseconds, Text
+from qstack.wire.message import (
+    Basis,
+    BasisChoice,
+    Bit,
+    Count,
+    Id,
+    Label,
+    Message,
+    Nanoseconds,
+    Text,
+)
 
 
 class _Transport(Message, frozen=True, kw_only=True):
@@ -43,7 +53,7 @@ class CreditFlow(_Transport, frozen=True, kw_only=True):
     flow: Id
     request: Id
     number: Number
-    basis: Basis | None
+    basis: BasisChoice | None
 
 
 class CreditAhead(_Transport, frozen=True, kw_only=True):

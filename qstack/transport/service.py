@@ -23,6 +23,7 @@ from qstack.link.service import Number, Priority
 from qstack.wire.frame import Layer
 from qstack.wire.message import (
     Basis,
+    BasisChoice,
     Bit,
     Count,
     Id,
@@ -62,6 +63,7 @@ class EprOpen(_Transport, frozen=True, kw_only=True):
 class EprCreate(_Transport, frozen=True, kw_only=True):
     """Make `number` pairs over a socket with a remote. Basis nil: keep; else measure in it.
 
+    With three probabilities each pair is read in a basis drawn at this end, as PairsMeasured says.
     Answers: PairDelivered or PairsMeasured until `number` came, then Finished; or Failed.
     """
 
@@ -69,7 +71,7 @@ class EprCreate(_Transport, frozen=True, kw_only=True):
     call: Count
     socket: Count
     number: Number
-    basis: Basis | None
+    basis: BasisChoice | None
     min_fidelity: Probability
     priority: Priority
     within_ns: Span | None
@@ -82,7 +84,7 @@ class EprAccept(_Transport, frozen=True, kw_only=True):
     call: Count
     socket: Count
     number: Number
-    basis: Basis | None
+    basis: BasisChoice | None
     within_ns: Span | None
 
 
@@ -216,7 +218,11 @@ class PairDelivered(_Transport, frozen=True, kw_only=True):
 
 
 class PairsMeasured(_Transport, frozen=True, kw_only=True):
-    """Measured pairs, the tail's outcomes flipped to those of phi+; packed bits, (x, z) raw."""
+    """Measured pairs, the tail's outcomes flipped to those of phi+; packed bits, (x, z) raw.
+
+    `bases` are those of this end where it drew them, two bits a pair (`qstack.wire.packed`); empty
+    where the basis is fixed. Nobody says those of the far end.
+    """
 
     TYPE = 0x0122
     call: Count
@@ -225,6 +231,7 @@ class PairsMeasured(_Transport, frozen=True, kw_only=True):
     outcomes: bytes
     x_bits: bytes
     z_bits: bytes
+    bases: bytes
     goodness: Probability
 
 

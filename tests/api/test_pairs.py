@@ -71,6 +71,7 @@ async def test_measured_pairs_come_as_arrays(alice: FakeNode) -> None:
                 outcomes=np.packbits(part).tobytes(),
                 x_bits=np.packbits(1 - part).tobytes(),
                 z_bits=np.packbits(0 * part).tobytes(),
+                bases=b"",
                 goodness=goodness,
             )
             for part, goodness in ((outcomes[:5], 0.8), (outcomes[5:], 0.9))

@@ -117,7 +117,14 @@ def test_qubit_streams_are_iterated(alice: FakeNode) -> None:
 
 
 def test_measured_pairs(alice: FakeNode) -> None:
-    part = {"remote": "bob", "pairs": 3, "outcomes": b"\xa0", "x_bits": b"\0", "z_bits": b"\xe0"}
+    part = {
+        "remote": "bob",
+        "pairs": 3,
+        "outcomes": b"\xa0",
+        "x_bits": b"\0",
+        "z_bits": b"\xe0",
+        "bases": b"",
+    }
 
     def script(message: Message) -> list[Message]:
         return [

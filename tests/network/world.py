@@ -61,6 +61,7 @@ class World:
         self.last: dict[tuple[str, str], int] = {}
         self.delays: dict[frozenset[str], int] = {}
         self.restarts: dict[str, int] = {}
+        self.kinds: dict[frozenset[str], list[Any]] = {}  # of links that cannot do everything
         self.timers: dict[tuple[str, str], Entry] = {}
         self.nodes: dict[str, NetworkLayer] = {}
         self.links: dict[frozenset[str], Link] = {}
@@ -210,6 +211,7 @@ class World:
                         link=link_id(a, b),
                         peer=peer,
                         peer_boot_id=boot_id(self.seed, peer, self.restarts[peer]),
+                        kinds=self.kinds.get(frozenset((a, b)), ["keep", "measure"]),
                         options=self.link_options(weights or GOOD),
                         best_fidelity=(weights or GOOD)[0],
                         delay_ns=state.delay_ns,
@@ -428,6 +430,7 @@ class World:
                 outcomes=b"\x28",
                 x_bits=b"\x00",
                 z_bits=b"\x00",
+                bases=b"" if isinstance(create.basis, str) else b"\x24\x00",
                 goodness=0.97,
             )
             done = link.LinkDone(request=create.request, purpose=create.purpose)

@@ -297,6 +297,7 @@ def test_outcomes_of_a_wrong_length_are_refused_without_harm() -> None:
         outcomes=b"\0",
         x_bits=b"\0\0",
         z_bits=b"\0\0",
+        bases=b"",
         goodness=0.5,
     )
     world.network.tell("alice", wrong)

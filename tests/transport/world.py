@@ -34,6 +34,7 @@ from qstack.network import service as network
 from qstack.physical import service as physical
 from qstack.transport.machine import TransportLayer
 from qstack.wire.message import Message
+from qstack.wire.packed import draw_bases, fixed_code, pack_bases
 from tests.transport.session import Session, over_the_wire
 
 MS = 1_000_000
@@ -280,9 +281,11 @@ class Network:
     def make_measured(self, request: Request, pairs: int) -> None:
         create, rng = request.create, self.world.rng
         x_bits, z_bits, head = (rng.integers(0, 2, pairs, dtype=np.uint8) for _ in range(3))
-        flip = {"Z": x_bits, "X": z_bits, "Y": x_bits ^ z_bits ^ 1}[create.basis]
-        tail = head ^ flip
+        codes = [bases_of(choice, pairs, rng) for choice in (create.basis, create.remote_basis)]
+        flips = np.stack((z_bits, x_bits ^ z_bits ^ 1, x_bits))  # X, Y, Z
+        tail = head ^ flips[codes[1], np.arange(pairs)]
         request.is_over = True
+        choices = create.basis, create.remote_basis
         for end, outcomes in enumerate((head, tail)):
             message = network.EndMeasured(
                 request=create.request,
@@ -293,9 +296,16 @@ class Network:
                 outcomes=np.packbits(outcomes).tobytes(),
                 x_bits=np.packbits(x_bits).tobytes(),
                 z_bits=np.packbits(z_bits).tobytes(),
+                bases=b"" if isinstance(choices[end], str) else pack_bases(codes[end]),
                 goodness=0.9,
             )
             self.tell((request.head, request.tail)[end], message)
+
+
+def bases_of(choice: Any, pairs: int, rng: np.random.Generator) -> Any:
+    """The codes of the bases of `pairs` pairs."""
+    fixed = fixed_code(choice)
+    return draw_bases(rng, choice, pairs) if fixed is None else np.full(pairs, fixed)
 
 
 class Node:
