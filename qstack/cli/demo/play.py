@@ -58,9 +58,14 @@ class Cast:
 
 
 def choose_cast(network: Network) -> Cast:
-    """The two nodes farthest apart in hops (then by name), and the first node between them."""
+    """The two nodes farthest apart in hops (then by name), and the first node between them.
+
+    Hops are links whose pairs can be kept: the demonstration keeps them and teleports with them.
+    """
     neighbours: dict[str, list[str]] = {name: [] for name in sorted(network.nodes)}
     for link in network.links.values():
+        if not link.is_heralded:
+            continue
         first, second = link.ends
         neighbours[first].append(second)
         neighbours[second].append(first)
