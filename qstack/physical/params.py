@@ -5,6 +5,11 @@ from typing import Final
 RESULT_MIN_NS: Final = 1_000
 """No result of an operation arrives sooner: the clock's window needs room (CLOCK.md, rule 5)."""
 
+READOUT_NS: Final = 50_000
+"""How long a device takes to hand over what it has recorded of many pairs: the detections of a
+receiver, or what was read in bases given for them. It reads blocks, not bits; and the clock's
+window needs room (CLOCK.md, rule 3)."""
+
 SHARE_NS: Final = 10_000_000
 """How long a link keeps the highest claim to a shared communication qubit: tens of attempts of a
 metropolitan link, well below the coherence time of the memories a shared qubit is used with."""

@@ -13,6 +13,7 @@ from qstack.link.machine import LinkLayer
 from qstack.network.machine import NetworkLayer
 from qstack.physical.emulated import EmulatedDevice
 from qstack.physical.machine import PhysicalLayer
+from qstack.physical.params import READOUT_NS
 from qstack.runtime.network_file import Network
 from qstack.runtime.node import Node, Timing
 from qstack.runtime.sessions import SessionLayer
@@ -63,4 +64,4 @@ def lookahead_ns(network: Network) -> int:
     answers = [
         min(node.profile.t_init_ns, node.profile.readout_ns) for node in network.nodes.values()
     ]
-    return network.machine_event_ns + max(1, min(delays + answers))
+    return network.machine_event_ns + max(1, min([*delays, *answers, READOUT_NS]))

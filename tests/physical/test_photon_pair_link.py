@@ -21,7 +21,7 @@ from qstack.physical.device import (
 from qstack.physical.fabric.clicks import BOTH, SourceModel
 from qstack.physical.hardware import LinkHardware
 from qstack.physical.pair_source import PairSource, error_rate, gain, outcome_table, pair_numbers
-from qstack.physical.params import CHUNK_NS, DETECTIONS_MAX, RESULT_MIN_NS, SOURCE_CHUNK_MIN_NS
+from qstack.physical.params import CHUNK_NS, DETECTIONS_MAX, READOUT_NS, SOURCE_CHUNK_MIN_NS
 from qstack.physical.prediction import link_capability, link_slots
 from qstack.physical.service import (
     AttemptsEnded,
@@ -234,7 +234,7 @@ def test_light_needs_its_time_through_each_arm() -> None:
         first = next(
             (at, m) for at, to, _, m in on.told if to == node and isinstance(m, Detections)
         )
-        assert first[0] == first[1].until_slot * 10 + link.arm_ns(node) + RESULT_MIN_NS
+        assert first[0] == first[1].until_slot * 10 + link.arm_ns(node) + READOUT_NS
 
 
 # --- lives of batches ----------------------------------------------------------------------------

@@ -9,7 +9,8 @@ from qstack.physical import service as physical
 from qstack.runtime.network_file import load_network
 from qstack.runtime.virtual import VirtualNetwork
 from qstack.transport import service as transport
-from qstack.wire.message import Message
+from qstack.wire.message import BasisChoice, Message
+from qstack.wire.packed import unpack_bits
 from tests.runtime.running import FACT_S, RunningNetwork, is_quiet
 from tests.runtime.session_client import SessionClient, SessionEndedError, attached
 
@@ -20,13 +21,16 @@ WITHIN_NS = 10**12
 class Measurer:
     """Makes (or accepts) pairs and measures each in Z as it comes."""
 
-    def __init__(self, other: str, pairs: int, *, creates: bool) -> None:
+    def __init__(
+        self, other: str, pairs: int, *, creates: bool, basis: BasisChoice | None = None
+    ) -> None:
         self.first: list[Message] = [transport.EprOpen(call=1, port=PORT, remote=other)]
         self.outcomes: list[int] = []
         self.log: list[Message] = []
         self.is_finished = False
         self._pairs = pairs
         self._creates = creates
+        self._basis = basis
         self._calls = 10
 
     def __call__(self, message: Message, now: int) -> list[Message]:
@@ -38,6 +42,8 @@ class Measurer:
             case transport.PairDelivered(qubit=qubit):
                 self._calls += 1
                 return [physical.Measure(call=self._calls, qubit=qubit, basis="Z")]
+            case transport.PairsMeasured():
+                self.outcomes += unpack_bits(message.outcomes, message.pairs).tolist()
             case physical.Measured(outcome=outcome):
                 self.outcomes.append(outcome)
             case transport.Finished(call=2) | transport.Failed(call=2):
@@ -52,26 +58,30 @@ class Measurer:
                 call=2,
                 socket=socket,
                 number=self._pairs,
-                basis=None,
+                basis=self._basis,
                 min_fidelity=0.5,
                 priority=1,
                 within_ns=WITHIN_NS,
             )
         return transport.EprAccept(
-            call=2, socket=socket, number=self._pairs, basis=None, within_ns=WITHIN_NS
+            call=2, socket=socket, number=self._pairs, basis=self._basis, within_ns=WITHIN_NS
         )
 
 
-def measurers(pairs: int) -> dict[str, Measurer]:
-    """alice creates, bob accepts."""
+def measurers(pairs: int, basis: BasisChoice | None = None) -> dict[str, Measurer]:
+    """alice creates, bob accepts; with a basis the pairs are read as they come."""
     return {
-        "alice": Measurer("bob", pairs, creates=True),
-        "bob": Measurer("alice", pairs, creates=False),
+        "alice": Measurer("bob", pairs, creates=True, basis=basis),
+        "bob": Measurer("alice", pairs, creates=False, basis=basis),
     }
 
 
 def virtual_chains(
-    source: Path, seed: int, pairs: int, kill: tuple[str, int] | None = None
+    source: Path,
+    seed: int,
+    pairs: int,
+    kill: tuple[str, int] | None = None,
+    basis: BasisChoice | None = None,
 ) -> dict[str, str]:
     """The chain of each node after the measurers have run in virtual time.
 
@@ -79,7 +89,7 @@ def virtual_chains(
     """
     network = VirtualNetwork(load_network(source), seed)
     network.run_until_quiet()
-    for node, program in measurers(pairs).items():
+    for node, program in measurers(pairs, basis).items():
         network.attach(node, "app/0", program, program.first)
     if kill is not None:
         name, at_ns = kill
@@ -94,9 +104,10 @@ async def daemon_chains(
     running: RunningNetwork,
     pairs: int,
     meanwhile: Callable[[], object] | None = None,
+    basis: BasisChoice | None = None,
 ) -> tuple[dict[str, str], dict[str, Measurer]]:
     """The same through daemons: the chains when everything is quiet, and the programs."""
-    programs = measurers(pairs)
+    programs = measurers(pairs, basis)
     chains: dict[str, str] = {}
 
     async def one(node: str) -> None:

@@ -10,6 +10,7 @@ from contextlib import contextmanager
 import pytest
 
 from qstack.runtime.control_client import open_control
+from qstack.wire.message import BasisProbabilities
 from tests.runtime.programs import daemon_chains, virtual_chains
 from tests.runtime.running import network, packaged
 
@@ -23,6 +24,15 @@ async def test_daemons_leave_the_trace_of_the_virtual_runner(name: str) -> None:
     assert chains == virtual_chains(packaged(name), 1, PAIRS)
     outcomes = [len(program.outcomes) for program in programs.values()]
     assert outcomes == [PAIRS, PAIRS]
+
+
+async def test_measured_pairs_of_a_photon_pair_link_leave_the_trace_of_the_virtual_runner() -> None:
+    """Slots by the thousand between daemons, bases drawn at each end: two chunks, 4000 pairs."""
+    basis = BasisProbabilities(0.25, 0.0, 0.75)
+    with network(packaged("metro"), "metro", "--seed", "1", "--apps", "2") as running:
+        chains, programs = await daemon_chains(running, 4000, basis=basis)
+    assert chains == virtual_chains(packaged("metro"), 1, 4000, basis=basis)
+    assert [len(program.outcomes) for program in programs.values()] == [4000, 4000]
 
 
 @contextmanager

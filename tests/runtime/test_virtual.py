@@ -164,12 +164,18 @@ def test_a_held_pair_is_as_good_as_it_is_said_to_be() -> None:
     finish(net)
 
 
-@pytest.mark.parametrize("name", ["pair", "metro"])
+@pytest.mark.parametrize(
+    ("name", "ends"),
+    [("pair", ("alice", "bob")), ("metro", ("alice", "bob")), ("metro", ("alice", "r2"))],
+)
 @pytest.mark.parametrize("basis", BASES)
-def test_pairs_are_measured_directly(name: str, basis: str) -> None:
-    """Seeds fixed; 60 pairs that agree with a probability of 0.9: 36 or fewer do with 1e-7."""
+def test_pairs_are_measured_directly(name: str, ends: tuple[str, str], basis: str) -> None:
+    """Seeds fixed; 60 pairs that agree with a probability of 0.9: 36 or fewer do with 1e-7.
+
+    Over a heralded link, over a photon-pair link, and over two links with a repeater between.
+    """
     net = network(name)
-    apps = both(net, ("alice", "bob"), 60, basis=basis, within_ns=10**12)
+    apps = both(net, ends, 60, basis=basis, within_ns=10**12)
     net.settle()
     bits = []
     for app in apps:

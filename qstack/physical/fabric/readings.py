@@ -14,7 +14,7 @@ import numpy as np
 from qstack.errors import ErrorCode
 from qstack.physical.device import BasesWanted, DeviceBasis, GiveBases
 from qstack.physical.fabric.register import RefusedError
-from qstack.physical.params import RESULT_MIN_NS
+from qstack.physical.params import READOUT_NS
 from qstack.wire.message import Message
 from qstack.wire.packed import BASES, Codes, unpack_bases
 
@@ -70,7 +70,7 @@ class Readings:
             codes = unpack_bases(operation.bases, parts[0].detections)
         except ValueError as error:
             raise RefusedError(ErrorCode.BAD_REQUEST, str(error)) from error
-        due_ns = at_ns + RESULT_MIN_NS
+        due_ns = at_ns + READOUT_NS
         self._deliver(node, due_ns, parts.popleft().finish(codes, operation.bases))
         while parts and not parts[0].detections:
             self._deliver(node, due_ns, parts.popleft().finish(_NONE, b""))

@@ -27,7 +27,7 @@ from qstack.physical.fabric.readings import Deliver, Readings
 from qstack.physical.fabric.register import RefusedError
 from qstack.physical.generation import mismatch
 from qstack.physical.hardware import World
-from qstack.physical.params import NEVER_NS, RESULT_MIN_NS
+from qstack.physical.params import NEVER_NS, READOUT_NS
 from qstack.wire.packed import Codes, pack_bits, pack_slots
 
 
@@ -126,7 +126,7 @@ class SourceStation:
         self._end(batch, at_ns, is_told=True)
         if not batch.next_slot:
             ended = BatchEnded(batch=number, reason=reason, attempts=0)
-            self._deliver(node, at_ns + RESULT_MIN_NS, ended)
+            self._deliver(node, at_ns + READOUT_NS, ended)
         return True
 
     def node_gone(self, node: str, at_ns: int) -> None:
@@ -195,7 +195,7 @@ class SourceStation:
                     self._reply(match, batch, clicks, outcomes, at_ns, is_last=True)
         elif stopped.next_slot and is_told:
             # Its far end has left before: nothing more was detected.
-            due_ns = at_ns + model.link.arm_ns(stopped.node) + RESULT_MIN_NS
+            due_ns = at_ns + model.link.arm_ns(stopped.node) + READOUT_NS
             self._readings.close(stopped.node, stopped.number, due_ns, _nothing(stopped))
 
     def _outcomes(self, match: SourceMatch, clicks: Clicks) -> JointOutcomes:
@@ -232,7 +232,7 @@ class SourceStation:
                 is_last=is_last,
             )
 
-        due_ns = at_ns + match.model.link.arm_ns(batch.node) + RESULT_MIN_NS
+        due_ns = at_ns + match.model.link.arm_ns(batch.node) + READOUT_NS
         basis = batch.operation.basis
         assert basis is not None, "a measure batch has a basis"
         self._readings.answer(batch.node, batch.number, basis, len(slots), due_ns, finish)
