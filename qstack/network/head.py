@@ -6,7 +6,9 @@ Rules
    circuit it looks for one every RETRY_NS.
 2. Pairs in tracking and confirmed never exceed the number asked for.
 3. If the remote restarts, or nobody has a link with it any more, the request ends with PEER_DOWN.
-4. A circuit is shared by requests with the same remote that its predicted fidelity satisfies, and
+4. A request whose pairs the link layer reads ends with its circuit: outcomes correspond by their
+   place, and nobody knows how many the far end had been told of.
+5. A circuit is shared by requests with the same remote that its predicted fidelity satisfies, and
    taken down when it has been idle for CIRCUIT_IDLE_NS.
 """
 
@@ -180,6 +182,9 @@ class Heads:
                 continue
             request.circuit = None
             request.reason = f"{error.name}: {detail}"[:400]
+            if request.state is RequestState.OPEN and _is_direct(circuit, request):
+                self._fail(request, RequestInput.ENDED, error, detail)
+                continue
             if request.state is RequestState.OPEN:
                 self._step(request, RequestInput.CIRCUIT_LOST)
             if error in FINAL_ERRORS:
@@ -525,6 +530,11 @@ class Heads:
 
     def _step(self, request: HeadRequest, received: RequestInput) -> None:
         request.state = REQUEST.step(request.state, received)
+
+
+def _is_direct(circuit: Circuit, request: HeadRequest) -> bool:
+    """Whether the link layer reads the pairs of this request."""
+    return request.create.kind == "measure" and circuit.is_single_link
 
 
 def idle_timer(circuit: Circuit) -> str:

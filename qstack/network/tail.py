@@ -4,6 +4,7 @@ Rules
 1. The tail counts what it confirms and says done by itself; COMPLETE without error only checks.
 2. When its circuit is lost, a request waits for the head to come back with another one, for
    RESUME_NS at most; it ends at its deadline in any case, and with PEER_DOWN if the head restarts.
+   One whose pairs the link layer reads ends at once, as at the head.
 3. A request ended here is unknown from then on: pairs the head still gives to it are refused
    with EXPIRE. (Within one path delay of a cancel or deadline the ends may so have disagreed on a
    pair: the end that had indicated it gets EndPairExpired.)
@@ -36,6 +37,7 @@ class TailRequest:
     deadline_ns: int
     state: RequestState = REQUEST.start
     circuit: bytes | None = None
+    is_direct: bool = False
     target: int = 0
     indicated: int = 0
     resume_by_ns: int = 0
@@ -78,6 +80,7 @@ class Tails:
         else:
             self._out.cancel_timer(self._resume(request))
         request.circuit = circuit.id
+        request.is_direct = is_direct(circuit, forward)
         request.target = request.indicated + forward.number
         self._step(request, RequestInput.FORWARDED)
         self._generation.begin(circuit, forward)
@@ -100,6 +103,10 @@ class Tails:
         for request in list(self._requests.values()):
             if request.circuit == circuit.id:
                 request.circuit = None
+                if request.is_direct:
+                    detail = "the circuit was lost while its pairs were read"
+                    self._fail(request, RequestInput.ENDED, ErrorCode.PEER_DOWN, detail)
+                    continue
                 self._step(request, RequestInput.CIRCUIT_LOST)
                 request.resume_by_ns = self._out.now + RESUME_NS
                 self._out.set_timer(self._resume(request), request.resume_by_ns)
