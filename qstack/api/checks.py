@@ -21,6 +21,7 @@ PAIRS_MAX: Final = 10**6  # in one call; the transport layer's limit
 PRIORITY_MAX: Final = 7
 PORT_MAX: Final = 65_535
 ANGLE_MAX: Final = 1000.0  # radians
+SUM_TOLERANCE: Final = 1e-6  # numbers of single precision sum to 1 no better
 BASES: Final = get_args(Basis)
 _NAME: Final = re.compile(r"[a-z][a-z0-9-]{0,62}")
 
@@ -72,9 +73,9 @@ def basis_choice(value: str | Mapping[str, float]) -> BasisChoice:
         raise BadRequest(f"a basis is a letter, or the probabilities of letters, not {value!r}")
     chances = [_chance(basis(letter), chance) for letter, chance in value.items()]
     total = math.fsum(chances)
-    if not math.isclose(total, 1.0, abs_tol=1e-9):
+    if not math.isclose(total, 1.0, abs_tol=SUM_TOLERANCE):
         raise BadRequest(f"the probabilities of bases sum to 1, not {total:g}")
-    given = dict(zip(value, chances, strict=True))
+    given = {letter: chance / total for letter, chance in zip(value, chances, strict=True)}
     return BasisProbabilities(*(given.get(letter, 0.0) for letter in BASES))
 
 

@@ -72,6 +72,13 @@ BAD: list[Callable[[Node, EprSocket], Any]] = [
     lambda _, epr: epr.create_measure(1, "W"),
     lambda _, epr: epr.accept_measure(0, "X"),
     lambda _, epr: epr.accept_measure(1, "x"),
+    lambda _, epr: epr.create_measure(1, 5),  # type: ignore[arg-type]
+    lambda _, epr: epr.create_measure(1, {}),
+    lambda _, epr: epr.create_measure(1, {"W": 1.0}),
+    lambda _, epr: epr.create_measure(1, {"Z": 0.5, "X": 0.4}),
+    lambda _, epr: epr.create_measure(1, {"Z": 1.5, "X": -0.5}),
+    lambda _, epr: epr.accept_measure(1, {"Z": math.nan, "X": 1.0}),
+    lambda _, epr: epr.accept_measure(1, {"Z": "much"}),  # type: ignore[dict-item]
     lambda node, _: node.sleep(0),
     lambda node, _: node.sleep(-1),
     lambda node, _: node.route("Bob"),

@@ -9,7 +9,7 @@ from qstack.api import MeasuredPairs, Pair, Qubit
 from qstack.errors import ErrorCode
 from qstack.physical import service as physical
 from qstack.transport import service as transport
-from qstack.wire.message import Message
+from qstack.wire.message import BasisProbabilities, Message
 from tests.api.fake_node import FakeNode, failure, silence
 
 
@@ -56,6 +56,35 @@ async def test_a_socket_for_anyone_accepts_and_does_not_create(alice: FakeNode) 
         assert (await epr.accept()).remote == "bob"
         with pytest.raises(qstack.BadRequest, match="only accept"):
             epr.create_keep()
+
+
+async def test_bases_are_drawn_with_the_probabilities_asked_for_and_come_as_letters(
+    alice: FakeNode,
+) -> None:
+    def measured(message: Message) -> list[Message]:
+        assert isinstance(message, transport.EprCreate | transport.EprAccept)
+        bases = b"" if message.basis == "Y" else b"\x82"  # Z X X Z
+        return [
+            transport.PairsMeasured(
+                call=message.call, remote="bob", pairs=4, outcomes=b"\x50", x_bits=b"\0",
+                z_bits=b"\0", bases=bases, goodness=0.9,
+            ),
+            transport.Finished(call=message.call),
+        ]  # fmt: skip
+
+    alice.scripts = {transport.EprCreate: measured, transport.EprAccept: measured}
+    async with qstack.open_node("alice") as node, node.epr_socket(remote="bob", port=7) as epr:
+        drawn = await epr.create_measure(4, {"Z": 0.9, "X": np.float32(0.5) - 0.4})
+        fixed = await epr.accept_measure(4, "Y")
+        certain = await epr.accept_measure(4, {"Z": 1})
+    assert drawn.bases.tolist() == ["Z", "X", "X", "Z"]
+    assert drawn.outcomes[drawn.bases == "X"].tolist() == [1, 0]
+    assert fixed.bases.tolist() == ["Y"] * 4
+    assert certain.bases.tolist() == ["Z", "X", "X", "Z"]
+    [create] = alice.of(transport.EprCreate)
+    assert create.basis == BasisProbabilities(pytest.approx(0.1), 0.0, 0.9)
+    accepts = [message.basis for message in alice.of(transport.EprAccept)]
+    assert accepts == ["Y", BasisProbabilities(0.0, 0.0, 1.0)]
 
 
 async def test_measured_pairs_come_as_arrays(alice: FakeNode) -> None:

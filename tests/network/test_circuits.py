@@ -16,6 +16,7 @@ from qstack.network.params import (
     RETRY_NS,
 )
 from qstack.physical import service as physical
+from qstack.wire.message import BasisProbabilities
 from tests.network.world import GOOD, SECOND, Options, World, chain
 
 RING = [("a", "b"), ("b", "c"), ("c", "d"), ("d", "e"), ("e", "f"), ("f", "a")]
@@ -488,3 +489,65 @@ def test_equal_seeds_give_equal_effects(seed: int) -> None:
         world.run()
     assert first.sent == second.sent
     assert first.told == second.told
+
+
+# --- links that only measure ----------------------------------------------------------------------
+
+
+def triangle() -> World:
+    """n0 and n2 joined over n1, and by a link of their own that only measures."""
+    return World([("n0", "n1"), ("n1", "n2"), ("n0", "n2")], kinds={("n0", "n2"): ["measure"]})
+
+
+def test_measured_pairs_take_the_direct_link_and_kept_ones_the_way_round() -> None:
+    world = triangle()
+    keep = world.create("n0", "n2", 3)
+    world.run(world.now + MILLISECOND)
+    read = world.create("n0", "n2", 12, kind="measure", basis="Z", remote_basis="X")
+    world.run()
+    assert world.check("n0", "n2", keep) == 3
+    assert world.ending("n0", read) == world.ending("n2", read) == "done"
+    routes = [m.route for *_, m in world.sent if isinstance(m, messages.Install)]
+    assert ["n0", "n1", "n2"] in routes
+    assert ["n0", "n2"] in routes
+    for name in ("n0", "n2"):
+        assert sum(m.pairs for m in world.of(name, service.EndMeasured, read)) == 12
+    assert not world.of("n1", service.EndMeasured)
+    world.check_ledger()
+
+
+def test_a_circuit_of_the_direct_link_serves_no_pairs_to_keep() -> None:
+    world = triangle()
+    read = world.create("n0", "n2", 12, kind="measure", basis="Z", remote_basis="X")
+    world.run(world.now + MILLISECOND)
+    keep = world.create("n0", "n2", 2)
+    world.run()
+    assert world.ending("n0", read) == "done"
+    assert world.check("n0", "n2", keep) == 2
+    assert {m.kinds[0] for *_, s in world.sent if isinstance(s, messages.LinkState)
+            for m in s.links if {s.origin, m.peer} == {"n0", "n2"}} == {"measure"}  # fmt: skip
+
+
+def test_the_bases_an_end_drew_come_up_with_its_outcomes() -> None:
+    world = World(chain(2))
+    choice = BasisProbabilities(0.5, 0.0, 0.5)
+    read = world.create("n0", "n1", 10, kind="measure", basis=choice, remote_basis="X")
+    world.run()
+    assert [m.bases for m in world.of("n0", service.EndMeasured, read)] == [b"\x24\x00"] * 2
+    assert [m.bases for m in world.of("n1", service.EndMeasured, read)] == [b""] * 2
+    (forward,) = [m for *_, m in world.sent if isinstance(m, messages.Forward)]
+    assert (forward.basis, forward.remote_basis) == (choice, "X")
+
+
+@pytest.mark.parametrize("what", ["channel", "link"])
+def test_a_direct_measurement_ends_with_its_circuit_at_both_ends(what: str) -> None:
+    """Nobody knows how many pairs the far end was told of: it does not go on elsewhere."""
+    world = World(chain(2))
+    read = world.create("n0", "n1", 10**4, kind="measure", basis="Z", remote_basis="Z")
+    world.run(world.now + 8 * MILLISECOND)
+    if what == "channel":
+        world.channel_down("n0", "n1")
+    else:
+        world.link_down("n0", "n1")
+    world.run(world.now + MILLISECOND)
+    assert world.ending("n0", read) == world.ending("n1", read) == "PEER_DOWN"

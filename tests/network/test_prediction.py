@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from msgspec.structs import replace
 
 from qstack.cli.demo.expectation import expect_pairs, expect_teleports
 from qstack.network.messages import HOPS_MAX, AdvertisedLink, AdvertisedOption, LinkState
@@ -493,3 +494,44 @@ def test_paths_end_at_the_longest_route_a_message_can_carry() -> None:
 @pytest.mark.parametrize(("source", "target"), [("a", "a"), ("a", "z"), ("z", "a")])
 def test_there_is_no_path_to_oneself_or_to_the_unknown(source: str, target: str) -> None:
     assert best_path(network(("a", "b", 0.9, 1.0)), source, target, "keep") is None
+
+
+# --- links that only measure ----------------------------------------------------------------------
+
+
+def measuring_direct(fidelity: float = 0.97) -> dict[str, LinkState]:
+    """Two nodes with a link that only measures between them, and a way of two links beside it."""
+    states = network(("a", "b", fidelity, 1e5), ("a", "c", 0.9, 10.0), ("c", "b", 0.9, 10.0))
+    for here, peer in (("a", "b"), ("b", "a")):
+        (advert,) = [link for link in states[here].links if link.peer == peer]
+        advert.kinds.remove("keep")
+    return states
+
+
+def test_pairs_to_keep_never_use_a_link_that_only_measures_however_good_it_is() -> None:
+    states = measuring_direct(0.999)
+    assert best_path(states, "a", "b", "keep") == ("a", "c", "b")
+    assert best_path(states, "a", "b", "measure") == ("a", "b")
+    assert best_path(states, "b", "a", "keep") == ("b", "c", "a")
+    far = measuring_direct() | {"d": network(("c", "d", 0.9, 1.0))["d"]}
+    far["c"] = replace(
+        far["c"], links=[*far["c"].links, network(("c", "d", 0.9, 1.0))["c"].links[0]]
+    )
+    assert best_path(far, "a", "d", "measure") == ("a", "c", "d")  # alone, or not at all
+    assert best_path(far, "b", "d", "measure") == ("b", "c", "d")
+
+
+def test_what_is_read_at_once_neither_ages_nor_is_corrected() -> None:
+    states = measuring_direct()
+    chain = chain_of(states, ("a", "b"))
+    assert chain is not None
+    assert chain.is_read_at_once
+    assert predict(chain, 1) == (pytest.approx(0.97), 1e5)
+    assert best_fidelity(chain, None) == pytest.approx(0.97)
+    found = plan(chain, 0.96, None)
+    assert found is not None
+    assert (found.fidelity, found.rate_hz) == (pytest.approx(0.97), 1e5)
+    assert plan(chain, 0.98, None) is None
+    kept = chain_of(network(("a", "b", 0.97, 1e5)), ("a", "b"))
+    assert kept is not None
+    assert not kept.is_read_at_once

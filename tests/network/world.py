@@ -42,7 +42,11 @@ WIRE = Registry(messages.MESSAGES)
 
 class World:
     def __init__(
-        self, pairs: list[tuple[str, str]], seed: int = 0, options: Options | None = None
+        self,
+        pairs: list[tuple[str, str]],
+        seed: int = 0,
+        options: Options | None = None,
+        kinds: dict[tuple[str, str], list[Any]] | None = None,
     ) -> None:
         self.options = options or Options()
         self.seed = seed
@@ -61,7 +65,7 @@ class World:
         self.last: dict[tuple[str, str], int] = {}
         self.delays: dict[frozenset[str], int] = {}
         self.restarts: dict[str, int] = {}
-        self.kinds: dict[frozenset[str], list[Any]] = {}  # of links that cannot do everything
+        self.kinds = {frozenset(ends): each for ends, each in (kinds or {}).items()}
         self.timers: dict[tuple[str, str], Entry] = {}
         self.nodes: dict[str, NetworkLayer] = {}
         self.links: dict[frozenset[str], Link] = {}
@@ -420,6 +424,7 @@ class World:
         pairs = min(5, create.number - request.made)
         request.made += pairs
         is_last = request.made == create.number
+        bases = {end: create.peer_basis for end in state.ends} | {request.creator: create.basis}
         for end in state.ends:
             message = link.LinkMeasured(
                 request=create.request,
@@ -430,7 +435,7 @@ class World:
                 outcomes=b"\x28",
                 x_bits=b"\x00",
                 z_bits=b"\x00",
-                bases=b"" if isinstance(create.basis, str) else b"\x24\x00",
+                bases=b"" if isinstance(bases[end], str) else b"\x24\x00",
                 goodness=0.97,
             )
             done = link.LinkDone(request=create.request, purpose=create.purpose)

@@ -1,11 +1,15 @@
 """EPR sockets: creation, acceptance, correction, measurement, failure, at both ends."""
 
+from typing import Any
+
 import numpy as np
 import pytest
 
 from qstack.machine import FromPeer
 from qstack.network import service as network
 from qstack.transport import messages, params, service
+from qstack.wire.message import BasisProbabilities
+from qstack.wire.packed import unpack_bases, unpack_bits
 from tests.transport.session import Session
 from tests.transport.world import MS, World, assert_idle
 
@@ -72,6 +76,56 @@ def test_measured_outcomes_are_those_of_phi_plus(basis: str, in_device: bool) ->
     assert np.array_equal(bits(here, "z_bits"), bits(there, "z_bits"))
     assert not world.held("alice")
     assert not world.held("bob")
+
+
+def drawn(session: Session) -> Any:
+    """The codes of the bases of a session's pairs."""
+    parts = session.of(service.PairsMeasured)
+    return np.concatenate([unpack_bases(each.bases, each.pairs) for each in parts])
+
+
+@pytest.mark.parametrize("in_device", [True, False])
+def test_each_end_draws_its_bases_and_the_tail_flips_each_pair_by_its_own(in_device: bool) -> None:
+    """Equal bases agree as phi+ does; the raw bits are of both ends, the bases of one alone."""
+    world, here, there = two()
+    world.network.measures_in_device = in_device
+    world.network.skew_ns = (0, 0)
+    mine, its = meet(world, here, there)
+    choice = BasisProbabilities(0.3, 0.3, 0.4)
+    create = here.create(mine, 150, choice)
+    accept = there.accept_pairs(its, 150, choice)
+    world.run()
+    assert here.is_finished(create)
+    assert there.is_finished(accept)
+    bits = [
+        np.concatenate([unpack_bits(e.outcomes, e.pairs) for e in s.of(service.PairsMeasured)])
+        for s in (here, there)
+    ]
+    bases = drawn(here), drawn(there)
+    assert len(bases[0]) == len(bases[1]) == 150
+    assert {0, 1, 2} == {*bases[0].tolist()} == {*bases[1].tolist()}
+    assert not np.array_equal(*bases)
+    same = bases[0] == bases[1]
+    assert np.array_equal((bits[0] ^ bits[1])[same], (bases[0] == 1)[same].astype(np.uint8))
+    sent = [m for *_, m in world.sent if isinstance(m, messages.CreditFlow)]
+    assert [m.basis for m in sent] == [choice]  # the probabilities, never a basis
+
+
+def test_bases_where_none_were_drawn_and_none_where_they_were_are_refused_without_harm() -> None:
+    for choice, bases in (("X", b"\0"), (BasisProbabilities(0.5, 0.0, 0.5), b"")):
+        world, here, there = two()
+        world.network.is_manual = True
+        mine, its = meet(world, here, there)
+        there.accept_pairs(its, 3, choice)
+        here.create(mine, 3, choice)
+        world.run(20 * MS)
+        (request,) = world.network.requests.values()
+        wrong = network.EndMeasured(
+            request=request.create.request, purpose=7, remote="bob", side="head", pairs=3,
+            outcomes=b"\0", x_bits=b"\0", z_bits=b"\0", bases=bases, goodness=0.5,
+        )  # fmt: skip
+        world.network.tell("alice", wrong)
+        assert not here.of(service.PairsMeasured)
 
 
 def test_one_accept_takes_pairs_of_several_creates_and_one_create_serves_several_accepts() -> None:
