@@ -424,7 +424,7 @@ class World:
         pairs = min(5, create.number - request.made)
         request.made += pairs
         is_last = request.made == create.number
-        bases = {end: create.peer_basis for end in state.ends} | {request.creator: create.basis}
+        bases = dict.fromkeys(state.ends, create.peer_basis) | {request.creator: create.basis}
         for end in state.ends:
             message = link.LinkMeasured(
                 request=create.request,
