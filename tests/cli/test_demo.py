@@ -49,7 +49,7 @@ def test_every_channel_is_post_quantum(finished):
     assert {(c["group"], c["tls"]) for c in channels} == {("X25519MLKEM768", "TLSv1.3")}
     peers = {c["peer"] for c in channels}
     assert {"qstack://metro/r1/node", "qstack://metro/fabric/fabric"} <= peers
-    assert len(channels) == 10  # three links seen from both ends, and four channels to the fabric
+    assert len(channels) == 12  # four links seen from both ends, and four channels to the fabric
 
 
 def test_pairs_and_teleports_are_reported(finished):
