@@ -84,6 +84,7 @@ class SourceStation:
         self._readings = readings
         self._deliver = deliver
         self._receivers: dict[tuple[str, str], SourceBatch] = {}  # by link and node
+        self._open: dict[tuple[str, int], SourceBatch] = {}  # the same by node and number
         self._matches = dict.fromkeys(self._models, 0)
         self._schedule = schedule
 
@@ -115,12 +116,13 @@ class SourceStation:
             problem = "the receiver is in use"
         if problem:
             raise RefusedError(ErrorCode.BAD_REQUEST, problem)
-        self._receivers[operation.link, node] = SourceBatch(node, operation, model)
+        batch = SourceBatch(node, operation, model)
+        self._receivers[operation.link, node] = self._open[node, operation.batch] = batch
         self._match(model, at_ns)
 
     def stop(self, node: str, number: int, reason: str, at_ns: int) -> bool:
         """A node ends a batch; whether it was open here."""
-        batch = self._find(node, number)
+        batch = self._open.get((node, number))
         if batch is None:
             return False
         self._end(batch, at_ns, is_told=True)
@@ -146,11 +148,6 @@ class SourceStation:
         self._draw(match, clicks.until_slot)
 
     # --- inside ---
-
-    def _find(self, node: str, number: int) -> SourceBatch | None:
-        return next(
-            (b for b in self._receivers.values() if (b.node, b.number) == (node, number)), None
-        )
 
     def _match(self, model: SourceModel, at_ns: int) -> None:
         """Bring the batches of both ends together, if they are for the same."""
@@ -181,7 +178,7 @@ class SourceStation:
     def _end(self, stopped: SourceBatch, at_ns: int, *, is_told: bool) -> None:
         """Take a batch out; both ends get what was emitted before `at_ns`."""
         model, match = stopped.model, stopped.match
-        del self._receivers[model.link.id, stopped.node]
+        del self._receivers[model.link.id, stopped.node], self._open[stopped.node, stopped.number]
         if match is not None:
             assert match.clicks is not None
             clicks = match.clicks.before(-(-at_ns // model.slot_ns))
