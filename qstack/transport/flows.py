@@ -25,7 +25,7 @@ from qstack.transport.flow_states import FLOW, FlowInput, FlowState
 from qstack.transport.grants import Grant, GrantOwner, GrantTerms
 from qstack.transport.params import PAIRS_PER_CALL_MAX, UNBOUNDED_NS
 from qstack.transport.sockets import PortSocket
-from qstack.wire.message import Basis
+from qstack.wire.message import BasisChoice
 
 
 class Flow(Struct, eq=False):
@@ -221,7 +221,9 @@ class Flows:
         taken = messages.TakeCredit(flow=flow.id, request=request, number=number)
         self._context.send(flow.remote, taken)
 
-    def _ask(self, flow: Flow, request: bytes, number: int, remote_basis: Basis | None) -> None:
+    def _ask(
+        self, flow: Flow, request: bytes, number: int, remote_basis: BasisChoice | None
+    ) -> None:
         terms = GrantTerms(
             request=request,
             flow=flow.id,

@@ -69,7 +69,7 @@ class CreditAhead(_Transport, frozen=True, kw_only=True):
     kind: Literal["keep", "measure"]
     request: Id
     number: Number
-    basis: Basis | None
+    basis: BasisChoice | None
 
 
 class TakeCredit(_Transport, frozen=True, kw_only=True):
