@@ -1,0 +1,236 @@
+"""Cascade: one end corrects its bits to those of the other by asking for parities.
+
+Two halves that share nothing but messages. `Reference` answers; `Correction` asks, one message per
+level of the trees for all blocks at work, and keeps every parity it learnt: after each batch of
+corrections the smallest known interval around each corrected bit, in every pass, is looked at
+again, and searched if it is odd now (sub-block reuse: Martinez-Mateo and others, Quantum Inf.
+Comput. 15, 453 (2015); Brassard, Salvail, EUROCRYPT '93).
+
+Rules
+1. What is disclosed is what `Reference` sent, counted there to the bit, whoever asked for it.
+2. `Reference` answers at most `parities_max` in all; a question for more is refused as a whole.
+3. A parity that follows from known ones (the other half; the last block of a pass) is not asked.
+4. Where answers contradict one another a bit would be corrected twice: that is refused, so that
+   nothing a peer says makes `Correction` run for ever.
+"""
+
+from typing import Final
+
+import numpy as np
+import numpy.typing as npt
+from msgspec import Struct
+
+from qstack.apps.qkd.bits import Bits
+from qstack.apps.qkd.parity_tree import Nodes, block_levels, depth, leaves, permutation, spans, tree
+from qstack.apps.qkd.reasons import AbortError, Reason
+
+JOINT_MAX: Final = 64
+"""With so few odd blocks left all passes are searched at once: fewer messages, hardly more bits."""
+
+
+class Plan(Struct, frozen=True, kw_only=True):
+    """What both halves must know: bits, expected error rate, passes in all, public seed."""
+
+    n: int
+    error_rate: float
+    passes_max: int
+    seed: bytes
+
+    @property
+    def tree_size(self) -> int:
+        """Numbers a tree takes in the forest."""
+        return 2 << depth(self.n)
+
+    def blocks(self, number: int) -> Nodes:
+        """The blocks of pass `number` that are asked for, numbered in its tree.
+
+        The last one follows from the parity of all, which the first pass tells.
+        """
+        level = block_levels(self.n, self.error_rate, self.passes_max)[number]
+        return np.arange(1 << level, (2 << level) - (number > 0), dtype=np.int64)
+
+
+class AskBlocks(Struct, frozen=True):
+    """The parities of all blocks of the pass `number`, which begins."""
+
+    number: int
+
+
+class AskNodes(Struct, frozen=True):
+    """The parities of these nodes of the forest."""
+
+    nodes: Nodes
+
+
+class Reference:
+    """The half that is right by definition. `parities_sent` is what it disclosed."""
+
+    def __init__(self, bits: Bits, plan: Plan, parities_max: int) -> None:
+        self._bits = bits
+        self._plan = plan
+        self._parities_max = parities_max
+        self._trees: list[Bits] = []
+        self.parities_sent = 0
+
+    def blocks(self, number: int) -> Bits:
+        """The parities of a new pass. Raises `AbortError` for another than the next."""
+        if number != len(self._trees) or number >= self._plan.passes_max:
+            raise AbortError(Reason.LIMIT, f"pass {number} was asked for")
+        nodes = self._plan.blocks(number)
+        self._count(nodes.size)
+        order = permutation(self._plan.n, self._plan.seed, number)
+        self._trees.append(tree(self._bits, order))
+        return self._trees[-1][nodes]
+
+    def answer(self, nodes: Nodes) -> Bits:
+        """The parities of nodes. Raises `AbortError` for one there is not."""
+        self._count(nodes.size)
+        number, node = np.divmod(nodes, self._plan.tree_size)
+        if not nodes.size or (node < 1).any() or number.max() >= len(self._trees):
+            raise AbortError(Reason.MALFORMED, "a parity of no block was asked for")
+        out = np.empty(nodes.size, dtype=np.uint8)
+        for each, parity in enumerate(self._trees):
+            chosen = number == each
+            out[chosen] = parity[node[chosen]]
+        return out
+
+    def _count(self, parities: int) -> None:
+        if self.parities_sent + parities > self._parities_max:
+            raise AbortError(Reason.LEAK, f"at most {self._parities_max} parities are answered")
+        self.parities_sent += parities
+
+
+class Correction:
+    """The half that corrects its copy of `bits`. Ask, take the answer, and so on until None."""
+
+    def __init__(self, bits: Bits, plan: Plan, passes: int) -> None:
+        self.bits = bits.copy()
+        self._plan = plan
+        self._passes = passes
+        self._started = 0
+        self._orders: list[Nodes] = []
+        self._leaf = leaves(plan.n)
+        self._leaf_of: list[Nodes] = []  # of each bit, in the forest, for each pass
+        empty = np.zeros(0, dtype=np.uint8)
+        self._here, self._there, self._known = empty, empty, empty  # by number in the forest
+        self._odd: Nodes = np.zeros(0, dtype=np.int64)
+        self._is_corrected = np.zeros(plan.n, dtype=np.bool_)
+        self._asked: AskBlocks | AskNodes | None = None
+        self.parities = 0
+
+    @property
+    def corrected(self) -> int:
+        """Bits corrected so far."""
+        return int(np.count_nonzero(self._is_corrected))
+
+    def add_pass(self) -> bool:
+        """Allow one pass more; False if there is none."""
+        self._passes += 1
+        return self._passes <= self._plan.passes_max
+
+    def ask(self) -> AskBlocks | AskNodes | None:
+        """The next question, or None when all passes are made and nothing is odd."""
+        self._correct()
+        if self._odd.size:
+            self._asked = AskNodes(self._left_child(self._descending()))
+        elif self._started < self._passes:
+            self._asked = AskBlocks(self._started)
+        else:
+            self._asked = None
+        return self._asked
+
+    def take(self, parities: Bits) -> None:
+        """The answer to the last question. Raises `AbortError` for a wrong number of parities."""
+        asked, self._asked = self._asked, None
+        match asked:
+            case AskBlocks(number=number) if parities.size == self._plan.blocks(number).size:
+                self._begin(number, parities)
+            case AskNodes(nodes=nodes) if parities.size == nodes.size:
+                self._descend(nodes, parities)
+            case _:
+                raise AbortError(Reason.MALFORMED, "another number of parities was asked for")
+        self.parities += int(parities.size)
+
+    # --- inside ----------------------------------------------------------------------------------
+
+    def _begin(self, number: int, parities: Bits) -> None:
+        size, base = self._plan.tree_size, self._started * self._plan.tree_size
+        order = permutation(self._plan.n, self._plan.seed, number)
+        leaf_of = np.empty(self._plan.n, dtype=np.int64)
+        leaf_of[order] = self._leaf + base
+        self._orders.append(order)
+        self._leaf_of.append(leaf_of)
+        there = np.zeros(size, dtype=np.uint8)
+        known = np.zeros(size, dtype=np.uint8)
+        blocks = self._plan.blocks(number)
+        there[blocks] = parities
+        if number:
+            last = int(blocks[-1]) + 1
+            there[last] = self._total ^ int(np.bitwise_xor.reduce(parities))
+            blocks = np.append(blocks, last)
+        else:
+            self._total = int(np.bitwise_xor.reduce(parities))
+        known[blocks] = 1
+        self._here = np.concatenate([self._here, tree(self.bits, order)])
+        self._there = np.concatenate([self._there, there])
+        self._known = np.concatenate([self._known, known])
+        self._started += 1
+        self._odd = self._still_odd(blocks + base)
+
+    def _descending(self) -> Nodes:
+        """Which of the odd nodes are halved next: those of the lowest pass, or all few."""
+        passes = self._odd // self._plan.tree_size
+        if self._odd.size <= JOINT_MAX:
+            return self._odd
+        return self._odd[passes == passes[0]]
+
+    def _descend(self, left: Nodes, parities: Bits) -> None:
+        parent, right = left - left % self._plan.tree_size // 2, left + 1
+        self._there[left] = parities
+        self._there[right] = self._there[parent] ^ parities
+        self._known[left] = self._known[right] = 1
+        self._odd = self._still_odd(np.concatenate([self._odd, left, right]))
+
+    def _still_odd(self, nodes: Nodes) -> Nodes:
+        """Those that are known, undivided and odd, each once and in order."""
+        nodes = np.unique(nodes)
+        is_odd = self._here[nodes] != self._there[nodes]
+        nodes = nodes[is_odd]
+        return nodes[self._is_undivided(nodes)]
+
+    def _left_child(self, nodes: Nodes) -> Nodes:
+        return nodes + nodes % self._plan.tree_size
+
+    def _is_undivided(self, nodes: Nodes) -> npt.NDArray[np.bool_]:
+        is_last = nodes % self._plan.tree_size >= self._plan.tree_size // 2
+        children = np.where(is_last, nodes, self._left_child(nodes))
+        return is_last | (self._known[children] == 0)
+
+    def _correct(self) -> None:
+        """Correct the bits that odd nodes of one bit tell, until there is no such node."""
+        while self._odd.size:
+            number, node = np.divmod(self._odd, self._plan.tree_size)
+            place, length = spans(self._plan.n, node)
+            is_single = length == 1
+            if not is_single.any():
+                return
+            found = [
+                self._orders[each][place[is_single & (number == each)]]
+                for each in range(self._started)
+            ]
+            self._flip(np.unique(np.concatenate(found)))
+
+    def _flip(self, positions: Nodes) -> None:
+        if self._is_corrected[positions].any():
+            raise AbortError(Reason.RECONCILIATION, "the parities contradict one another")
+        self._is_corrected[positions] = True
+        self.bits[positions] ^= 1
+        touched = [self._odd]
+        shifts = np.arange(depth(self._plan.n) + 1)
+        for number, leaf_of in enumerate(self._leaf_of):
+            base = number * self._plan.tree_size
+            path = ((leaf_of[positions] - base)[:, None] >> shifts) + base  # leaf first, root last
+            np.bitwise_xor.at(self._here, path.ravel(), 1)
+            smallest = np.argmax(self._known[path], axis=1)
+            touched.append(path[np.arange(positions.size), smallest])
+        self._odd = self._still_odd(np.concatenate(touched))
