@@ -1,4 +1,4 @@
-"""Arrays of bits (uint8, 0 or 1) and their packed form: the first bit is the highest of its byte."""
+"""Arrays of bits (uint8, 0 or 1), and packed: the first bit is the highest of the first byte."""
 
 import numpy as np
 import numpy.typing as npt

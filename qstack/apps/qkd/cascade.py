@@ -116,6 +116,7 @@ class Correction:
         self._odd: Nodes = np.zeros(0, dtype=np.int64)
         self._is_corrected = np.zeros(plan.n, dtype=np.bool_)
         self._asked: AskBlocks | AskNodes | None = None
+        self._total = 0  # the parity of all bits at the other end
         self.parities = 0
 
     @property
@@ -179,10 +180,10 @@ class Correction:
 
     def _descending(self) -> Nodes:
         """Which of the odd nodes are halved next: those of the lowest pass, or all few."""
-        passes = self._odd // self._plan.tree_size
         if self._odd.size <= JOINT_MAX:
             return self._odd
-        return self._odd[passes == passes[0]]
+        lowest = int(self._odd[0]) // self._plan.tree_size
+        return self._odd[: np.searchsorted(self._odd, (lowest + 1) * self._plan.tree_size)]
 
     def _descend(self, left: Nodes, parities: Bits) -> None:
         parent, right = left - left % self._plan.tree_size // 2, left + 1
@@ -204,7 +205,7 @@ class Correction:
     def _is_undivided(self, nodes: Nodes) -> npt.NDArray[np.bool_]:
         is_last = nodes % self._plan.tree_size >= self._plan.tree_size // 2
         children = np.where(is_last, nodes, self._left_child(nodes))
-        return is_last | (self._known[children] == 0)
+        return np.logical_or(is_last, self._known[children] == 0)
 
     def _correct(self) -> None:
         """Correct the bits that odd nodes of one bit tell, until there is no such node."""

@@ -6,10 +6,10 @@ n key bits measured in Z, k test bits measured in X with e errors, `leak` bits d
     ell = floor(n (1 - h2(e / k + mu)) - leak - tag - 2 log2(1 / eps_sec))
 
 Tomamichel, Lim, Gisin, Renner, Nature Communications 3, 634 (2012), for ideal qubits and bases
-chosen actively. The theorem is for acceptance thresholds fixed beforehand. A grid of rows (tolerated
-error, disclosed bits, length) declared before the run keeps to it: what is kept of row r is a part,
-known to all, of what the fixed protocol of row r would accept, so the distances from an ideal key
-add up; each of the R rows is therefore computed with eps_sec / R.
+chosen actively. The theorem is for acceptance thresholds fixed beforehand. A grid of rows
+(tolerated error, disclosed bits, length) declared before the run keeps to it: what is kept of row
+r is a part, known to all, of what the fixed protocol of row r would accept, so the distances from
+an ideal key add up; each of the R rows is therefore computed with eps_sec / R.
 
 Rules
 1. Whatever the inputs, the answer is a length: nonsense (NaN, n = 0, e > k, an error of 1/2 or

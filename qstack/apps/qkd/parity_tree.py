@@ -46,8 +46,8 @@ def depth(n: int) -> int:
 def block_levels(n: int, error_rate: float, passes: int) -> list[int]:
     """The level of the blocks of each pass: k1 = 2^floor(log2(1/Q)), 8 k1, 256 k1, then n/2.
 
-    Block sizes of QKD.md (section 2) for cascades with reuse, after Martinez-Mateo and others, Quantum
-    Inf. Comput. 15, 453 (2015).
+    Sizes for searches with reuse, after Martinez-Mateo and others, Quantum Inf. Comput. 15, 453
+    (2015).
     """
     first = SHORTEST_BLOCK
     while first * 2 * error_rate <= 1 and first < n:
