@@ -140,17 +140,31 @@ class Correction:
             self._asked = None
         return self._asked
 
+    @property
+    def answer_size(self) -> int:
+        """Parities in the answer to the last question."""
+        match self._asked:
+            case AskBlocks(number=number):
+                return int(self._plan.blocks(number).size)
+            case AskNodes(nodes=nodes):
+                return int(nodes.size)
+            case None:
+                return 0
+
     def take(self, parities: Bits) -> None:
         """The answer to the last question. Raises `AbortError` for a wrong number of parities."""
+        if parities.size != self.answer_size:
+            detail = f"{parities.size} parities in place of {self.answer_size}"
+            raise AbortError(Reason.MALFORMED, detail)
         asked, self._asked = self._asked, None
-        match asked:
-            case AskBlocks(number=number) if parities.size == self._plan.blocks(number).size:
-                self._begin(number, parities)
-            case AskNodes(nodes=nodes) if parities.size == nodes.size:
-                self._descend(nodes, parities)
-            case _:
-                raise AbortError(Reason.MALFORMED, "another number of parities was asked for")
         self.parities += int(parities.size)
+        match asked:
+            case AskBlocks(number=number):
+                self._begin(number, parities)
+            case AskNodes(nodes=nodes):
+                self._descend(nodes, parities)
+            case None:
+                raise AbortError(Reason.MALFORMED, "no parity was asked for")
 
     # --- inside ----------------------------------------------------------------------------------
 
@@ -205,7 +219,8 @@ class Correction:
     def _is_undivided(self, nodes: Nodes) -> npt.NDArray[np.bool_]:
         is_last = nodes % self._plan.tree_size >= self._plan.tree_size // 2
         children = np.where(is_last, nodes, self._left_child(nodes))
-        return np.logical_or(is_last, self._known[children] == 0)
+        is_undivided: npt.NDArray[np.bool_] = is_last | (self._known[children] == 0)
+        return is_undivided
 
     def _correct(self) -> None:
         """Correct the bits that odd nodes of one bit tell, until there is no such node."""

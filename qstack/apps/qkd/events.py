@@ -55,7 +55,7 @@ class Figures(Struct, frozen=True, kw_only=True):
     """What is known so far; None where it is not yet.
 
     `leak_bits` are the parities disclosed, `tag_bits` the verification hashes; `efficiency` is
-    leak_bits over the Shannon limit at `qber_z`. The probabilities are bounds for this run.
+    leak_bits over the Shannon limit at `qber_z`.
     """
 
     pairs: int | None = None

@@ -58,19 +58,21 @@ class PairsMeasured(_Qkd, frozen=True, kw_only=True):
     pairs: Pairs
 
 
-class _Part(_Qkd, frozen=True, kw_only=True):
+class Part(_Qkd, frozen=True, kw_only=True):
+    """A numbered part of many bits."""
+
     part: Number
     parts: Total
     bits: Packed
 
 
-class Bases(_Part, frozen=True, kw_only=True):
+class Bases(Part, frozen=True, kw_only=True):
     """Both: the basis of each pair, 0 for Z and 1 for X. Alice first."""
 
     TYPE = 0x0103
 
 
-class TestOutcomes(_Part, frozen=True, kw_only=True):
+class XOutcomes(Part, frozen=True, kw_only=True):
     """Both: the outcomes of the k pairs measured in X at both ends that are the test."""
 
     TYPE = 0x0104
@@ -139,7 +141,7 @@ class TranscriptTag(_Qkd, frozen=True, kw_only=True):
     tag: Id
 
 
-class Seed(_Part, frozen=True, kw_only=True):
+class Seed(Part, frozen=True, kw_only=True):
     """Alice: the seed of privacy amplification."""
 
     TYPE = 0x010E
@@ -168,9 +170,9 @@ class Abort(_Qkd, frozen=True, kw_only=True):
     reason: Label
 
 
-PART_CLASSES: Final = (Bases, TestOutcomes, Seed)
+PART_CLASSES: Final = (Bases, XOutcomes, Seed)
 MESSAGES: Final = (
-    Hello, PairsMeasured, Bases, TestOutcomes, Reconcile, BlocksQuery, NodesQuery, Parities,
+    Hello, PairsMeasured, Bases, XOutcomes, Reconcile, BlocksQuery, NodesQuery, Parities,
     Corrected, Verify, Unverified, Verified, TranscriptTag, Seed, Release, Confirm, Abort,
 )  # fmt: skip
 REGISTRY: Final = Registry(MESSAGES)
