@@ -3,6 +3,7 @@
 Rules
 1. The leak is what she sent: parities by the count of `Reference`, and every verification hash.
 2. The seed of privacy amplification is drawn when bob's tag of the transcript is right, not before.
+3. Her key goes out before her confirmation: if she dies between the two, he has none.
 """
 
 import numpy as np
@@ -125,9 +126,10 @@ class Alice(Machine):
     def _on_confirm(self, confirm: messages.Confirm) -> None:
         self.require(Input.CONFIRMED)
         self.check_tag(Slot.BOB_CONFIRMS, b"", confirm.tag)
-        self.say(messages.Confirm(tag=self.make_tag(Slot.ALICE_CONFIRMS, b"")))
+        tag = self.make_tag(Slot.ALICE_CONFIRMS, b"")
         self.step(Input.CONFIRMED)
         self.finish()
+        self.say(messages.Confirm(tag=tag))
 
 
 def privately(key: Bits, seed: Bits, length: int) -> bytes:

@@ -1,5 +1,6 @@
 """What a run is told, and what it answers: the surface of the machine.
 
+Effects are carried out in their order, each before the next begins.
 No event or effect with secret bits shows them in its `repr`.
 """
 
@@ -118,7 +119,7 @@ class Progress(Struct, frozen=True):
 
 
 class Key(Struct, frozen=True):
-    """The key, packed, the first bit the highest of the first byte. Last effect of a good run."""
+    """The key, packed, the first bit the highest of the first byte. The end of a good run."""
 
     secret: bytes
     metadata: KeyMetadata
@@ -128,7 +129,7 @@ class Key(Struct, frozen=True):
 
 
 class Abort(Struct, frozen=True):
-    """There will be no key. Last effect of any other run."""
+    """There will be no key. The end of any other run."""
 
     reason: Reason
     detail: str

@@ -2,8 +2,8 @@
 
 A run is driven by events and answers with effects (`events.py`):
 
-    Begin -> Send ...            Received -> Send ... Need        Measured -> Send ...
-    Received -> Send ... Progress ...  and last Key, or at any moment Abort
+    Begin -> Send       Received -> Need       Measured -> Send
+    Received -> Send, Progress ...  and once Key; or, at any moment, Abort
 
 Rules
 1. `handle` raises nothing. What goes wrong ends the run: `Abort`, no key, then or ever.
