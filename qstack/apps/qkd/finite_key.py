@@ -84,21 +84,17 @@ def declare_grid(
 
     A row allows `efficiency` times the Shannon limit at its error to be disclosed.
     """
-    rates = sorted(set(tolerated_errors))
-    rows = []
-    for rate in rates:
+
+
+    def row(rate: float, share: float) -> GridRow:
         leak = math.ceil(efficiency * n * binary_entropy(rate))
-        length = key_length(
-            n=n,
-            k=k,
-            errors=tolerated_count(rate, k),
-            leak=leak,
-            tag=tag,
-            eps_sec=eps_sec / len(rates),
-        )
-        if length:
-            rows.append(GridRow(tolerated_error=rate, leak_bits_max=leak, key_bits=length))
-    return tuple(rows)
+        errors = tolerated_count(rate, k)
+        length = key_length(n=n, k=k, errors=errors, leak=leak, tag=tag, eps_sec=share)
+        return GridRow(tolerated_error=rate, leak_bits_max=leak, key_bits=length)
+
+    rates = sorted(set(tolerated_errors))
+    kept = [rate for rate in rates if row(rate, eps_sec / len(rates)).key_bits]
+    return tuple(row(rate, eps_sec / len(kept)) for rate in kept)
 
 
 def _is_count(number: float) -> bool:

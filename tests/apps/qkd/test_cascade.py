@@ -107,7 +107,7 @@ def test_trees_cut_any_number_of_bits(n):
 
 def test_permutations_are_those_of_the_seed_and_pass():
     first = permutation(1000, bytes(range(16)), 0)
-    assert first[:8].tolist() == [int(place) for place in permutation(1000, bytes(range(16)), 0)[:8]]
+    assert first[:8].tolist() == [101, 919, 42, 370, 298, 301, 202, 973]
     others = [permutation(1000, bytes(range(16)), 1), permutation(1000, bytes(16), 0)]
     assert all((first != other).any() for other in others)
 
