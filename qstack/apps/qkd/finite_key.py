@@ -85,7 +85,6 @@ def declare_grid(
     A row allows `efficiency` times the Shannon limit at its error to be disclosed.
     """
 
-
     def row(rate: float, share: float) -> GridRow:
         leak = math.ceil(efficiency * n * binary_entropy(rate))
         errors = tolerated_count(rate, k)

@@ -163,6 +163,9 @@ class Machine:
         self._effects = [effect for effect in self._effects if isinstance(effect, Send)]
         if reason not in UNSAID:
             self.say(messages.Abort(reason=reason.name))
+        if self.state is State.CONFIRMING and self.ROLE == "bob":
+            name = self._conversation.session.hex()
+            detail = f"{detail}; the peer may hold key {name}, which is nobody's".lstrip("; ")
         self.step(Input.FAILURE)
         self._effects = [effect for effect in self._effects if isinstance(effect, Send)]
         self._effects.append(Abort(reason, detail))

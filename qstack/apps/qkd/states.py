@@ -27,7 +27,8 @@ Who may have a key when a message is lost: nobody before CONFIRMING. Alice in CO
 bob what he needs to compute it, and gives no key out until he confirms. Bob in CONFIRMING has
 confirmed, and gives none out until alice does. If bob's confirmation is lost nobody has a key. If
 alice's is lost she has one and he, who cannot know, discards his: hers is then equal to nobody's,
-and a use of it by its id fails at bob. That is the only way the two can differ.
+and a use of it by its id fails at bob. That is the only way the two can differ. What comes after
+DONE is ignored.
 """
 
 from enum import Enum, auto

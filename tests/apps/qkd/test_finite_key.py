@@ -117,9 +117,7 @@ def test_a_grid_shares_the_probability_among_its_rows_and_leaves_out_what_gives_
     assert [row.tolerated_error for row in grid] == [0.01, 0.05]
     assert grid[0].key_bits > grid[1].key_bits
     row = grid[0]
-    alone = key_length(
-        n=10**4, k=10**4, errors=100, leak=row.leak_bits_max, tag=128, eps_sec=1e-10
-    )
+    alone = key_length(n=10**4, k=10**4, errors=100, leak=row.leak_bits_max, tag=128, eps_sec=1e-10)
     half = key_length(
         n=10**4, k=10**4, errors=100, leak=row.leak_bits_max, tag=128, eps_sec=1e-10 / 2
     )

@@ -53,7 +53,7 @@ def test_what_cannot_be_run_is_refused_by_name(fields, named):
         changed(**fields).check()
 
 
-@pytest.mark.parametrize("more", [1, -10**6])
+@pytest.mark.parametrize("more", [1, -(10**6)])
 def test_a_grid_cannot_promise_more_than_the_bound_or_nothing(more):
     first = SMALL.grid[0]
     row = GridRow(

@@ -63,9 +63,7 @@ def test_no_pad_is_given_twice():
 
 def test_hash_keys_are_renewed_with_each_generation():
     alice = secrets_of(attempts=2 * GENERATION_ATTEMPTS)["alice"]
-    keys = [
-        alice.take(attempt).hash_key("delft") for attempt in (0, 255, GENERATION_ATTEMPTS, 300)
-    ]
+    keys = [alice.take(attempt).hash_key("delft") for attempt in (0, 255, GENERATION_ATTEMPTS, 300)]
     assert keys[0] == keys[1] != keys[2] == keys[3]
 
 
