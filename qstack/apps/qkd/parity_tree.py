@@ -24,6 +24,8 @@ _Words = npt.NDArray[np.uint64]
 BITS_MAX: Final = 2**20
 PASSES_MAX: Final = 16
 SHORTEST_BLOCK: Final = 4
+LONGEST_BLOCK: Final = 512
+"""In the first pass: with more errors than expected, longer ones take ever more messages."""
 
 
 class Schedule(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -50,7 +52,7 @@ def block_levels(n: int, error_rate: float, passes: int) -> list[int]:
     (2015).
     """
     first = SHORTEST_BLOCK
-    while first * 2 * error_rate <= 1 and first < n:
+    while first * 2 * error_rate <= 1 and first < min(n, LONGEST_BLOCK):
         first *= 2
     sizes = [first, first * 8, first * 256]
     levels = [depth(max(2, -(-n // size))) for size in sizes]

@@ -44,7 +44,7 @@ def assert_no_key(run: World, *reasons: str) -> None:
 
 
 def once(sender: str, name: str, change):
-    """What `change(data)` gives, a list of (receiver, bytes), takes the place of the first such one."""
+    """The first such message becomes what `change(data)` gives: a list of (receiver, bytes)."""
 
     def tamper(role, kind, number, data):
         if (role, kind, number) == (sender, name, 0):

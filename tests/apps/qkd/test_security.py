@@ -30,7 +30,6 @@ from tests.apps.qkd.world import (
     secrets_of,
 )
 
-
 # --- 1 intercept-resend -------------------------------------------------------------------------
 
 
