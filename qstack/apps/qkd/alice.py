@@ -79,7 +79,7 @@ class Alice(Machine):
 
     def _on_blocks_query(self, query: messages.BlocksQuery) -> None:
         self.step(Input.QUERY)
-        self._answer(self._reference.blocks(query.number))
+        self._answer(self._reference.blocks(query.number, query.level))
 
     def _on_nodes_query(self, query: messages.NodesQuery) -> None:
         self.step(Input.QUERY)

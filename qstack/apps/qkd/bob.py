@@ -67,14 +67,14 @@ class Bob(Machine):
 
     def _ask(self) -> None:
         question = self._correction.ask()
-        self.check_z_errors(self._correction.corrected)
+        self.check_z_errors(self._correction.errors_at_least)
         match question:
             case None:
                 self.step(Input.CORRECTED)
                 self.say(messages.Corrected())
-            case AskBlocks(number=number):
-                self._awaited.append(self._correction.answer_size)
-                self.say(messages.BlocksQuery(number=number))
+            case AskBlocks(number=number, level=level):
+                self._awaited.append(question.nodes.size)
+                self.say(messages.BlocksQuery(number=number, level=level))
             case AskNodes(nodes=nodes):
                 for start in range(0, nodes.size, messages.NODES_MAX):
                     part = nodes[start : start + messages.NODES_MAX]

@@ -6,6 +6,9 @@ corrections the smallest known interval around each corrected bit, in every pass
 again, and searched if it is odd now (sub-block reuse: Martinez-Mateo and others, Quantum Inf.
 Comput. 15, 453 (2015); Brassard, Salvail, EUROCRYPT '93).
 
+No error rate has to be known: the first pass begins with long blocks and halves them all until as
+many are odd as is best. That of the other basis would mislead where the two differ.
+
 Rules
 1. What is disclosed is what `Reference` sent, counted there to the bit, whoever asked for it.
 2. `Reference` answers at most `parities_max` in all; a question for more is refused as a whole.
@@ -21,7 +24,19 @@ import numpy.typing as npt
 from msgspec import Struct
 
 from qstack.apps.qkd.bits import Bits
-from qstack.apps.qkd.parity_tree import Nodes, block_levels, depth, leaves, permutation, spans, tree
+from qstack.apps.qkd.parity_tree import (
+    LONGEST_BLOCK,
+    SHORTEST_BLOCK,
+    Nodes,
+    depth,
+    later_levels,
+    leaves,
+    level_of,
+    permutation,
+    spans,
+    tree,
+    wanted_size,
+)
 from qstack.apps.qkd.reasons import AbortError, Reason
 
 JOINT_MAX: Final = 64
@@ -29,10 +44,9 @@ JOINT_MAX: Final = 64
 
 
 class Plan(Struct, frozen=True, kw_only=True):
-    """What both halves must know: bits, expected error rate, passes in all, public seed."""
+    """What both halves must know: number of bits, passes in all, public seed of permutations."""
 
     n: int
-    error_rate: float
     passes_max: int
     seed: bytes
 
@@ -41,19 +55,25 @@ class Plan(Struct, frozen=True, kw_only=True):
         """Numbers a tree takes in the forest."""
         return 2 << depth(self.n)
 
-    def blocks(self, number: int) -> Nodes:
-        """The blocks of pass `number` that are asked for, numbered in its tree.
-
-        The last one follows from the parity of all, which the first pass tells.
-        """
-        level = block_levels(self.n, self.error_rate, self.passes_max)[number]
-        return np.arange(1 << level, (2 << level) - (number > 0), dtype=np.int64)
-
 
 class AskBlocks(Struct, frozen=True):
-    """The parities of all blocks of the pass `number`, which begins."""
+    """The parities of the blocks of pass `number`, those of `level` in its tree.
+
+    If the pass is new: of all but the last, which follows from the parity of all (so not in the
+    first pass). If it stands at the level above: of all left halves.
+    """
 
     number: int
+    level: int
+    is_new: bool
+
+    @property
+    def nodes(self) -> Nodes:
+        """The blocks asked for, numbered in their tree."""
+        first, end = 1 << self.level, 2 << self.level
+        if self.is_new:
+            return np.arange(first, end - (self.number > 0), dtype=np.int64)
+        return np.arange(first, end, 2, dtype=np.int64)
 
 
 class AskNodes(Struct, frozen=True):
@@ -70,16 +90,24 @@ class Reference:
         self._plan = plan
         self._parities_max = parities_max
         self._trees: list[Bits] = []
+        self._level = 0  # of the blocks of the last pass
         self.parities_sent = 0
 
-    def blocks(self, number: int) -> Bits:
-        """The parities of a new pass. Raises `AbortError` for another than the next."""
-        if number != len(self._trees) or number >= self._plan.passes_max:
-            raise AbortError(Reason.LIMIT, f"pass {number} was asked for")
-        nodes = self._plan.blocks(number)
+    def blocks(self, number: int, level: int) -> Bits:
+        """The parities of blocks, see `AskBlocks`.
+
+        Raises `AbortError` unless the pass is the next one, or the last one and a level deeper.
+        """
+        is_new = number == len(self._trees) < self._plan.passes_max
+        is_deeper = number == len(self._trees) - 1 and level == self._level + 1
+        if not (is_new or is_deeper) or not 1 <= level <= depth(self._plan.n):
+            raise AbortError(Reason.LIMIT, f"level {level} of pass {number} was asked for")
+        nodes = AskBlocks(number, level, is_new).nodes
         self._count(nodes.size)
-        order = permutation(self._plan.n, self._plan.seed, number)
-        self._trees.append(tree(self._bits, order))
+        if is_new:
+            order = permutation(self._plan.n, self._plan.seed, number)
+            self._trees.append(tree(self._bits, order))
+        self._level = level
         return self._trees[-1][nodes]
 
     def answer(self, nodes: Nodes) -> Bits:
@@ -108,6 +136,8 @@ class Correction:
         self._plan = plan
         self._passes = passes
         self._started = 0
+        self._level = level_of(plan.n, LONGEST_BLOCK)  # of the blocks of the first pass
+        self._is_sizing = False
         self._orders: list[Nodes] = []
         self._leaf = leaves(plan.n)
         self._leaf_of: list[Nodes] = []  # of each bit, in the forest, for each pass
@@ -124,6 +154,11 @@ class Correction:
         """Bits corrected so far."""
         return int(np.count_nonzero(self._is_corrected))
 
+    @property
+    def errors_at_least(self) -> int:
+        """Bits corrected, and one for each block of a pass that is odd: so many were wrong."""
+        return self.corrected + int(self._of_lowest_pass().size)
+
     def add_pass(self) -> bool:
         """Allow one pass more; False if there is none."""
         self._passes += 1
@@ -131,11 +166,15 @@ class Correction:
 
     def ask(self) -> AskBlocks | AskNodes | None:
         """The next question, or None when all passes are made and nothing is odd."""
+        if self._is_sizing:
+            self._asked = AskBlocks(0, self._level, is_new=False)
+            return self._asked
         self._correct()
         if self._odd.size:
             self._asked = AskNodes(self._left_child(self._descending()))
         elif self._started < self._passes:
-            self._asked = AskBlocks(self._started)
+            levels = later_levels(self._level, self._passes)
+            self._asked = AskBlocks(self._started, levels[self._started], is_new=True)
         else:
             self._asked = None
         return self._asked
@@ -143,13 +182,7 @@ class Correction:
     @property
     def answer_size(self) -> int:
         """Parities in the answer to the last question."""
-        match self._asked:
-            case AskBlocks(number=number):
-                return int(self._plan.blocks(number).size)
-            case AskNodes(nodes=nodes):
-                return int(nodes.size)
-            case None:
-                return 0
+        return 0 if self._asked is None else int(self._asked.nodes.size)
 
     def take(self, parities: Bits) -> None:
         """The answer to the last question. Raises `AbortError` for a wrong number of parities."""
@@ -159,8 +192,11 @@ class Correction:
         asked, self._asked = self._asked, None
         self.parities += int(parities.size)
         match asked:
-            case AskBlocks(number=number):
-                self._begin(number, parities)
+            case AskBlocks(is_new=True):
+                self._begin(asked, parities)
+            case AskBlocks():
+                self._descend(asked.nodes, parities)
+                self._size()
             case AskNodes(nodes=nodes):
                 self._descend(nodes, parities)
             case None:
@@ -168,18 +204,18 @@ class Correction:
 
     # --- inside ----------------------------------------------------------------------------------
 
-    def _begin(self, number: int, parities: Bits) -> None:
+    def _begin(self, asked: AskBlocks, parities: Bits) -> None:
         size, base = self._plan.tree_size, self._started * self._plan.tree_size
-        order = permutation(self._plan.n, self._plan.seed, number)
+        order = permutation(self._plan.n, self._plan.seed, asked.number)
         leaf_of = np.empty(self._plan.n, dtype=np.int64)
         leaf_of[order] = self._leaf + base
         self._orders.append(order)
         self._leaf_of.append(leaf_of)
         there = np.zeros(size, dtype=np.uint8)
         known = np.zeros(size, dtype=np.uint8)
-        blocks = self._plan.blocks(number)
+        blocks = asked.nodes
         there[blocks] = parities
-        if number:
+        if asked.number:
             last = int(blocks[-1]) + 1
             there[last] = self._total ^ int(np.bitwise_xor.reduce(parities))
             blocks = np.append(blocks, last)
@@ -191,12 +227,26 @@ class Correction:
         self._known = np.concatenate([self._known, known])
         self._started += 1
         self._odd = self._still_odd(blocks + base)
+        if asked.number == 0:
+            self._size()
+
+    def _size(self) -> None:
+        """Halve all blocks of the first pass again unless they are as short as their errors want.
+
+        Nothing is lost by beginning with long ones: a half not asked for follows from its whole.
+        """
+        blocks = 1 << self._level
+        size = self._plan.n / blocks
+        wanted = max(SHORTEST_BLOCK, wanted_size(int(self._odd.size), blocks, size))
+        self._is_sizing = size > wanted and self._level < depth(self._plan.n)
+        self._level += self._is_sizing
 
     def _descending(self) -> Nodes:
         """Which of the odd nodes are halved next: those of the lowest pass, or all few."""
-        if self._odd.size <= JOINT_MAX:
-            return self._odd
-        lowest = int(self._odd[0]) // self._plan.tree_size
+        return self._odd if self._odd.size <= JOINT_MAX else self._of_lowest_pass()
+
+    def _of_lowest_pass(self) -> Nodes:
+        lowest = int(self._odd[0]) // self._plan.tree_size if self._odd.size else 0
         return self._odd[: np.searchsorted(self._odd, (lowest + 1) * self._plan.tree_size)]
 
     def _descend(self, left: Nodes, parities: Bits) -> None:

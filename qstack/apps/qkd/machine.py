@@ -270,15 +270,9 @@ class Machine:
         self._transcript = self._conversation.close_transcript(is_alice=self.ROLE == "alice")
 
     def plan(self, seed: bytes) -> Plan:
-        """How the reconciliation is done: by the error rate of the test, which both know."""
-        # Laplace's rule: no error among k does not mean that there is none.
-        rate = (self._x_errors + 1) / (self._parameters.k + 2)
-        return Plan(
-            n=self._parameters.n,
-            error_rate=rate,
-            passes_max=self._parameters.schedule.passes_max,
-            seed=seed,
-        )
+        """What both ends of the correction know."""
+        passes_max = self._parameters.schedule.passes_max
+        return Plan(n=self._parameters.n, passes_max=passes_max, seed=seed)
 
     def settle(self, *, z_errors: int, parities: int) -> GridRow:
         """The declared row for what is now known of this run. Raises `AbortError` without one."""
@@ -305,7 +299,7 @@ class Machine:
     def check_z_errors(self, z_errors: int) -> None:
         """Raises `AbortError` if so many wrong key bits are too many for every row."""
         if not self._parameters.row_for(x_errors=0, z_errors=z_errors, disclosed=0):
-            detail = f"{z_errors} of {self._parameters.n} in Z"
+            detail = f"{z_errors} or more of {self._parameters.n} in Z"
             raise AbortError(Reason.ERROR_RATE, detail)
 
     # --- events ----------------------------------------------------------------------------------

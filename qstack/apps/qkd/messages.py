@@ -25,6 +25,7 @@ PART_BITS: Final = 2**18
 PART_BYTES: Final = PART_BITS // 8
 PARTS_MAX: Final = PAIRS_MAX // PART_BITS
 NODES_MAX: Final = PART_BYTES // 4
+LEVELS_MAX: Final = (BITS_MAX - 1).bit_length()
 PARITIES_MAX: Final = max(NODES_MAX, BITS_MAX // SHORTEST_BLOCK)
 
 Number = Annotated[int, Meta(ge=0, lt=PARTS_MAX)]
@@ -86,10 +87,11 @@ class Reconcile(_Qkd, frozen=True, kw_only=True):
 
 
 class BlocksQuery(_Qkd, frozen=True, kw_only=True):
-    """Bob: the parities of the blocks of a pass; answered by Parities."""
+    """Bob: the parities of the blocks of a pass, as `cascade.AskBlocks`; answered by Parities."""
 
     TYPE = 0x0106
     number: Annotated[int, Meta(ge=0, lt=2 * PASSES_MAX)]
+    level: Annotated[int, Meta(ge=1, le=LEVELS_MAX)]
 
 
 class NodesQuery(_Qkd, frozen=True, kw_only=True):

@@ -9,6 +9,7 @@ The permutation is the order of a public hash of the positions: equal at both en
 versions of numpy are, and for any n.
 """
 
+import math
 from typing import Annotated, Final
 
 import numpy as np
@@ -17,6 +18,9 @@ from msgspec import Meta, Struct
 
 from qstack.apps.qkd.bits import Bits
 
+SURE: Final = 3.5
+"""Standard deviations below one half from which on a share of odd blocks means something."""
+
 Nodes = npt.NDArray[np.int64]
 """Numbers of nodes in the forest."""
 _Words = npt.NDArray[np.uint64]
@@ -24,8 +28,8 @@ _Words = npt.NDArray[np.uint64]
 BITS_MAX: Final = 2**20
 PASSES_MAX: Final = 16
 SHORTEST_BLOCK: Final = 4
-LONGEST_BLOCK: Final = 512
-"""In the first pass: with more errors than expected, longer ones take ever more messages."""
+LONGEST_BLOCK: Final = 2048
+"""In the first pass, before it is known how many errors there are."""
 
 
 class Schedule(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -45,18 +49,30 @@ def depth(n: int) -> int:
     return (n - 1).bit_length()
 
 
-def block_levels(n: int, error_rate: float, passes: int) -> list[int]:
-    """The level of the blocks of each pass: k1 = 2^floor(log2(1/Q)), 8 k1, 256 k1, then n/2.
+def level_of(n: int, size: float) -> int:
+    """The first level whose intervals have `size` bits at most; there are two of them at least."""
+    return depth(max(2, math.ceil(n / size)))
+
+
+def later_levels(first: int, passes: int) -> list[int]:
+    """The level of the blocks of each pass, the first being given: k1, 8 k1, 256 k1, then n/2.
 
     Sizes for searches with reuse, after Martinez-Mateo and others, Quantum Inf. Comput. 15, 453
     (2015).
     """
-    first = SHORTEST_BLOCK
-    while first * 2 * error_rate <= 1 and first < min(n, LONGEST_BLOCK):
-        first *= 2
-    sizes = [first, first * 8, first * 256]
-    levels = [depth(max(2, -(-n // size))) for size in sizes]
-    return [*levels, *[1] * passes][:passes]
+    return [first, max(1, first - 3), max(1, first - 8), *[1] * passes][:passes]
+
+
+def wanted_size(odd: int, blocks: int, size: float) -> float:
+    """1/Q for the error rate Q by which so many of the blocks would be odd.
+
+    0 if as many could be odd by chance whatever the errors are: blocks too long tell nothing.
+    """
+    share = (odd + 0.5) / (blocks + 1)
+    if share + SURE * math.sqrt(share * (1 - share) / blocks) >= 0.5:
+        return 0.0
+    rate: float = (1 - (1 - 2 * share) ** (1 / size)) / 2
+    return 1 / rate
 
 
 def permutation(n: int, seed: bytes, number: int) -> Nodes:

@@ -180,7 +180,7 @@ FORGERIES = {
     "Bases": lambda m: {"bits": changed_bits(m.bits)},
     "XOutcomes": lambda m: {"bits": changed_bits(m.bits)},
     "Reconcile": lambda m: {"seed": changed_bits(m.seed)},
-    "BlocksQuery": lambda m: {"number": m.number + 1},
+    "BlocksQuery": lambda m: {"level": m.level + 1},
     "NodesQuery": lambda m: {"nodes": m.nodes[:-1] + bytes([m.nodes[-1] ^ 1])},
     "Parities": lambda m: {"bits": changed_bits(m.bits)},
     "Verify": lambda m: {"hash": changed_bits(m.hash)},

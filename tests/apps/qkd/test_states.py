@@ -77,7 +77,7 @@ def example(kind):
         messages.XOutcomes: {"part": 0, "parts": 2, "bits": b""},
         messages.Seed: {"part": 0, "parts": 2, "bits": b""},
         messages.Reconcile: {"seed": bytes(16)},
-        messages.BlocksQuery: {"number": 20},
+        messages.BlocksQuery: {"number": 20, "level": 1},
         messages.NodesQuery: {"nodes": bytes(4)},
         messages.Parities: {"count": 100_000, "bits": b""},
         messages.Verify: {"choice": bytes(16), "hash": bytes(16)},
