@@ -169,7 +169,7 @@ def test_one_basis_at_15_percent_ends_the_run_though_the_mean_would_do(q_z, q_x,
 # --- 7 the leak ledger --------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("seed", range(8))
+@pytest.mark.parametrize("seed", range(4))
 @pytest.mark.parametrize("q", [0.0, 0.005, 0.02, 0.03])
 def test_what_is_counted_is_what_was_on_the_wire_and_never_below_shannon(q, seed):
     run = World(parameters=SMALL, source=Source(q, q), seed=seed).run()
@@ -230,15 +230,15 @@ def test_small_blocks_with_skipped_passes_give_equal_keys_or_none():
     # has probability 2^-98 a block.
     ended = {"key": 0, "none": 0}
     unverified = 0
-    for seed in range(40):
+    for seed in range(25):
         run = World(parameters=TINY, source=Source(0.02, 0.01), seed=seed).run()
         unverified += ("bob", "Unverified") in run.names()
         assert len(run.keys) in {0, 2}
         if run.keys:
             assert run.keys["alice"].secret == run.keys["bob"].secret
         ended["key" if run.keys else "none"] += 1
-    assert ended["key"] >= 20
-    assert unverified >= 5
+    assert ended["key"] >= 12
+    assert unverified >= 2
 
 
 def test_if_no_pass_is_left_the_block_is_thrown_away():
