@@ -126,10 +126,7 @@ class Alice(Machine):
     def _on_confirm(self, confirm: messages.Confirm) -> None:
         self.require(Input.CONFIRMED)
         self.check_tag(Slot.BOB_CONFIRMS, b"", confirm.tag)
-        tag = self.make_tag(Slot.ALICE_CONFIRMS, b"")
-        self.step(Input.CONFIRMED)
-        self.finish()
-        self.say(messages.Confirm(tag=tag))
+        self.finish(last=messages.Confirm(tag=self.make_tag(Slot.ALICE_CONFIRMS, b"")))
 
 
 def privately(key: Bits, seed: Bits, length: int) -> bytes:

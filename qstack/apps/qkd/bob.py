@@ -154,5 +154,4 @@ class Bob(Machine):
     def _on_confirm(self, confirm: messages.Confirm) -> None:
         self.require(Input.CONFIRMED)
         self.check_tag(Slot.ALICE_CONFIRMS, b"", confirm.tag)
-        self.step(Input.CONFIRMED)
         self.finish()

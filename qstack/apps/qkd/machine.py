@@ -51,10 +51,6 @@ from qstack.apps.qkd.verification import LEAK_BITS
 from qstack.table import IllegalInputError, Table
 from qstack.wire.message import Message
 
-OUR_BUGS: Final = (
-    ArithmeticError, AssertionError, AttributeError, LookupError, MemoryError, OSError,
-    RuntimeError, TypeError, ValueError, Warning,
-)  # fmt: skip
 UNSAID: Final = {Reason.PEER_GONE: None, Reason.PEER_ABORTED: None}
 """Reasons the peer need not be told, or cannot be."""
 FRACTIONS: Final = {
@@ -135,7 +131,7 @@ class Machine:
             self._fail(Reason.SECRET, str(error))
         except IllegalInputError as error:
             self._fail(Reason.OUT_OF_STATE, str(error))
-        except OUR_BUGS as error:
+        except Exception as error:  # noqa: BLE001 - whatever it is, there must be no key
             self._fail(Reason.INTERNAL, type(error).__name__)  # its text might quote what is secret
         return self._effects
 
@@ -171,8 +167,9 @@ class Machine:
         self._effects.append(Abort(reason, detail))
         self._wipe()
 
-    def finish(self) -> None:
-        """Give the key out."""
+    def finish(self, *, last: Message | None = None) -> None:
+        """Give the key out, and after it say `last`."""
+        said = None if last is None else Send(self._conversation.seal(last))
         note = REPRODUCIBLE if self._is_seeded else ""
         metadata = KeyMetadata(
             id=self._conversation.session,
@@ -185,7 +182,10 @@ class Machine:
             key_bits=self.figures.key_bits or 0,
             figures=self.figures,
         )
+        self.step(Input.CONFIRMED)
         self._effects.append(Key(self._key, metadata))
+        if said is not None:
+            self._effects.append(said)
         self._wipe()
 
     def _wipe(self) -> None:
