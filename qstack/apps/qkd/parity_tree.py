@@ -10,6 +10,7 @@ versions of numpy are, and for any n.
 """
 
 import math
+from functools import lru_cache
 from typing import Annotated, Final
 
 import numpy as np
@@ -99,12 +100,15 @@ def _mix(words: _Words) -> _Words:
     return words ^ (words >> np.uint64(31))
 
 
+@lru_cache(maxsize=4)
 def leaves(n: int) -> Nodes:
-    """(n,) the last-level node of each place."""
+    """(n,) the last-level node of each place. Read only."""
     levels = depth(n)
     starts = (np.arange(1 << levels, dtype=np.int64) * n) >> levels
     # Of several nodes that start at a place all but the last are empty.
-    return (1 << levels) + np.searchsorted(starts, np.arange(n), side="right") - 1
+    found = (1 << levels) + np.searchsorted(starts, np.arange(n), side="right") - 1
+    found.flags.writeable = False
+    return found
 
 
 def tree(bits: Bits, order: Nodes) -> Bits:

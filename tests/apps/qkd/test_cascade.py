@@ -230,11 +230,12 @@ def test_few_odd_blocks_are_searched_in_all_passes_at_once():
 
 
 @pytest.mark.soak
-def test_no_difference_passes_verification_in_100_000_small_blocks():
+@pytest.mark.parametrize("part", range(20))
+def test_no_difference_passes_verification_in_100_000_small_blocks(part):
     # Three passes leave errors in many; each passes the hash with probability below 2^-100.
-    rng = np.random.default_rng(1)
+    rng = np.random.default_rng(part)
     differing = 0
-    for seed in range(100_000):
+    for seed in range(5000 * part, 5000 * (part + 1)):
         run = Run(256, 0.03, seed)
         run.bob = Correction(run.bob.bits, run.plan, 3)
         run.go()
@@ -242,4 +243,4 @@ def test_no_difference_passes_verification_in_100_000_small_blocks():
         hashes = [verification_hash(bits, choice) for bits in (run.bits, run.bob.bits)]
         assert (hashes[0] == hashes[1]) == run.is_correct
         differing += not run.is_correct
-    assert differing > 1000
+    assert differing > 50
