@@ -15,7 +15,7 @@ from qstack.physical.document import PROBLEMS_MAX, check_keys, listed, nearest, 
 from qstack.physical.hardware import STANDARD_GROUP_INDEX, ArmLoss, Attenuation, GroupIndex, Scheme
 
 Clock = Literal["lockstep", "wall"]
-Layout = Literal["fused", "split"]
+Layout = Literal["fused"]
 
 NODES_MAX: Final = 4096  # what one lockstep coordinator is meant to drive
 MEMORY_MAX: Final = 4096
