@@ -10,6 +10,7 @@ COMMANDS: Final = {
     "ca": "qstack.cli.ca:ca",
     "demo": "qstack.cli.demo_command:demo",
     "fabric": "qstack.cli.fabric:fabric",
+    "layer": "qstack.cli.layer:layer",
     "node": "qstack.cli.node:node",
     "ping": "qstack.cli.ping:ping",
     "status": "qstack.cli.status:status",

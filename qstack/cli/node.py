@@ -1,5 +1,6 @@
 """`qstack node`: one node of a network."""
 
+from dataclasses import replace
 from pathlib import Path
 
 import click
@@ -12,6 +13,8 @@ from qstack.cli.daemon import (
     send_delays,
     use_batch_scheduling,
 )
+from qstack.runtime.layer_processes import LayerProcesses
+from qstack.runtime.layer_stream import LayerGoneError
 from qstack.runtime.network_file import load_network, require_ports
 from qstack.runtime.node_daemon import BUSY_LIMIT_S, NodeDaemon, NodeOptions
 from qstack.runtime.run_folder import RunFolderError, private_folder, run_folder, socket_path
@@ -57,6 +60,7 @@ def run(
         )
     folder = private_folder(folder or run_folder() / network.name)
     identity = Identity(network.name, name, "node")
+    report = reporter(name)
     options = NodeOptions(
         network=network,
         name=name,
@@ -69,6 +73,16 @@ def run(
         send_delay_s=send_delays(send_delay_ms),
     )
     require_ports(network, str(network_file))
-    daemon = NodeDaemon(options, reporter(name))
     use_batch_scheduling()
-    run_until_told(daemon.run, lifeline=lifeline)
+    with LayerProcesses(network_file, network, name, folder, report) as layers:
+        daemon = NodeDaemon(replace(options, layers=layers.connections), report)
+        try:
+            run_until_told(daemon.run, lifeline=lifeline)
+        except* LayerGoneError as gone:
+            raise RunFolderError(f"a layer of {name} has gone: {_first(gone)}") from gone
+
+
+def _first(error: BaseException) -> BaseException:
+    while isinstance(error, BaseExceptionGroup):
+        error = error.exceptions[0]
+    return error

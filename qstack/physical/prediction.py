@@ -11,7 +11,12 @@ from qstack.physical.heralding import Heralded
 from qstack.physical.pair_source import bell_weights, gain
 from qstack.physical.params import BRIGHT_STATES, SOURCE_SLOTS
 from qstack.physical.profile import Profile
-from qstack.physical.service import GenerationOption, LinkCapability, NodeCapability
+from qstack.physical.service import (
+    NO_DECAY_S,
+    GenerationOption,
+    LinkCapability,
+    NodeCapability,
+)
 from qstack.quantum.bell import bell_probabilities, fidelity
 from qstack.quantum.channels import depolarising
 from qstack.quantum.gates import pauli_frame
@@ -120,8 +125,8 @@ def node_capability(world: World, node: str) -> NodeCapability:
         swap_depolarising=profile.gate_2q_depolarising,
         gate_depolarising=profile.gate_1q_depolarising,
         swap_flip=_clipped(1.0 - (profile.readout_f0 + profile.readout_f1) / 2.0),
-        t1_s=profile.t1_s,
-        t2_s=profile.t2_s,
+        t1_s=min(profile.t1_s, NO_DECAY_S),
+        t2_s=min(profile.t2_s, NO_DECAY_S),
     )
 
 

@@ -32,6 +32,9 @@ LAYER: Final = "physical"
 
 Angle = Annotated[float, Meta(ge=-1000.0, le=1000.0)]
 """A rotation angle in radians."""
+NO_DECAY_S: Final = 1e9
+"""A time constant of memory this long stands for none."""
+MemoryTime = Annotated[float, Meta(gt=0.0, le=NO_DECAY_S)]
 GateName = Literal["h", "x", "y", "z", "s", "t", "rx", "ry", "rz", "cnot", "cz"]
 Kind = Literal["keep", "measure"]
 Pairing = Literal["heralds", "slots"]
@@ -85,7 +88,7 @@ class NodeCapability(_Physical, frozen=True, kw_only=True):
     `swap_depolarising`: probability with which a swap's two-qubit gate replaces the pair by the
     maximally mixed state. `gate_depolarising`: probability with which a one-qubit gate so treats
     its qubit; a swap's leaves its z bit to chance. `swap_flip`: probability that readout reports a
-    Bell bit wrongly, per bit. Times in seconds are infinite when the memory does not decay.
+    Bell bit wrongly, per bit. 10^9 s stand for a memory that does not decay: numbers are finite.
     """
 
     TYPE = 0x0102
@@ -94,8 +97,8 @@ class NodeCapability(_Physical, frozen=True, kw_only=True):
     swap_depolarising: Probability
     gate_depolarising: Probability
     swap_flip: Probability
-    t1_s: float
-    t2_s: float
+    t1_s: MemoryTime
+    t2_s: MemoryTime
 
 
 class AttemptsStart(_Physical, frozen=True, kw_only=True):

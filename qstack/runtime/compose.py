@@ -4,56 +4,71 @@ Every machine has a generator of its own, made from (seed, node, boot, machine):
 never shifts what another one draws. Without a seed, entropy is the operating system's.
 """
 
+from collections.abc import Mapping
 from hashlib import blake2b
-from typing import TYPE_CHECKING
+from types import MappingProxyType
+from typing import get_args
 
 import numpy as np
 
 from qstack.link.machine import LinkLayer
+from qstack.machine import Machine
 from qstack.network.machine import NetworkLayer
 from qstack.physical.emulated import EmulatedDevice
 from qstack.physical.machine import PhysicalLayer
 from qstack.physical.params import READOUT_NS
+from qstack.runtime.layer_link import LayerConnection
 from qstack.runtime.network_file import Network
+from qstack.runtime.network_tables import LayerName
 from qstack.runtime.node import Node, Timing
 from qstack.runtime.sessions import SessionLayer
 from qstack.runtime.trace import Trace
 from qstack.transport.machine import TransportLayer
 
-if TYPE_CHECKING:
-    from qstack.machine import Machine
 
-
-def generator(entropy: int, *names: str) -> np.random.Generator:
-    """The generator of one purpose."""
+def entropy_of(entropy: int, *names: str) -> bytes:
+    """What the generator of one purpose is made of (16 bytes)."""
     text = "|".join((str(entropy), *names))
-    return np.random.default_rng(int.from_bytes(blake2b(text.encode(), digest_size=16).digest()))
+    return blake2b(text.encode(), digest_size=16).digest()
 
 
-def compose(network: Network, name: str, boot_id: bytes, entropy: int, trace: Trace | None) -> Node:
-    """A node with all its layers, ready to be told who is there."""
-    boot = boot_id.hex()
-    neighbours = [link.other_end(name) for link in network.world.links_of(name)]
-    machines: dict[str, Machine] = {
-        "physical": PhysicalLayer(
-            name,
-            boot_id,
-            network.world,
-            EmulatedDevice(),
-            generator(entropy, name, boot, "physical"),
-        ),
-        "link": LinkLayer(name, boot_id, neighbours),
-        "network": NetworkLayer(
-            name, boot_id, generator(entropy, name, boot, "network"), network.cutoff_ns
-        ),
-        "transport": TransportLayer(
-            name,
-            boot_id,
-            generator(entropy, name, boot, "transport"),
-            known_nodes=frozenset(network.nodes),
-        ),
-        "session": SessionLayer(),
-    }
+def make_machine(
+    layer: LayerName, network: Network, name: str, boot_id: bytes, rng: np.random.Generator
+) -> Machine:
+    """One layer of node `name`, at the beginning of a life."""
+    match layer:
+        case "physical":
+            return PhysicalLayer(name, boot_id, network.world, EmulatedDevice(), rng)
+        case "link":
+            neighbours = [link.other_end(name) for link in network.world.links_of(name)]
+            return LinkLayer(name, boot_id, neighbours)
+        case "network":
+            return NetworkLayer(name, boot_id, rng, network.cutoff_ns)
+        case "transport":
+            return TransportLayer(name, boot_id, rng, known_nodes=frozenset(network.nodes))
+
+
+def compose(
+    network: Network,
+    name: str,
+    boot_id: bytes,
+    entropy: int,
+    trace: Trace | None,
+    outside: Mapping[str, LayerConnection] = MappingProxyType({}),
+) -> Node:
+    """A node with all its layers, ready to be told who is there.
+
+    `outside` are the layers that are processes of their own, which start now.
+    """
+    machines: dict[str, Machine] = {}
+    for layer in get_args(LayerName):
+        own = entropy_of(entropy, name, boot_id.hex(), layer)
+        if layer in outside:
+            machines[layer] = outside[layer].start(boot_id, own)
+        else:
+            rng = np.random.default_rng(int.from_bytes(own))
+            machines[layer] = make_machine(layer, network, name, boot_id, rng)
+    machines["session"] = SessionLayer()
     timing = Timing(network.machine_event_ns, network.application_call_ns)
     return Node(name, boot_id, machines, timing, trace)
 

@@ -29,7 +29,14 @@ from qstack.physical.document import DocumentError, listed, nearest, parse_toml,
 from qstack.physical.hardware import LinkHardware, NodeHardware, World
 from qstack.physical.profile import Profile, ProfileError, parse_profile
 from qstack.runtime.network_links import build_link
-from qstack.runtime.network_tables import Address, Clock, Layout, Tables, read_tables
+from qstack.runtime.network_tables import (
+    Address,
+    Clock,
+    LayerName,
+    Layout,
+    Tables,
+    read_tables,
+)
 
 FILE_BYTES_MAX: Final = 2**20  # 4096 nodes with one link each take about 3/4 of it
 DIGEST_BYTES: Final = 32
@@ -40,13 +47,17 @@ class NetworkFileError(DocumentError):
 
 
 class NetworkNode(Struct, frozen=True, kw_only=True):
-    """One node: where it listens, what hardware it has, how its layers are laid out."""
+    """One node: where it listens, what hardware it has, how its layers are laid out.
+
+    `split`: each layer is a process; those that are `external` somebody else starts.
+    """
 
     name: str
     address: Address
     profile: Profile
     memory: int
     layout: Layout
+    external: tuple[LayerName, ...]
 
 
 class Network(Struct, frozen=True, kw_only=True, dict=True):
@@ -223,6 +234,7 @@ def parse_network(text: str, *, where: str, folder: Path | None = None) -> Netwo
             profile=profiles[node.name],
             memory=node.memory,
             layout=node.layout,
+            external=tuple(node.external),
         )
         for index, node in tables.nodes.items()
     }

@@ -15,7 +15,8 @@ from qstack.physical.document import PROBLEMS_MAX, check_keys, listed, nearest, 
 from qstack.physical.hardware import STANDARD_GROUP_INDEX, ArmLoss, Attenuation, GroupIndex, Scheme
 
 Clock = Literal["lockstep", "wall"]
-Layout = Literal["fused"]
+Layout = Literal["fused", "split"]
+LayerName = Literal["physical", "link", "network", "transport"]
 
 NODES_MAX: Final = 4096  # what one lockstep coordinator is meant to drive
 MEMORY_MAX: Final = 4096
@@ -96,6 +97,7 @@ class NodeTable(Struct, frozen=True, kw_only=True):
     profile: Reference
     memory: Memory
     layout: Layout = "fused"
+    external: list[LayerName] = []
 
 
 class LinkTable(Struct, frozen=True, kw_only=True):
@@ -147,6 +149,11 @@ def read_tables(raw: dict[str, Any], problems: list[str]) -> Tables:
         raw_nodes = []
     nodes = _read_rows(raw_nodes, NodeTable, "node", problems)
     links = _read_rows(_rows(raw, "link", problems), LinkTable, "link", problems)
+    problems += [
+        f'node[{index}].external: only where layout is split; expected layout = "split"'
+        for index, node in nodes.items()
+        if node.external and node.layout != "split"
+    ]
     texts = {"fabric": fabric.address} if fabric else {}
     texts |= {f"node[{index}]": node.address for index, node in nodes.items()}
     addresses = _read_addresses(texts, problems)

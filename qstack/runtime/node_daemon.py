@@ -5,8 +5,8 @@ No protocol decision is made in any of them.
 """
 
 import os
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Final, Protocol
 
@@ -17,6 +17,7 @@ from qstack.errors import ErrorCode
 from qstack.ids import boot_id
 from qstack.runtime.compose import compose
 from qstack.runtime.fabric_link import FabricLink, dial_fabric
+from qstack.runtime.layer_link import LayerConnection
 from qstack.runtime.listen import forget, listen, listen_locally
 from qstack.runtime.lockstep_node import LockstepClock
 from qstack.runtime.network_file import Network
@@ -48,6 +49,7 @@ class NodeOptions:
     is_strict: bool = True
     busy_limit_s: float = BUSY_LIMIT_S
     send_delay_s: Callable[[], float] | None = None  # wall delays on every send, for tests
+    layers: Mapping[str, LayerConnection] = field(default_factory=dict)  # outside this process
 
 
 class NodeClock(PeerUser, Protocol):
@@ -91,7 +93,7 @@ class NodeDaemon:
         entropy = seed if seed is not None else int.from_bytes(os.urandom(16))
         boot = boot_id(seed, name, options.restarts) if seed is not None else os.urandom(8)
         self.trace = Trace() if network.clock == "lockstep" else None
-        self.node: Node = compose(network, name, boot, entropy, self.trace)
+        self.node: Node = compose(network, name, boot, entropy, self.trace, options.layers)
         layers = [Layer.PHYSICAL, Layer.LINK, Layer.NETWORK, Layer.TRANSPORT]
         self.hello = node_hello(network, name, "node", boot, [int(layer) for layer in layers])
         self.fabric: FabricLink | None = None

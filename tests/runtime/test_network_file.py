@@ -234,8 +234,10 @@ BAD_CHANGES = [
     ("memory = 4", "memory = 0", "node[0].memory: 0 is not allowed; expected 1 to 4096 qubits"),
     ("memory = 4", "memory = 4.5", "node[0].memory: 4.5 is not allowed; expected 1 to 4096 qubits"),
     ("memory = 4", "", "node[0].memory: is missing; expected 1 to 4096 qubits"),
-    ("memory = 4", 'memory = 4\nlayout = "split"', ("node[0].layout: 'split' is not allowed; "
-     'expected one of "fused"')),
+    ("memory = 4", 'memory = 4\nlayout = "spilt"', ("node[0].layout: 'spilt' is not allowed; "
+     'expected one of "fused", "split"')),
+    ("memory = 4", 'memory = 4\nexternal = ["link"]', ("node[0].external: only where layout is "
+     'split; expected layout = "split"')),
     ('name = "pair"', 'name = "Pair"', ("network.name: 'Pair' is not allowed; expected a name "
      "of 1 to 63 small letters, digits and hyphens, a letter first")),
     ('name = "pair"', 'name = "pair\\n"', ("network.name: 'pair\\n' is not allowed; expected a "

@@ -1,0 +1,259 @@
+"""Nodes whose layers are processes of their own: nothing else is different."""
+
+import os
+import signal
+import socket
+import subprocess
+from contextlib import ExitStack
+from pathlib import Path
+from typing import Any
+
+import pytest
+import trio
+
+from qstack.machine import (
+    CancelTimer,
+    Effect,
+    Event,
+    FromPeer,
+    OpenChannel,
+    OwnerGone,
+    PeerDown,
+    PeerUp,
+    Record,
+    Send,
+    SetTimer,
+    Tell,
+    TimerFired,
+    Told,
+)
+from qstack.physical.service import Free
+from qstack.runtime.layer_envelope import effect_messages, effect_of, event_messages, event_of
+from qstack.runtime.layer_link import RemoteMachine, gather
+from qstack.runtime.layer_messages import Effect as EffectSaid
+from qstack.runtime.layer_messages import Handle, Handled, LayerHello, LayerRefused, SummaryAsk
+from qstack.runtime.layer_stream import LayerGoneError, LayerStream
+from qstack.runtime.network_file import load_network
+from qstack.wire.frame import Frame, Layer, pack
+from tests.runtime.programs import daemon_chains, deliver, virtual_chains
+from tests.runtime.running import (
+    RunningNetwork,
+    command,
+    environment,
+    everybody_answers,
+    network,
+    packaged,
+    processes_of,
+    run_folder,
+    variant,
+)
+from tests.runtime.test_daemons_by_hand import daemon, enrol, qstack, write_network
+
+SPLIT = ("memory = 4", 'memory = 4\nlayout = "split"')
+MESSAGE = Free(qubit=bytes(16))
+BOOT = b"12345678"
+
+
+# --- the envelope --------------------------------------------------------------------------------
+
+EVENTS: list[Event] = [
+    Told("app/1", MESSAGE),
+    FromPeer("bob", MESSAGE),
+    TimerFired("a key"),
+    PeerUp("bob", BOOT),
+    PeerDown("bob"),
+    OwnerGone("app/1"),
+]
+EFFECTS: list[Effect] = [
+    Tell("network", MESSAGE),
+    Send("bob", MESSAGE),
+    OpenChannel("bob"),
+    SetTimer("a key", 7, background=True),
+    SetTimer("a key", 7, deadline=True),
+    CancelTimer("a key"),
+    Record("link.up", {"peer": "bob", "number": 3, "pair": b"\0"}),
+]
+
+
+def streams() -> tuple[LayerStream, LayerStream]:
+    near, far = socket.socketpair()
+    near.settimeout(5)
+    far.settimeout(5)
+    return LayerStream(near), LayerStream(far)
+
+
+@pytest.mark.parametrize("event", EVENTS)
+def test_an_event_crosses_as_it_is(event: Event) -> None:
+    near, far = streams()
+    near.send(event_messages(event, 5))
+    handle = far.next()
+    assert isinstance(handle, Handle)
+    assert handle.now_ns == 5
+    assert event_of(handle, far.next) == event
+    near.close()
+    far.close()
+
+
+@pytest.mark.parametrize("effect", EFFECTS)
+def test_an_effect_crosses_as_it_is(effect: Effect) -> None:
+    near, far = streams()
+    near.send(effect_messages(effect))
+    said = far.next()
+    assert isinstance(said, EffectSaid)
+    assert effect_of(said, far.next) == effect
+    near.close()
+    far.close()
+
+
+@pytest.mark.parametrize(
+    "answer",
+    [
+        b"nonsense that is no frame",
+        pack(Frame(Layer.NODE, 0x0077, b"\x80")),
+        pack(Frame(Layer.NODE, Handled.TYPE, b"\xc1")),
+        pack(Frame(Layer.NODE, SummaryAsk.TYPE, b"\x80")),
+        b"",
+    ],
+)
+def test_a_layer_that_answers_nonsense_or_goes_is_gone(answer: bytes) -> None:
+    near, far = socket.socketpair()
+    near.settimeout(5)
+    far.sendall(answer)
+    far.shutdown(socket.SHUT_WR)
+    machine = RemoteMachine("link", LayerStream(near))
+    with pytest.raises(LayerGoneError):
+        machine.handle(PeerDown("bob"), 0)
+    near.close()
+    far.close()
+
+
+def test_layers_that_do_not_belong_are_refused_and_the_right_one_is_taken(tmp_path: Path) -> None:
+    pair = load_network(packaged("pair"))
+    good: dict[str, Any] = {
+        "layer": "link",
+        "node": "alice",
+        "versions": [1],
+        "network_digest": pair.digest,
+    }
+    bad = [
+        {**good, "layer": "network"},
+        {**good, "node": "bob"},
+        {**good, "versions": [2]},
+        {**good, "network_digest": bytes(32)},
+    ]
+    path, said, answers = tmp_path / "s", [], []
+    clients: list[socket.socket] = []
+
+    def begin() -> None:
+        for fields in [*bad, good]:
+            client = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+            client.connect(str(path))
+            LayerStream(client).send([LayerHello(**fields)])
+            clients.append(client)
+
+    # All are in the queue of the listener before the first is judged.
+    found = gather(path, pair, "alice", ["link"] * 1, begin, said.append)
+    assert list(found) == ["link"]
+    for client in clients[:-1]:
+        refusal = LayerStream(client).next()
+        assert isinstance(refusal, LayerRefused)
+        answers.append(refusal.error)
+    assert answers == ["ROLE", "ROLE", "VERSION", "NETWORK_MISMATCH"]
+    assert len(said) == 4
+    assert not path.exists()
+    for client in clients:
+        client.close()
+    found["link"].stream.close()
+
+
+# --- processes -----------------------------------------------------------------------------------
+
+
+def layer_processes(running: RunningNetwork) -> dict[tuple[str, str], int]:
+    """The process of each layer: by node and layer."""
+    found = {}
+    for pid in processes_of(running.runs):
+        words = Path(f"/proc/{pid}/cmdline").read_bytes().decode().split("\0")
+        if "layer" in words and "run" in words:
+            found[words[words.index("--node") + 1], words[words.index("--layer") + 1]] = pid
+    return found
+
+
+async def test_the_trace_of_a_split_node_is_that_of_a_fused_one(tmp_path: Path) -> None:
+    source = variant(tmp_path, "pair", SPLIT)
+    with network(source, "pair", "--seed", "11", "--apps", "2") as running:
+        assert len(layer_processes(running)) == 8
+        chains, programs = await daemon_chains(running, 6)
+    assert all(len(program.outcomes) == 6 for program in programs.values())
+    assert chains == virtual_chains(packaged("pair"), 11, 6)
+    assert not processes_of(running.runs)
+
+
+async def test_a_split_node_works_by_the_wall_clock(tmp_path: Path) -> None:
+    source = variant(tmp_path, "pair", SPLIT, ('clock = "lockstep"', 'clock = "wall"'))
+    with network(source, "pair") as running:
+        await deliver(running)
+
+
+async def test_a_layer_that_dies_ends_its_node_which_comes_back_with_all_of_them(
+    tmp_path: Path,
+) -> None:
+    one = 'name = "alice"\naddress = "127.0.0.1:0"'
+    source = variant(tmp_path, "pair", (one, f'{one}\nlayout = "split"'))
+    with network(source, "pair") as running:
+        before = layer_processes(running)
+        pids = await running.pids()
+        os.kill(before["alice", "network"], signal.SIGKILL)
+        await running.fact(
+            "alice is another process",
+            lambda r: (
+                everybody_answers(r) and r["nodes"]["alice"]["process"]["pid"] != pids["alice"]
+            ),
+        )
+        after = layer_processes(running)
+        assert set(after) == set(before)
+        assert not set(after.values()) & set(before.values())
+        assert "a layer of alice has gone" in running.log() or running.log() == "(no log)"
+        await deliver(running)
+
+
+def test_a_layer_that_is_external_is_waited_for_and_started_by_hand() -> None:
+    """Our own link layer, from its own command: it talks to its node in specified messages only."""
+    with run_folder() as runs, ExitStack() as processes:
+        path = write_network(runs)
+        text = path.read_text()
+        place = text.index("memory = 4", text.index('name = "alice"'))
+        more = 'layout = "split"\nexternal = ["link"]\n'
+        path.write_text(text[:place] + more + text[place:])
+        source = str(path)
+        (runs / "hosts").mkdir(mode=0o700)
+        qstack(runs, "ca", "init", str(runs / "ca"), "--network", "pair")
+        for name, role in (("fabric", "fabric"), ("bob", "node"), ("alice", "node")):
+            given = ("--credentials", str(enrol(runs, name, role)))
+            named = () if role == "fabric" else ("--name", name)
+            line = ("fabric" if role == "fabric" else "node", "run", source, *named, *given)
+            node = processes.enter_context(daemon(runs, *line))
+        assert node.stderr is not None
+        assert "waiting for the link layer: qstack layer run" in node.stderr.readline()
+        layer = command("layer", "run", source, "--node", "alice", "--layer", "link")
+        link = subprocess.Popen(layer, env=environment(runs))
+        running = RunningNetwork(node, runs, "pair")
+
+        async def use() -> None:
+            await running.fact("it is up", lambda r: len(r["nodes"]) == 2 and everybody_answers(r))
+            await deliver(running)
+
+        trio.run(use)
+        processes.close()
+        assert link.wait(10) == 0, "it ends with its node"
+
+
+def test_a_layer_without_a_node_that_waits_for_it_says_so() -> None:
+    with run_folder() as runs:
+        line = command("layer", "run", str(packaged("pair")), "--node", "alice", "--layer", "link")
+        done = subprocess.run(
+            line, env=environment(runs), capture_output=True, text=True, check=False
+        )
+    assert done.returncode == 1
+    assert "no node waits at" in done.stderr
+    assert "layout" in done.stderr
