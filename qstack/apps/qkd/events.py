@@ -49,7 +49,14 @@ class Deadline(Struct, frozen=True):
     """The time of the run is up."""
 
 
-Event = Begin | Measured | Received | Closed | Deadline
+class Failure(Struct, frozen=True):
+    """The program cannot go on: an effect that could not be carried out, or who runs it stops."""
+
+    reason: Reason
+    detail: str
+
+
+Event = Begin | Measured | Received | Closed | Deadline | Failure
 
 
 class Figures(Struct, frozen=True, kw_only=True):
@@ -101,13 +108,13 @@ class Send(Struct, frozen=True):
 
 
 class Need(Struct, frozen=True):
-    """Measure so many pairs in these bases (0 Z, 1 X), the bases being nobody else's business."""
+    """Measure so many pairs, each in a basis that this end's node draws by `probabilities`.
+
+    The bases drawn come back with `Measured`; until then they are nobody's business.
+    """
 
     pairs: int
-    bases: Bits
-
-    def __repr__(self) -> str:
-        return f"Need({self.pairs} pairs)"
+    probabilities: dict[str, float]
 
 
 class Progress(Struct, frozen=True):

@@ -32,6 +32,7 @@ from qstack.apps.qkd.events import (
     Deadline,
     Effect,
     Event,
+    Failure,
     Figures,
     Key,
     KeyMetadata,
@@ -45,7 +46,7 @@ from qstack.apps.qkd.finite_key import GridRow, binary_entropy
 from qstack.apps.qkd.parameters import Parameters
 from qstack.apps.qkd.reasons import AbortError, Reason
 from qstack.apps.qkd.secret import Pads, Secret, SecretError, Slot
-from qstack.apps.qkd.sifting import Generator, check_balance, check_enough, choose_bases, sift
+from qstack.apps.qkd.sifting import Generator, check_balance, check_enough, sift
 from qstack.apps.qkd.states import Input, State
 from qstack.apps.qkd.verification import LEAK_BITS
 from qstack.table import IllegalInputError, Table
@@ -323,6 +324,8 @@ class Machine:
                 raise AbortError(Reason.PEER_GONE, event.reason)
             case Deadline():
                 raise AbortError(Reason.TIMEOUT, f"while {self.state.name.lower()}")
+            case Failure():
+                raise AbortError(event.reason, event.detail)
 
     def _hello(self) -> messages.Hello:
         return messages.Hello(
@@ -352,8 +355,8 @@ class Machine:
         alice, bob = nonces if self.ROLE == "alice" else nonces[::-1]
         self._conversation.begin(session_of(alice, bob, self._attempt))
         pairs = self._parameters.pairs
-        bases = choose_bases(self._generator, pairs, self._parameters.fraction_x)
-        self._effects.append(Need(pairs, bases))
+        share = self._parameters.fraction_x
+        self._effects.append(Need(pairs, {"Z": 1 - share, "X": share}))
 
     def _on_abort(self, abort: messages.Abort) -> None:
         known = abort.reason in Reason.__members__
@@ -369,7 +372,7 @@ class Machine:
         if not 0 < bases.size <= self._parameters.pairs:
             detail = f"{bases.size} pairs of {self._parameters.pairs} asked for"
             raise AbortError(Reason.TOO_FEW_PAIRS, detail)
-        check_balance("bases chosen here", bases, self._parameters.fraction_x)
+        check_balance("bases drawn here", bases, self._parameters.fraction_x)
         self._bases, self._outcomes = bases.copy(), outcomes.copy()
         self.learn(pairs=int(bases.size))
         self.on_all_measured()
@@ -379,7 +382,7 @@ class Machine:
         if there is None:
             return
         parameters = self._parameters
-        check_balance("bases chosen by the peer", there, parameters.fraction_x)
+        check_balance("bases drawn by the peer", there, parameters.fraction_x)
         sifted = sift(self._bases, there)
         self.learn(sifted_bits=int(sifted.z.size + sifted.x.size))
         check_enough(sifted, n=parameters.n, k=parameters.k)

@@ -39,10 +39,13 @@ class Reason(Enum):
     RECONCILIATION = Row(24, "the parities of the peer contradict one another")
     VERIFICATION = Row(25, "the corrected bits still differ")
     AMPLIFICATION = Row(26, "privacy amplification could not be done exactly")
+    NO_PAIRS = Row(27, "the pairs could not be measured")
     # Somebody left.
     PEER_ABORTED = Row(30, "the peer ended the run")
     PEER_GONE = Row(31, "the connection to the peer ended")
     TIMEOUT = Row(32, "the deadline passed")
+    INTERRUPTED = Row(33, "it was stopped")
+    STORAGE = Row(34, "the key could not be stored")
     INTERNAL = Row(40, "an error of this program")
 
     @property

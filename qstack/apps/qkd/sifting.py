@@ -1,4 +1,4 @@
-"""Bases: chosen by chance, compared, and what both measured alike taken apart.
+"""Bases, drawn by chance at each node: compared, and what both measured alike taken apart.
 
 Key bits are the first n pairs measured in Z at both ends, test bits the first k measured in X at
 both. How many pairs are measured is fixed before, so that when to stop tells nobody anything
@@ -52,12 +52,6 @@ class Sifted(Struct, frozen=True):
 def random_bits(generator: Generator, count: int) -> Bits:
     """Unbiased bits."""
     return np.unpackbits(np.frombuffer(generator.bytes((count + 7) // 8), dtype=np.uint8))[:count]
-
-
-def choose_bases(generator: Generator, pairs: int, fraction_x: float) -> Bits:
-    """(pairs,) 1 for X with probability `fraction_x` (to 2^-32), else 0 for Z."""
-    words = np.frombuffer(generator.bytes(4 * pairs), dtype=">u4")
-    return (words < round(fraction_x * 2**32)).astype(np.uint8)
 
 
 def sift(here: Bits, there: Bits) -> Sifted:

@@ -87,7 +87,7 @@ _FAILURES: Final = {
     (state, _I.FAILURE): _S.ABORTED for state in State if state not in {_S.DONE, _S.ABORTED}
 }
 
-ALICE: Final = Table(
+ALICE: Final = Table[State, Input](
     _S.NEW,
     {
         (_S.NEW, _I.BEGUN): _S.GREETING,
@@ -110,7 +110,7 @@ ALICE: Final = Table(
     },
 )
 
-BOB: Final = Table(
+BOB: Final = Table[State, Input](
     _S.NEW,
     {
         (_S.NEW, _I.BEGUN): _S.GREETING,

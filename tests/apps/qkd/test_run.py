@@ -113,7 +113,7 @@ def test_no_basis_is_said_before_both_have_measured_whoever_is_first(first):
         run.event(to, events.Received(data))
     need = run.needs[first]
     outcomes = run.rng.integers(0, 2, need.pairs, dtype=np.uint8)
-    run.event(first, events.Measured(need.bases, outcomes))
+    run.event(first, events.Measured(run.draw(first), outcomes))
     while run.wire:
         to, data = run.wire.popleft()
         run.event(to, events.Received(data))
@@ -140,7 +140,7 @@ def test_long_arrays_travel_in_parts():
     assert run.names().count(("alice", "Bases")) == 3
 
 
-def test_bases_are_chosen_with_the_share_that_was_agreed():
+def test_bases_are_drawn_with_the_share_that_was_agreed():
     biased = planned(60_000, 0.25)
     run = World(parameters=biased).run()
     assert run.keys["alice"].metadata.figures.n > 4 * run.keys["alice"].metadata.figures.k
@@ -171,8 +171,7 @@ def test_nothing_that_is_printed_shows_a_key_or_an_outcome():
     key = GOOD.keys["alice"]
     measured = events.Measured(np.zeros(9, dtype=np.uint8), np.ones(9, dtype=np.uint8))
     shown = [repr(key), str(key), repr(key.metadata), repr(measured), repr(GOOD.ends["alice"]),
-             repr(events.Send(key.secret)), repr(events.Need(9, measured.bases)),
-             *(repr(p) for _, p in GOOD.progress)]  # fmt: skip
+             repr(events.Send(key.secret)), *(repr(p) for _, p in GOOD.progress)]  # fmt: skip
     for text in shown:
         assert key.secret[:4].hex() not in text
         assert repr(key.secret)[2:12] not in text

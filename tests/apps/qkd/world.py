@@ -156,8 +156,13 @@ class World:
         else:
             self.wire.extend(self.tamper(role, name, number, data))
 
+    def draw(self, role: str) -> np.ndarray:
+        """What the node of this end draws: 0 Z, 1 X."""
+        need = self.needs[role]
+        return (self.rng.random(need.pairs) < need.probabilities["X"]).astype(np.uint8)
+
     def measure(self) -> None:
-        bases = [self.needs[role].bases for role in ("alice", "bob")]
+        bases = [self.draw(role) for role in ("alice", "bob")]
         outcomes = self.source.outcomes(*bases, self.rng)
         self.needs.clear()
         for role, basis, outcome in zip(("alice", "bob"), bases, outcomes, strict=True):
