@@ -83,11 +83,11 @@ class Input(Enum):
 
 _S = State
 _I = Input
-_FAILURES: Final = {
+_FAILURES: Final[dict[tuple[State, Input], State]] = {
     (state, _I.FAILURE): _S.ABORTED for state in State if state not in {_S.DONE, _S.ABORTED}
 }
 
-ALICE: Final = Table[State, Input](
+ALICE: Final = Table(
     _S.NEW,
     {
         (_S.NEW, _I.BEGUN): _S.GREETING,
@@ -110,7 +110,7 @@ ALICE: Final = Table[State, Input](
     },
 )
 
-BOB: Final = Table[State, Input](
+BOB: Final = Table(
     _S.NEW,
     {
         (_S.NEW, _I.BEGUN): _S.GREETING,
