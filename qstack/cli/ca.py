@@ -9,6 +9,7 @@ import click
 
 from qstack.channel import ca as authority
 from qstack.channel.identity import ROLES, Identity
+from qstack.channel.preshared import create_preshared
 
 
 @click.group()
@@ -56,6 +57,20 @@ def issue(ca_folder: Path, csr: BinaryIO, network: str, node: str, role: str, da
     with _names_said():
         identity = Identity(network, node, role)
     click.echo(authority.issue(ca_folder, csr.read(), identity, valid_days=days).decode(), nl=False)
+
+
+@ca.command()
+@click.argument("folder", type=click.Path(path_type=Path, exists=True, file_okay=False))
+@click.option("--network", required=True, help="The network's name.")
+@click.option("--between", nargs=2, required=True, metavar="A B", help="The two nodes.")
+def secret(folder: Path, network: str, between: tuple[str, str]) -> None:
+    """Make in FOLDER the pre-shared secret of two nodes, a file for each, for `qstack qkd run`.
+
+    Carry each file to its node as you would a private key, put it beside the node's certificate,
+    and keep no copy. It is used up with time: after some 1000 keys make a new one.
+    """
+    for here, path in zip(between, create_preshared(folder, network, *between), strict=True):
+        click.echo(f"for {here}: {path}")
 
 
 @contextmanager

@@ -1,4 +1,4 @@
-"""Preparing a network to run on this host: its run folder, ports, authority and identities."""
+"""Preparing a network to run on this host: run folder, ports, authority, identities, secrets."""
 
 import fcntl
 import os
@@ -6,6 +6,7 @@ import re
 import shutil
 import socket
 from dataclasses import dataclass
+from itertools import combinations
 from pathlib import Path
 from typing import Final
 
@@ -18,6 +19,7 @@ from qstack.channel.ca import (
     request,
 )
 from qstack.channel.identity import Identity
+from qstack.channel.preshared import create_preshared
 from qstack.runtime.fabric_link import FABRIC_NODE
 from qstack.runtime.network_file import Network, load_network
 from qstack.runtime.run_folder import RunFolderError, private_folder, socket_path
@@ -26,6 +28,8 @@ _FREE_PORT: Final = re.compile(r'(?m)^(\s*address\s*=\s*"[^"#]*):0(")')
 _PROFILE_PATH: Final = re.compile(r'(?m)^(\s*profile\s*=\s*")([^"]*[./][^"]*)(")')
 _NETWORK_TABLE: Final = re.compile(r"(?m)^\s*\[network\].*$")
 LOCK: Final = "up.pid"
+SECRET_BYTES: Final = 20_544
+"""Of each pre-shared secret: 248 runs of key distribution, while the network is up."""
 
 
 @dataclass(frozen=True)
@@ -89,6 +93,8 @@ def _fill(folder: Path, source: Path, network_name: str, lock: int, added: str) 
     for name in network.nodes:
         enrol(folder / "ca", identities, Identity(network.name, name, "node"))
     enrol(folder / "ca", identities, Identity(network.name, FABRIC_NODE, "fabric"))
+    for first, second in combinations(network.nodes, 2):
+        create_preshared(identities, network.name, first, second, length=SECRET_BYTES)
     return Prepared(network, network_file, folder, identities, root, lock)
 
 

@@ -149,6 +149,11 @@ def pool_bytes(attempts: int) -> int:
     return SESSION_KEY_BYTES + -(-attempts // GENERATION_ATTEMPTS) * GENERATION_BYTES
 
 
+def attempts_in(length: int) -> int:
+    """How many attempts a pool of so many bytes serves, in whole generations."""
+    return max(0, length - SESSION_KEY_BYTES) // GENERATION_BYTES * GENERATION_ATTEMPTS
+
+
 def pads_at(attempt: int) -> int:
     """Where the pads of an attempt begin in the pool."""
     within = attempt % GENERATION_ATTEMPTS

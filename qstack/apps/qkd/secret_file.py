@@ -1,9 +1,9 @@
-"""The file of a pre-shared secret, one for each end.
+"""The file of a pre-shared secret (`qstack.channel.preshared`), read and debited.
 
     header: one line of JSON | pool | journal: 8 bytes for each attempt taken, the next one's number
 
 Rules
-1. Mode 0600, made so that it was never anything else; a file open to others is refused.
+1. A file open to others is refused.
 2. The journal is appended to and flushed to the disk before the pads it speaks of are used; then
    the pads are overwritten with zeros. A crash between the two loses pads, never repeats them.
 3. One process has the file open at a time.
@@ -12,7 +12,6 @@ Rules
 import contextlib
 import fcntl
 import os
-import secrets
 import stat
 from pathlib import Path
 from types import TracebackType
@@ -22,46 +21,17 @@ import msgspec
 
 from qstack.apps.qkd.secret import (
     ATTEMPT_BYTES,
-    GENERATION_ATTEMPTS,
     Header,
     Secret,
     SecretError,
+    attempts_in,
     pads_at,
     pool_bytes,
 )
+from qstack.channel import preshared
 
 RECORD_BYTES: Final = 8
-HEADER_BYTES_MAX: Final = 1024
-ATTEMPTS: Final = 4 * GENERATION_ATTEMPTS
 FRESH: Final = "make a new one for both nodes"
-
-
-def file_name(here: str, peer: str) -> str:
-    """The name of the file that node `here` keeps for `peer`."""
-    return f"{here}.{peer}.qkd"
-
-
-def create_secret(
-    folder: Path, network: str, first: str, second: str, *, attempts: int = ATTEMPTS
-) -> tuple[Path, Path]:
-    """Make the files of both ends in `folder`; each is then carried to its node, and only there.
-
-    Raises `SecretError` if one exists or a name is no node's.
-    """
-    if first == second:
-        raise SecretError("a pre-shared secret is of two different nodes")
-    pool = secrets.token_bytes(pool_bytes(attempts))
-    paths = []
-    for here, peer in ((first, second), (second, first)):
-        header = Header(network=network, here=here, peer=peer, attempts=attempts)
-        try:
-            msgspec.convert(msgspec.to_builtins(header), Header)
-        except msgspec.ValidationError as error:
-            raise SecretError(f"no secret can be made for this: {error}") from None
-        path = folder / file_name(here, peer)
-        _write_new(path, msgspec.json.encode(header) + b"\n" + pool)
-        paths.append(path)
-    return paths[0], paths[1]
 
 
 class SecretFile:
@@ -133,13 +103,20 @@ class SecretFile:
             )
 
     def _parse(self, content: bytes) -> tuple[Header, bytes, int]:
-        line, _, rest = content[:HEADER_BYTES_MAX].partition(b"\n")
+        line, _, rest = content[: preshared.HEADER_BYTES_MAX].partition(b"\n")
         try:
-            header = msgspec.json.decode(line, type=Header)
+            header = msgspec.json.decode(line, type=preshared.Header)
+            ends = Header(
+                network=header.network,
+                here=header.here,
+                peer=header.peer,
+                attempts=attempts_in(header.length),
+            )
+            msgspec.convert(msgspec.to_builtins(ends), Header)
         except msgspec.MsgspecError:
             raise SecretError(f"{self._path} is not a pre-shared secret; {FRESH}") from None
         self._pool_at = len(line) + 1
-        end = self._pool_at + pool_bytes(header.attempts)
+        end = self._pool_at + header.length
         if not rest or len(content) < end:
             raise SecretError(f"{self._path} is cut short; {FRESH}")
         whole = (len(content) - end) // RECORD_BYTES * RECORD_BYTES
@@ -153,7 +130,8 @@ class SecretFile:
             ),
             default=0,
         )
-        return header, content[self._pool_at : end], used
+        pool = content[self._pool_at : self._pool_at + pool_bytes(ends.attempts)]
+        return ends, pool, used
 
     def _journal(self, first: int, last: int) -> None:
         if self._descriptor < 0:
@@ -166,19 +144,3 @@ class SecretFile:
         with contextlib.suppress(OSError):  # the journal alone forbids their use
             for gone in range(first, last + 1):
                 os.pwrite(self._descriptor, bytes(ATTEMPT_BYTES), self._pool_at + pads_at(gone))
-
-
-def _write_new(path: Path, content: bytes) -> None:
-    flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
-    try:
-        descriptor = os.open(path, flags, 0o600)
-    except FileExistsError:
-        raise SecretError(
-            f"there is a pre-shared secret in {path} already; move it away if a new one is meant"
-        ) from None
-    except OSError as error:
-        raise SecretError(f"cannot write {path}: {error.strerror}") from None
-    with open(descriptor, "wb") as file:
-        file.write(content)
-        file.flush()
-        os.fsync(descriptor)

@@ -16,10 +16,12 @@ from qstack.apps.qkd.secret import (
     Secret,
     SecretError,
     Slot,
+    attempts_in,
     pads_at,
     pool_bytes,
 )
-from qstack.apps.qkd.secret_file import SecretFile, create_secret
+from qstack.apps.qkd.secret_file import SecretFile
+from qstack.channel.preshared import LENGTH, create_preshared
 from tests.apps.qkd.world import secrets_of
 
 NAMES = {"network": "test", "here": "delft", "peer": "leiden"}
@@ -28,7 +30,7 @@ SWAPPED = {"network": "test", "here": "leiden", "peer": "delft"}
 
 @pytest.fixture
 def paths(tmp_path):
-    return create_secret(tmp_path, "test", "delft", "leiden", attempts=300)
+    return create_preshared(tmp_path, "test", "delft", "leiden", length=pool_bytes(300))
 
 
 # --- the pool -----------------------------------------------------------------------------------
@@ -209,21 +211,17 @@ def test_a_link_is_not_followed(paths, tmp_path):
         SecretFile(link, **NAMES)
 
 
-def test_no_secret_is_overwritten(paths, tmp_path):
-    before = paths[0].read_bytes()
-    with pytest.raises(SecretError, match="already"):
-        create_secret(tmp_path, "test", "delft", "leiden")
-    assert paths[0].read_bytes() == before
+def test_a_secret_too_short_for_a_single_generation_is_refused(tmp_path):
+    (path, _) = create_preshared(tmp_path, "test", "delft", "leiden", length=1000)
+    with pytest.raises(SecretError, match="not a pre-shared secret"):
+        SecretFile(path, **NAMES)
 
 
-@pytest.mark.parametrize(
-    ("first", "second", "attempts"),
-    [("delft", "delft", 10), ("Delft", "leiden", 10), ("a", "b", 0), ("../a", "b", 10)],
-)
-def test_no_secret_is_made_for_what_are_no_two_nodes(tmp_path, first, second, attempts):
-    with pytest.raises(SecretError):
-        create_secret(tmp_path, "test", first, second, attempts=attempts)
-    assert not list(tmp_path.iterdir())
+def test_a_secret_as_it_is_made_serves_a_thousand_runs(tmp_path):
+    (path, _) = create_preshared(tmp_path, "test", "delft", "leiden")
+    with SecretFile(path, **NAMES) as file:
+        assert file.secret.attempts_left == 1016
+    assert pool_bytes(attempts_in(LENGTH)) == LENGTH
 
 
 def _open_in_another_process(path, answers):
