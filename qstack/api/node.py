@@ -83,6 +83,12 @@ class Node:
         )
         self._early_voids: OrderedDict[bytes, None] = OrderedDict()
 
+    @property
+    def is_seeded(self) -> bool:
+        """Whether the node's chance comes from a seed: reproducible, not secret."""
+        attached = self.connection.attached
+        return attached is not None and attached.is_seeded
+
     # --- network time ----------------------------------------------------------------------------
 
     def now(self) -> int:

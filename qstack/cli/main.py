@@ -13,6 +13,7 @@ COMMANDS: Final = {
     "layer": "qstack.cli.layer:layer",
     "node": "qstack.cli.node:node",
     "ping": "qstack.cli.ping:ping",
+    "qkd": "qstack.cli.qkd:qkd",
     "status": "qstack.cli.status:status",
     "up": "qstack.cli.up:up",
 }

@@ -63,7 +63,7 @@ def ping(
     A line a pair, then rate and fidelity with its 95 % interval. The fidelity is raw: it includes
     the readout errors of both ends, unless --spam-corrected takes them out.
     """
-    source = source or _default_source(node)
+    source = source or default_source(node)
     deadline_ns = int(deadline_s * NS_IN_S)
     echoes: list[Echo] = []
     try:
@@ -78,7 +78,7 @@ def ping(
     _summary(echoes, readouts)
 
 
-def _default_source(target: str) -> str:
+def default_source(target: str) -> str:
     """Some node that runs here and is not the target. Raises `RunFolderError`."""
     here = sorted(p.stem.removeprefix("node-") for p in run_folder().glob("*/node-*.sock"))
     others = [name for name in here if name != target]

@@ -46,6 +46,7 @@ class Reason(Enum):
     TIMEOUT = Row(32, "the deadline passed")
     INTERRUPTED = Row(33, "it was stopped")
     STORAGE = Row(34, "the key could not be stored")
+    NODE = Row(35, "the own node refuses, or has gone")
     INTERNAL = Row(40, "an error of this program")
 
     @property
