@@ -110,7 +110,7 @@ async def _run(
                 started_ns = node.now()
                 stop = trio.Event()
                 async with trio.open_nursery() as nursery:
-                    nursery.start_soon(_stop_when_told, stop)
+                    await nursery.start(_stop_when_told, stop)
                     outcome = await distribute(
                         node, terms, file.secret, keys, on_progress=on_progress, stop=stop
                     )
@@ -126,8 +126,9 @@ async def _run(
     return outcome
 
 
-async def _stop_when_told(stop: trio.Event) -> None:
+async def _stop_when_told(stop: trio.Event, task_status: trio.TaskStatus) -> None:
     with trio.open_signal_receiver(signal.SIGINT, signal.SIGTERM) as signals:
+        task_status.started()
         async for _ in signals:
             stop.set()
 

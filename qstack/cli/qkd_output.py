@@ -20,6 +20,7 @@ from qstack.apps.qkd.program import OnProgress, Outcome
 from qstack.apps.qkd.report import interval, length_of
 
 PHASES: Final = {
+    "meeting": "waiting for the peer",
     "greeting": "waiting for the peer",
     "measuring": "measuring",
     "ahead": "measuring",
@@ -67,7 +68,7 @@ def progress_shown(here: str, peer: str, parameters: Parameters) -> Iterator[OnP
         return
     columns = TextColumn("{task.description:22}"), BarColumn(), TimeElapsedColumn()
     with Progress(*columns, console=console, transient=True) as bar:
-        task = bar.add_task(PHASES["greeting"], total=1.0)
+        task = bar.add_task(PHASES["meeting"], total=1.0)
 
         def show(progress: events.Progress) -> None:
             words = PHASES[progress.phase]

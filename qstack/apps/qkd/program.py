@@ -41,6 +41,9 @@ WAIT_S: Final = 60.0
 PAIRS_A_CALL: Final = 100_000  # after so many, progress is said
 FAREWELL_S: Final = 5.0  # wall time to say the last words
 
+MEETING: Final = "meeting"
+"""The phase before the machine's: the peer is waited for."""
+
 OnProgress = Callable[[events.Progress], None]
 Outcome = events.KeyMetadata | events.Abort
 
@@ -116,6 +119,7 @@ class _Run:
 
     async def meet_and_run(self) -> Outcome:
         """All of it."""
+        self._on_progress(events.Progress(MEETING, 0.0, self._machine.figures))
         try:
             async with AsyncExitStack() as stack:
                 stream: MessageStream | None = None
