@@ -296,3 +296,25 @@ def test_node_and_fabric_with_unlike_files_both_say_both_hashes(
     hashes = [word.strip(",;.\"'}") for word in said[0].split() if len(word.strip(",;")) == 16]
     assert len(hashes) == 2
     assert all(digest in said[1] for digest in hashes)
+
+
+def test_a_pre_shared_secret_is_made_once_for_two_nodes(runs, tmp_path):
+    words = ("ca", "secret", str(tmp_path), "--network", "pair", "--between", "alice")
+    done = qstack(runs, *words, "bob")
+    assert done.returncode == 0, done.stderr
+    files = [tmp_path / "alice.bob.secret", tmp_path / "bob.alice.secret"]
+    assert done.stdout == f"for alice: {files[0]}\nfor bob: {files[1]}\n"
+    assert [path.stat().st_mode & 0o777 for path in files] == [0o600, 0o600]
+    assert "already" in error_of(runs, *words, "bob")
+    assert "two different nodes" in error_of(runs, *words, "alice")
+    assert "is not possible" in error_of(runs, *words, "Bob")
+
+
+def test_a_network_that_is_up_has_a_secret_for_every_two_nodes(runs):
+    running = start(runs, packaged("pair"), "pair")
+    try:
+        secrets = sorted(path.name for path in (running.folder / "identities").glob("*.secret"))
+    finally:
+        running.stop()
+    assert secrets == ["alice.bob.secret", "bob.alice.secret"]
+    assert not running.folder.exists()
