@@ -1,4 +1,4 @@
-"""`qstack demo`: a network of processes that delivers entanglement and teleports qubits."""
+"""`qstack demo`: a network of processes that delivers pairs, teleports qubits, makes a key."""
 
 import shutil
 import sys
@@ -32,7 +32,8 @@ CUTOFF_NS = 100_000_000
 @click.option("--pairs", type=click.IntRange(6, 100_000), default=PAIRS, show_default=True)
 @click.option("--teleports", type=click.IntRange(6, 100_000), default=TELEPORTS, show_default=True)
 def demo(as_json: bool, network: str, seed: int, pairs: int, teleports: int) -> None:
-    """Start a network, deliver pairs, teleport qubits, kill a repeater, and compare with theory.
+    """Start a network, deliver pairs, teleport qubits, make a key, kill a repeater; all compared
+    with theory.
 
     Everything is real but the quantum hardware: processes, TLS 1.3 channels, protocols. Exit
     status 0 means that every figure agreed with its prediction.

@@ -6,7 +6,6 @@ import re
 import shutil
 import socket
 from dataclasses import dataclass
-from itertools import combinations
 from pathlib import Path
 from typing import Final
 
@@ -93,8 +92,8 @@ def _fill(folder: Path, source: Path, network_name: str, lock: int, added: str) 
     for name in network.nodes:
         enrol(folder / "ca", identities, Identity(network.name, name, "node"))
     enrol(folder / "ca", identities, Identity(network.name, FABRIC_NODE, "fabric"))
-    for first, second in combinations(network.nodes, 2):
-        create_preshared(identities, network.name, first, second, length=SECRET_BYTES)
+    for link in network.links.values():  # others: `qstack ca secret`
+        create_preshared(identities, network.name, *link.ends, length=SECRET_BYTES)
     return Prepared(network, network_file, folder, identities, root, lock)
 
 

@@ -4,10 +4,11 @@ import json
 import subprocess
 import sys
 
+import msgspec
 import pytest
 
 from qstack.cli.demo.play import choose_cast
-from qstack.cli.demo.result import ChannelLine, Pairs, Teleport, checks
+from qstack.cli.demo.result import ChannelLine, Pairs, Qkd, Teleport, checks, key_checks
 from qstack.runtime.network_file import load_packaged_network
 
 
@@ -62,6 +63,20 @@ def test_pairs_and_teleports_are_reported(finished):
     assert teleport["count"] == 12
     assert teleport["classical_bound"] == pytest.approx(2 / 3)
     assert teleport["classical_bound"] < teleport["predicted"] < teleport["ideal"]
+
+
+def test_a_key_is_made_and_used(finished):
+    key = json.loads(finished.stdout)["qkd"]
+    assert key["keys_equal"]
+    assert key["message_read"]
+    assert key["sifted_bits"] >= 20_000
+    assert key["n"] + key["k"] <= key["sifted_bits"]
+    assert 0 < key["key_bits"] < key["n"] - key["leak_bits"]
+    assert key["efficiency"] >= 1
+    assert 0.01 < key["qber_predicted"] < 0.02
+    assert (key["eps_sec"], key["eps_cor"]) == (1e-10, 1e-15)
+    assert (key["origin"], key["note"]) == ("emulated", "reproducible, not secret")
+    assert "key" in finished.stderr
 
 
 def test_the_repeater_comes_back(finished):
@@ -125,6 +140,33 @@ def test_each_check_can_fail(pairs, teleport, channel, words):
     failed = checks(pairs_result(**pairs), 200, teleport_result(**teleport), [channel])
     assert len(failed) == 1
     assert words in failed[0]
+
+
+GOOD_KEY = Qkd(
+    pairs=60_000, sifted_bits=34_800, n=28_665, k=4_979, qber_z=0.0168, qber_x=0.0187,
+    qber_predicted=0.0173, leak_bits=3_855, efficiency=1.09, key_bits=10_522, bound="a bound",
+    eps_sec=1e-10, eps_cor=1e-15, keys_equal=True, message_read=True, origin="emulated", note="",
+    network_s=0.5, wall_s=1.0,
+)  # fmt: skip
+
+
+def test_the_checks_of_a_key_pass_what_agrees_and_a_network_that_makes_none():
+    assert key_checks(GOOD_KEY) == []
+    assert key_checks(None) == []
+
+
+@pytest.mark.parametrize(
+    ("change", "words"),
+    [
+        ({"keys_equal": False}, "different keys"),
+        ({"message_read": False}, "was not read"),
+        ({"qber_z": 0.03}, "error rate in Z"),
+        ({"qber_x": 0.03}, "error rate in X"),
+    ],
+)
+def test_each_check_of_a_key_can_fail(change, words):
+    (failed,) = key_checks(msgspec.structs.replace(GOOD_KEY, **change))
+    assert words in failed
 
 
 def test_the_cast_is_the_two_farthest_nodes_and_the_first_between():

@@ -21,6 +21,7 @@ from qstack.api.node import Node
 from qstack.api.qubit import Qubit
 from qstack.api.streams import MessageStream
 from qstack.apps.fidelity import bases_for
+from qstack.cli.demo.key_act import KeyPlan, make_key, receive_message, send_message
 
 PAIR_PORT = 7
 STREAM_PORT = 8
@@ -42,7 +43,10 @@ CARDINAL_STATES = (
 
 
 class Plan(Struct, frozen=True, kw_only=True):
-    """What one application does. `recovery_ns` is the deadline of the request in the last act."""
+    """What one application does.
+
+    `recovery_ns` is the deadline of the request in the last act; without `key` no key is made.
+    """
 
     is_head: bool
     node: str
@@ -51,6 +55,7 @@ class Plan(Struct, frozen=True, kw_only=True):
     teleports: int
     min_fidelity: float
     recovery_ns: int | None
+    key: KeyPlan | None
 
 
 def say(event: str, **fields: object) -> None:
@@ -176,6 +181,11 @@ async def play_head(node: Node, plan: Plan) -> None:
         await teleport_out(node, plan)
         await notes.receive(deadline_ns=LONG_NS)
         await told_to_go_on("teleports", node.now())
+        if plan.key is not None:
+            await make_key(node, plan.remote, plan.key, say)
+            await send_message(node, plan.remote, plan.key, say)
+            await notes.receive(deadline_ns=LONG_NS)
+            await told_to_go_on("key", node.now())
         if plan.recovery_ns is not None:
             await live_through_a_failure(node, plan)
         say("end", now_ns=node.now())
@@ -190,6 +200,10 @@ async def play_tail(node: Node, plan: Plan) -> None:
         await notes.send(b"the pairs are measured")
         await teleport_in(node, plan)
         await notes.send(b"the qubits are measured")
+        if plan.key is not None:
+            await make_key(node, plan.remote, plan.key, say)
+            await receive_message(node, plan.key, say)
+            await notes.send(b"the message is read")
         await accept_until_told(node, plan)
 
 

@@ -21,6 +21,7 @@ from qstack.apps.fidelity import (
     fidelity_of,
     sampling_error,
 )
+from qstack.channel.preshared import file_name
 from qstack.cli.demo.applications import Plan
 from qstack.cli.demo.expectation import (
     PairExpectation,
@@ -29,8 +30,20 @@ from qstack.cli.demo.expectation import (
     expect_pairs,
     expect_teleports,
 )
-from qstack.cli.demo.result import ChannelLine, Pairs, Recovery, Result, Teleport, checks
+from qstack.cli.demo.key_act import KeyPlan
+from qstack.cli.demo.result import (
+    ChannelLine,
+    Pairs,
+    Qkd,
+    Recovery,
+    Result,
+    Teleport,
+    checks,
+    key_checks,
+)
 from qstack.cli.demo.stage import Application, DemoError, Line, application
+from qstack.physical.hardware import LinkHardware
+from qstack.physical.pair_source import error_rate
 from qstack.runtime.control_client import FabricControl, open_control
 from qstack.runtime.launch import Prepared
 from qstack.runtime.network_file import Network
@@ -38,6 +51,7 @@ from qstack.runtime.observe import Report, observe_network
 
 PAIRS: Final = 200
 TELEPORTS: Final = 6 * 50
+KEY_PAIRS: Final = 60_000  # 58 % of them are read in equal bases
 FAILURE_AFTER_NS: Final = 500_000_000  # into the request of act three
 RECOVERY_NS: Final = 1_000_000_000  # its deadline: it ends before the repeater is back
 NOTICE_S: Final = 0.01
@@ -99,6 +113,7 @@ async def play(
     ]
     show("channels", channels=channels)
     recovery_ns = RECOVERY_NS if cast.victim else None
+    has_key = photon_pair_link(network, cast) is not None
     plans = [
         Plan(
             is_head=is_head,
@@ -108,6 +123,7 @@ async def play(
             teleports=teleports,
             min_fidelity=0.5,
             recovery_ns=recovery_ns,
+            key=_key_plan(prepared, here, there) if has_key else None,
         )
         for is_head, here, there in ((True, cast.head, cast.tail), (False, cast.tail, cast.head))
     ]
@@ -119,9 +135,10 @@ async def play(
         act = Act(prepared, network, cast, control, head, tail, show)
         pair_result = await act.pairs(pairs)
         teleport_result = await act.teleports(teleports)
+        key_result = await act.key()
         recovery = await act.recovery()
         world = await control.world()
-    failed = checks(pair_result, pairs, teleport_result, channels)
+    failed = checks(pair_result, pairs, teleport_result, channels) + key_checks(key_result)
     if cast.victim and recovery.recovered_network_s <= 0:
         failed.append("the service did not come back")
     return Result(
@@ -138,6 +155,7 @@ async def play(
         assumed=network.assumed,
         pairs=pair_result,
         teleport=teleport_result,
+        qkd=key_result,
         recovery=recovery,
         elapsed_s=time.perf_counter() - started_s,
         failed=failed,
@@ -269,8 +287,53 @@ class Act:
     def _expect_teleports(self) -> TeleportExpectation:
         return expect_teleports(self.network, self.cast.head, self.cast.tail)
 
+    async def key(self) -> Qkd | None:
+        """A key over the photon-pair link of the two ends, if they have one, and its use."""
+        link = photon_pair_link(self.network, self.cast)
+        plans = [end.plan.key for end in (self.head, self.tail)]
+        if link is None or plans[0] is None or plans[1] is None:
+            return None
+        ends = f"{self.cast.head} and {self.cast.tail}"
+        self.show("act", text=f"a key for {ends}, from {plans[0].pairs} pairs measured by each")
+        wall_s = time.perf_counter()
+        before_ns = (await self.control.world())["clock"]["now_ns"]
+        await self.head.go_on()
+
+        def heard(progress: Line) -> None:
+            self.show("progress", act="key, %", done=int(100 * progress["fraction"]), total=100)
+
+        line = await self.head.until("key", heard)
+        await self.tail.until("key", lambda _: None)
+        message = await self.tail.until("message", lambda _: None)
+        await self.head.until("waiting", lambda _: None)
+        here, there = [await trio.Path(plan.file).read_bytes() for plan in plans if plan]
+        figures = line["figures"]
+        result = Qkd(
+            pairs=plans[0].pairs,
+            sifted_bits=figures["sifted_bits"],
+            n=figures["n"],
+            k=figures["k"],
+            qber_z=figures["qber_z"],
+            qber_x=figures["qber_x"],
+            qber_predicted=error_rate(link.pair_source()),
+            leak_bits=figures["leak_bits"],
+            efficiency=figures["efficiency"],
+            key_bits=line["key_bits"],
+            bound=figures["bound"],
+            eps_sec=figures["eps_sec"],
+            eps_cor=figures["eps_cor"],
+            keys_equal=here == there and 8 * len(here) >= line["key_bits"],
+            message_read=message["right"],
+            origin=line["origin"],
+            note=line["note"],
+            network_s=(line["now_ns"] - before_ns) * NS,
+            wall_s=time.perf_counter() - wall_s,
+        )
+        self.show("key", result=result, text=message["text"])
+        return result
+
     async def recovery(self) -> Recovery:
-        """Act three."""
+        """The last act."""
         victim = self.cast.victim
         if victim is None:
             await self.head.go_on()
@@ -311,6 +374,22 @@ class Act:
             await trio.sleep(NOTICE_S)
         self.show("killed", victim=victim)
         await self.control.release()
+
+
+def photon_pair_link(network: Network, cast: Cast) -> LinkHardware | None:
+    """The link between the two ends whose pairs are measured at once, if there is one."""
+    ends = tuple(sorted((cast.head, cast.tail)))
+    links = (link for link in network.links.values() if not link.is_heralded)
+    return next((link for link in links if link.ends == ends), None)
+
+
+def _key_plan(prepared: Prepared, here: str, there: str) -> KeyPlan:
+    return KeyPlan(
+        network=prepared.network.name,
+        pairs=KEY_PAIRS,
+        secret=str(prepared.identities / file_name(here, there)),
+        file=str(prepared.folder / f"{here}.key"),
+    )
 
 
 def _discarded(report: Report) -> set[str]:

@@ -56,6 +56,33 @@ class Teleport(Struct, frozen=True, kw_only=True):
     wall_s: float
 
 
+class Qkd(Struct, frozen=True, kw_only=True):
+    """The key. `qber_predicted` is the closed form of the link; `message` was read under the key.
+
+    `n` and `k` are the key and test bits of the bound, declared before the run; `sifted_bits` came.
+    """
+
+    pairs: int
+    sifted_bits: int
+    n: int
+    k: int
+    qber_z: float
+    qber_x: float
+    qber_predicted: float
+    leak_bits: int
+    efficiency: float
+    key_bits: int
+    bound: str
+    eps_sec: float
+    eps_cor: float
+    keys_equal: bool
+    message_read: bool
+    origin: str
+    note: str
+    network_s: float
+    wall_s: float
+
+
 class Recovery(Struct, frozen=True, kw_only=True):
     """Act three. Times are from the kill to the first new pair; `told` is what the asker heard."""
 
@@ -83,13 +110,14 @@ class Result(Struct, frozen=True, kw_only=True):
     assumed: list[str]
     pairs: Pairs
     teleport: Teleport
+    qkd: Qkd | None
     recovery: Recovery
     elapsed_s: float
     failed: list[str]
 
 
 def checks(pairs: Pairs, wanted: int, teleport: Teleport, channels: list[ChannelLine]) -> list[str]:
-    """What did not hold, a sentence each."""
+    """What did not hold of pairs, teleportations and channels, a sentence each."""
     failed = []
     if pairs.delivered != wanted:
         failed.append(f"{pairs.delivered} of {wanted} pairs were measured in equal bases")
@@ -101,6 +129,28 @@ def checks(pairs: Pairs, wanted: int, teleport: Teleport, channels: list[Channel
     teleport_limit = SIGMAS * sqrt(teleport.fidelity_se**2 + teleport.predicted_se**2)
     if abs(teleport.fidelity - teleport.predicted) > teleport_limit:
         failed.append("the fidelity of teleportation is not the predicted one")
+    return failed + channel_checks(channels)
+
+
+def key_checks(key: Qkd | None) -> list[str]:
+    """What did not hold of the key, a sentence each; nothing where the network makes none."""
+    if key is None:
+        return []
+    failed = []
+    if not key.keys_equal:
+        failed.append("the two ends have different keys")
+    if not key.message_read:
+        failed.append("the message under the key was not read")
+    predicted = key.qber_predicted
+    for basis, rate, bits in (("Z", key.qber_z, key.n), ("X", key.qber_x, key.k)):
+        if abs(rate - predicted) > SIGMAS * sqrt(predicted * (1 - predicted) / bits):
+            failed.append(f"the error rate in {basis} is not the predicted one")
+    return failed
+
+
+def channel_checks(channels: list[ChannelLine]) -> list[str]:
+    """Whether every channel is protected as it should be."""
+    failed = []
     if any(c.group != "X25519MLKEM768" or c.tls != "TLSv1.3" for c in channels):
         failed.append("a channel is not TLS 1.3 with X25519MLKEM768")
     return failed

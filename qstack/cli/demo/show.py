@@ -7,7 +7,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from rich.table import Table
 
 from qstack.cli.demo.expectation import PairExpectation, TeleportExpectation
-from qstack.cli.demo.result import ChannelLine, Pairs, Recovery, Result, Teleport
+from qstack.cli.demo.result import ChannelLine, Pairs, Qkd, Recovery, Result, Teleport
 from qstack.cli.demo.stage import Line
 from qstack.runtime.network_file import Network
 
@@ -106,6 +106,22 @@ class Screen:
             ("(2F+1)/3", f"{result.ideal:.4f}  with F = {expected.pair_fidelity:.4f} and nothing"
              " else imperfect"),
             ("classical bound", f"{result.classical_bound:.4f}"),
+            ("time", f"{result.network_s:.2f} s of network time, {result.wall_s:.1f} s of wall"
+             " time"),
+        )  # fmt: skip
+
+    def _on_key(self, result: Qkd, text: str) -> None:
+        self._table(
+            ("sifted", f"{result.sifted_bits} bits of {result.pairs} pairs in equal bases"),
+            ("error rates", f"Z {result.qber_z:.4f}, X {result.qber_x:.4f}; closed form"
+             f" {result.qber_predicted:.4f}"),
+            ("disclosed", f"{result.leak_bits} bits by Cascade, {result.efficiency:.3f} of the"
+             " Shannon limit"),
+            ("key", f"{result.key_bits} bits, {'equal' if result.keys_equal else 'NOT equal'} at"
+             f" both ends, from n = {result.n} and k = {result.k}"),
+            ("bound", f"{result.bound}; eps_sec {result.eps_sec:.0e}, eps_cor"
+             f" {result.eps_cor:.0e}; origin {result.origin}, {result.note}"),
+            ("message", f'"{text}", read under the key'),
             ("time", f"{result.network_s:.2f} s of network time, {result.wall_s:.1f} s of wall"
              " time"),
         )  # fmt: skip
