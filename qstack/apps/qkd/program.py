@@ -38,7 +38,7 @@ from qstack.apps.qkd.states import State
 PORT: Final = 1984
 DEADLINE_NS: Final = 60 * 10**9
 WAIT_S: Final = 60.0
-PAIRS_A_CALL: Final = 100_000  # after so many, progress is said
+PAIRS_A_CALL: Final = 20_000  # after so many, progress is said
 FAREWELL_S: Final = 5.0  # wall time to say the last words
 
 MEETING: Final = "meeting"
@@ -101,6 +101,7 @@ class _Run:
         self._waiting = trio.CancelScope()  # for the peer, or to say something to it
         self._is_stopped = False
         self._is_ending = False
+        self._measured = 0  # pairs, by whole calls
         self._outcome: Outcome | None = None
 
     async def watch(self, stop: trio.Event) -> None:
@@ -221,7 +222,18 @@ class _Run:
         except QstackError as error:
             self._end_by(events.Closed(f"{error.code}: {error}"))
         else:
-            self._end_by(events.Deadline())
+            self._end_by(self._deadline())
+
+    def _deadline(self) -> events.Event:
+        pairs = self._terms.parameters.pairs
+        if self._measured == pairs:
+            return events.Deadline()
+        seconds = self._terms.deadline_ns / 1e9
+        detail = (
+            f"after {seconds:g} s of network time {self._measured} of {pairs} pairs were measured"
+            f" (counted by {PAIRS_A_CALL})"
+        )
+        return events.Failure(Reason.TIMEOUT, detail)
 
     # --- pairs -----------------------------------------------------------------------------------
 
@@ -238,7 +250,7 @@ class _Run:
                 for before in range(0, need.pairs, PAIRS_A_CALL):
                     count = min(PAIRS_A_CALL, need.pairs - before)
                     parts.append(await self._call(epr, count, need.probabilities))
-                    self._say_measured(before + count, need.pairs)
+                    self._on_measured(before + count, need.pairs)
         except Expired as error:
             self._told.send_nowait(events.Failure(Reason.TIMEOUT, str(error)))
         except QstackError as error:
@@ -255,8 +267,9 @@ class _Run:
         call = epr.create_measure if self._is_alice else epr.accept_measure
         return await call(count, probabilities, deadline_ns=None)
 
-    def _say_measured(self, done: int, pairs: int) -> None:
+    def _on_measured(self, done: int, pairs: int) -> None:
         begin, end = FRACTIONS[State.MEASURING], FRACTIONS[State.SIFTING]
         fraction = begin + (end - begin) * done / pairs
         figures = structs.replace(self._machine.figures, pairs=done)
+        self._measured = done
         self._on_progress(events.Progress("measuring", fraction, figures))
