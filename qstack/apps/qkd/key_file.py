@@ -35,9 +35,7 @@ class KeyFile:
     def __init__(self, path: Path, key_bits_max: int) -> None:
         self.path = path.absolute()
         self.metadata_path = self.path.with_name(f"{path.name}.json")
-        for existing in (self.path, self.metadata_path):
-            if os.path.lexists(existing):
-                raise KeyFileError(f"{existing} exists, and no key is overwritten; move it away")
+        self._check_free()
         self._parts: dict[Path, int] = {}  # hidden files and their descriptors
         try:
             self._key = self._reserve(self.path, (key_bits_max + 7) // 8)
@@ -59,6 +57,7 @@ class KeyFile:
 
     def store(self, key: Key) -> None:
         """Put the key there. Raises `KeyFileError`; nothing is there then."""
+        self._check_free()
         try:
             self._fill(self._metadata, metadata_text(key.metadata))
             self._fill(self._key, key.secret)
@@ -82,6 +81,11 @@ class KeyFile:
         self._parts.clear()
 
     # --- inside ----------------------------------------------------------------------------------
+
+    def _check_free(self) -> None:
+        for existing in (self.path, self.metadata_path):
+            if os.path.lexists(existing):
+                raise KeyFileError(f"{existing} exists, and no key is overwritten; move it away")
 
     def _reserve(self, path: Path, size: int) -> Path:
         part = path.with_name(f".{path.name}.{os.getpid()}.part")

@@ -48,6 +48,14 @@ def test_nothing_that_exists_is_overwritten(tmp_path, name):
     assert [path.name for path in tmp_path.iterdir()] == [name]
 
 
+def test_of_two_runs_for_one_file_the_second_to_end_has_no_key(tmp_path):
+    with KeyFile(tmp_path / "k", BITS) as keys:
+        (tmp_path / "k").write_bytes(b"precious")
+        with pytest.raises(KeyFileError, match="no key is overwritten"):
+            keys.store(KEY)
+    assert [path.name for path in tmp_path.iterdir()] == ["k"]
+
+
 def test_a_folder_that_is_missing_is_said(tmp_path):
     with pytest.raises(KeyFileError, match="No such file or directory"):
         KeyFile(tmp_path / "missing" / "k", BITS)

@@ -105,6 +105,12 @@ def test_a_secret_serves_run_after_run_and_each_is_debited(network, tmp_path):
     assert attempts[1] == attempts[0] + 1
 
 
+def test_a_key_of_nodes_with_a_seed_says_that_it_is_no_secret(tmp_path):
+    with two_nodes.network("--seed", "9") as seeded:
+        outcomes = both(seeded, tmp_path)
+    assert {metadata(outcome).note for outcome in outcomes.values()} == {"reproducible, not secret"}
+
+
 # --- what does not fit --------------------------------------------------------------------------
 
 

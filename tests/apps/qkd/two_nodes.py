@@ -34,10 +34,10 @@ def two_nodes(folder: Path) -> Path:
 
 
 @contextmanager
-def network() -> Iterator[RunningNetwork]:
+def network(*options: str) -> Iterator[RunningNetwork]:
     """It runs; stopped by Ctrl-C."""
     with run_folder() as runs:
-        running = start(runs, two_nodes(runs), "metro")
+        running = start(runs, two_nodes(runs), "metro", *options)
         try:
             yield running
         finally:
