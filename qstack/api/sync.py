@@ -371,6 +371,11 @@ class Node:
         self._node = node
         self.name = node.name
 
+    @property
+    def is_seeded(self) -> bool:
+        """Whether the node's chance comes from a seed: reproducible, not secret."""
+        return self._node.is_seeded
+
     def now(self) -> int:
         """Network time in ns: that of the latest word of the node."""
         return self._node.now()

@@ -5,6 +5,7 @@ import signal
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 import trio
 
@@ -72,7 +73,7 @@ async def end(
             )
 
 
-def both(network: RunningNetwork, folder: Path, **options: dict[str, object]) -> dict[str, Outcome]:
+def both(network: RunningNetwork, folder: Path, **options: dict[str, Any]) -> dict[str, Outcome]:
     """Both ends in this process; `options` are those of each end, by its name."""
     outcomes: dict[str, Outcome] = {}
 
@@ -81,7 +82,7 @@ def both(network: RunningNetwork, folder: Path, **options: dict[str, object]) ->
             network.session(here),
             here,
             folder,
-            **options.get(here, {}),  # type: ignore[arg-type]
+            **options.get(here, {}),
         )
 
     async def run() -> None:
