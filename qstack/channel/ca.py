@@ -89,6 +89,8 @@ def identity_of(certificate: x509.Certificate) -> Identity:
         names = certificate.extensions.get_extension_for_class(x509.SubjectAlternativeName).value
     except x509.ExtensionNotFound:
         raise ValueError("it has no subject alternative name") from None
+    except (x509.DuplicateExtension, x509.UnsupportedGeneralNameType) as error:
+        raise ValueError(f"its extensions cannot be read: {error}") from None
     if len(names) != 1 or not isinstance(next(iter(names)), x509.UniformResourceIdentifier):
         raise ValueError("it must have one subject alternative name, a URI")
     return Identity.parse(str(next(iter(names)).value))
@@ -222,7 +224,7 @@ def _requested_key(csr_pem: bytes) -> MLDSA65PublicKey:
         csr = x509.load_pem_x509_csr(csr_pem)
         key = csr.public_key()
         is_proven = csr.is_signature_valid
-    except (ValueError, TypeError, UnsupportedAlgorithm):
+    except (ValueError, TypeError, UnsupportedAlgorithm, x509.InvalidVersion):
         raise CredentialsError(
             "this is not a certificate request (PEM); make one on the host with `request`"
         ) from None
@@ -274,7 +276,7 @@ def _read(path: Path) -> bytes:
 def _read_certificate(path: Path) -> x509.Certificate:
     try:
         return x509.load_pem_x509_certificate(_read(path))
-    except ValueError:
+    except (ValueError, x509.InvalidVersion):
         raise CredentialsError(f"{path} is not a certificate (PEM); fetch it again") from None
 
 

@@ -11,6 +11,7 @@ from qstack.physical.hardware import (
     fibre_delay_ns,
     silica_attenuation_db_per_km,
 )
+from qstack.physical.pair_source import gain
 from qstack.physical.params import DETECTIONS_MAX_HZ
 from qstack.physical.profile import Profile
 from qstack.physical.source_hardware import PairSourceHardware, read_pair_source
@@ -21,6 +22,8 @@ UNCONVERTED_LOSS_MAX_DB: Final = 40.0
 LOSS_MAX_DB: Final = 100.0
 """Over the whole fibre at any wavelength (500 km of telecom fibre): beyond it an attempt succeeds
 about once in 1e17, and the number of attempts leaves 64 bits."""
+SUCCESS_MIN: Final = 1e-18
+"""Of an attempt, or a slot: whatever makes it smaller, the number of attempts leaves 64 bits."""
 LOSSY_DB_PER_KM: Final = 1.0  # above this a fibre is not in a telecom band
 SILICA_SHARE_MIN: Final = 0.5  # the best fibres made lose 0.7 of what the table says
 
@@ -57,7 +60,8 @@ def build_link(
     attenuation = _attenuation(table, first.fibre_nm, advice, path, problems)
     if arms_m is None or attenuation is None:
         return None
-    return _link(table, arms_m, attenuation, None)
+    ordered = (first, second) if table.ends[0] < table.ends[1] else (second, first)
+    return _of_hope(_link(table, arms_m, attenuation, None), ordered, path, problems)
 
 
 def _link(
@@ -92,10 +96,39 @@ def _misplaced_source(table: LinkTable, path: str) -> str:
     )
 
 
+def _of_hope(
+    link: LinkHardware, ends: tuple[Profile, Profile], path: str, problems: list[str]
+) -> LinkHardware | None:
+    """The heralded link, unless no attempt on it will ever succeed."""
+    try:
+        probability = link.herald(*ends).probability
+    except ValueError:
+        probability = 0.0
+    if probability >= SUCCESS_MIN:
+        return link
+    problems.append(_hopeless(f"{path}.ends: an attempt", probability, "coupling of the profiles"))
+    return None
+
+
+def _hopeless(what: str, probability: float, where: str) -> str:
+    return (
+        f"{what} succeeds with a probability of {probability:.2g}; expected at least "
+        f"{SUCCESS_MIN:g}: see the {where}"
+    )
+
+
 def _of_bearable_rate(link: LinkHardware, path: str, problems: list[str]) -> LinkHardware | None:
-    """The photon-pair link, unless its detectors click more often than anybody could follow."""
+    """The photon-pair link, unless its detectors click too often to follow, or never together."""
     assert link.source is not None
-    source = link.pair_source()
+    try:
+        source = link.pair_source()
+    except ValueError:  # so little arrives that it is 0
+        source = None
+    probability = 0.0 if source is None else gain(source)
+    if source is None or probability < SUCCESS_MIN:
+        what = f"{path}.pair_source.detector_efficiency.value: a slot"
+        problems.append(_hopeless(what, probability, "receivers and the loss in the arms"))
+        return None
     for end, efficiency, dark in zip(
         link.ends, source.efficiencies, source.backgrounds, strict=True
     ):

@@ -552,6 +552,17 @@ def test_unknown_packaged_profile_is_refused() -> None:
         load_packaged_profile("bnch")
 
 
+@pytest.mark.parametrize("coupling", ["1e-12", "5e-324"])
+def test_a_link_on_which_no_attempt_can_succeed_is_refused(coupling: str, tmp_path: Path) -> None:
+    """So small a probability gave numbers of attempts that no integer of 64 bits holds."""
+    bright = "[coupling]\nvalue = 1.0"
+    text = packaged_text("bench").replace(bright, f"[coupling]\nvalue = {coupling}")
+    (tmp_path / "dim.toml").write_text(text, encoding="utf-8")
+    nodes = [node(name, "dim.toml") for name in "ab"]
+    [problem] = problems_of(*nodes, link("a", "b"), folder=tmp_path)
+    assert problem.startswith("link[0].ends: an attempt succeeds with a probability of ")
+
+
 # --- addresses ----------------------------------------------------------------------------------
 
 

@@ -84,6 +84,16 @@ BAD_SOURCES = {
         "link[0].pair_source.slot_rate_hz.value: the slots of 300000000 Hz do not begin at whole "
         "nanoseconds; expected 10^9 divided by a whole number, such as 100000000",
     ),
+    "nothing ever arrives": (
+        pair_link({"detector_efficiency": 5e-324}),
+        "link[0].pair_source.detector_efficiency.value: a slot succeeds with a probability of 0; "
+        "expected at least 1e-18: see the receivers and the loss in the arms",
+    ),
+    "both receivers never click together": (
+        pair_link({"detector_efficiency": 1e-12, "background_probability": 0}),
+        "link[0].pair_source.detector_efficiency.value: a slot succeeds with a probability of "
+        "4.1e-27; expected at least 1e-18: see the receivers and the loss in the arms",
+    ),
     "more clicks than can be followed": (
         pair_link({"slot_rate_hz": 10**9, "pair_parameter": 0.5}),
         "link[0].pair_source.slot_rate_hz.value: the receiver at a detects 2.8e+08 photons a "
