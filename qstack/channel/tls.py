@@ -205,10 +205,10 @@ class TlsStream(trio.abc.Stream):
 
         Raises `trio.BusyResourceError`, `trio.ClosedResourceError`, `trio.BrokenResourceError`.
         """
+        if not self._is_open:  # judged first: the task that closes it may be sending its last words
+            raise trio.ClosedResourceError("the stream is not open for sending")
         if self._is_sending:
             raise trio.BusyResourceError("another task is sending on this stream")
-        if not self._is_open:
-            raise trio.ClosedResourceError("the stream is not open for sending")
         await self._write(data)
 
     def send_nowait(self, data: bytes) -> bool:

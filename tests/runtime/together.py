@@ -3,6 +3,7 @@
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from pathlib import Path
+from typing import Any
 
 import trio
 
@@ -16,7 +17,9 @@ from tests.runtime.running import FACT_S, POLL_S
 class Together:
     """They are up; `said` is what they reported."""
 
-    def __init__(self, prepared: Prepared, seed: int) -> None:
+    def __init__(
+        self, prepared: Prepared, seed: int, absent: tuple[str, ...] = (), **options: Any
+    ) -> None:
         self.prepared = prepared
         self.said: list[str] = []
         self.fabric = FabricDaemon(
@@ -25,6 +28,7 @@ class Together:
                 credentials=prepared.credentials(FABRIC_NODE, "fabric"),
                 control_socket=prepared.control_socket,
                 seed=seed,
+                **options,
             ),
             self.said.append,
         )
@@ -41,6 +45,7 @@ class Together:
                 self.said.append,
             )
             for name in prepared.network.nodes
+            if name not in absent
         }
 
     def channel_is_up(self, one: str, other: str) -> bool:
@@ -66,16 +71,22 @@ class Together:
 
 
 @asynccontextmanager
-async def together(source: Path, runs: Path, seed: int = 1) -> AsyncIterator[Together]:
-    """The daemons of a network, with the channels of neighbours."""
+async def together(
+    source: Path, runs: Path, seed: int = 1, absent: tuple[str, ...] = (), **options: Any
+) -> AsyncIterator[Together]:
+    """The daemons of a network, with the channels of neighbours.
+
+    Nodes that are `absent` are the caller's to play, and then nothing is waited for; `options`
+    are the fabric's.
+    """
     prepared = prepare(source, runs)
     try:
-        daemons = Together(prepared, seed)
+        daemons = Together(prepared, seed, absent, **options)
         async with trio.open_nursery() as nursery:
             nursery.start_soon(daemons.fabric.run)
             for node in daemons.nodes.values():
                 nursery.start_soon(node.run)
-            for link in prepared.network.links.values():
+            for link in () if absent else prepared.network.links.values():
                 ends = link.ends
                 await daemons.fact("neighbours", lambda ends=ends: daemons.channel_is_up(*ends))
             yield daemons

@@ -1,0 +1,233 @@
+"""Mutated bytes, HELLOs, frames and calls against daemons that run: channels and local sockets.
+
+After each batch the daemons still make pairs, have raised nothing, and have closed their files.
+What ends a connection is an ERROR of the registry, or a close.
+"""
+
+from collections.abc import Awaitable, Callable
+from contextlib import suppress
+from pathlib import Path
+from random import Random
+
+import pytest
+import trio
+from OpenSSL import SSL
+
+from qstack.channel.ends import ChannelRefused
+from qstack.channel.tls import harden
+from qstack.errors import ErrorCode
+from qstack.physical import device
+from qstack.runtime.clock_messages import FABRIC_MESSAGES, Join
+from qstack.runtime.control_client import open_control
+from qstack.runtime.control_messages import REQUESTS
+from qstack.runtime.session_messages import Attach
+from qstack.runtime.session_server import CALLS
+from qstack.wire.codec import encode
+from qstack.wire.frame import pack
+from qstack.wire.session import MESSAGES, Hello, Stamp
+from tests.fuzz.court import Court, court, verdict_of
+from tests.fuzz.mutator import mutated, named, with_right_length
+from tests.fuzz.samples import message_classes, sample, valid_frames
+from tests.runtime.running import run_folder
+
+ATTACH = pack(encode(Attach(application="fuzz", versions=[1], is_observer=False)))
+LOOK = pack(encode(Attach(application="fuzz", versions=[1], is_observer=True)))
+PEER_CLASSES = [kind for kind in message_classes() if int(kind.LAYER) in (0, 2, 3, 4, 6)]
+FOR_PEERS = valid_frames(PEER_CLASSES, Random(1), 3)
+FOR_FABRIC = valid_frames([*device.MESSAGES, *FABRIC_MESSAGES, Stamp], Random(2), 3)
+FOR_SESSIONS = valid_frames(list(CALLS), Random(3), 4)
+FOR_CONTROL = valid_frames(list(REQUESTS), Random(4), 4)
+
+
+def client_hello() -> bytes:
+    """How TLS begins."""
+    tls = SSL.Connection(harden(SSL.Context(SSL.TLS_METHOD), server=False), None)
+    tls.set_connect_state()
+    with suppress(SSL.WantReadError):
+        tls.do_handshake()
+    return tls.bio_read(65_536)
+
+
+CLIENT_HELLO = client_hello()
+
+Target = Callable[[Court, Random, int], Awaitable[int]]
+"""Makes one connection, with the seed's generator and its number; how many inputs it was."""
+
+
+def frames_of(rng: Random, corpus: list[bytes], whole: float) -> list[bytes]:
+    """Frames to send on one connection: good ones, and changed ones."""
+    frames = []
+    for _ in range(rng.randint(1, 24)):
+        if rng.random() < whole:
+            frames.append(rng.choice(corpus))
+        else:
+            data = mutated(rng, corpus, times_max=2)
+            frames.append(with_right_length(data) if rng.random() < 0.9 else data)
+    return frames
+
+
+async def send_bytes(court_: Court, rng: Random, number: int) -> int:
+    """No TLS, or not for long, at a node or the fabric."""
+    hellos = [rng.randbytes(40), pack(encode(sample(Hello, rng))), CLIENT_HELLO, CLIENT_HELLO]
+    data = mutated(rng, hellos)
+    stream = await court_.dial(rng.choice(["alice", "fabric"]))
+    async with stream:
+        with named(0, number, data):
+            await push(stream, data)
+            if rng.random() < 0.9:
+                await stream.send_eof()
+            with trio.move_on_after(0.02):
+                await read_all(stream)
+    return 1
+
+
+async def read_all(stream: trio.abc.ReceiveStream) -> None:
+    """Until it ends."""
+    with suppress(trio.BrokenResourceError):
+        while await stream.receive_some(65_536):
+            pass
+
+
+async def say_hello(court_: Court, rng: Random, number: int) -> int:
+    """A mutated HELLO over good TLS, as a client of a node or of the fabric."""
+    target, name = rng.choice([("alice", "abel"), ("fabric", "carol")])
+    stream = await court_.dial(target)
+    async with stream:
+        try:
+            tls = await court_.handshake(stream, name)
+        except (ChannelRefused, trio.BrokenResourceError):
+            return 0
+        data = changed_hello(court_, rng, name, tls.binding)
+        with named(0, number, data):
+            await push(tls, data)
+            with trio.move_on_after(1.0):
+                await tls.wait_send_all_might_not_block()
+            verdict = await verdict_of(tls, 0.03)
+            assert verdict.is_open or verdict.frames <= 2
+        await trio.aclose_forcefully(stream)
+    return 1
+
+
+def changed_hello(court_: Court, rng: Random, name: str, binding: bytes) -> bytes:
+    """HELLO with odd fields, odd bytes, or another message in its place."""
+    good = court_.hello(name, rng.randbytes(8), binding=binding)
+    odd = [
+        {"versions": [2]}, {"network": "other"}, {"node": "bob"}, {"role": "fabric"},
+        {"binding": rng.randbytes(32)}, {"layers": [1, 2, 3, 4, 5, 6, 77]},
+        {"limits": {"frame_bytes": rng.choice((0, 65_535, 65_536, 2**53))}},
+        {"network_digest": b"x" * 32}, {"node": "n" * 200}, {"boot_id": bytes(8)},
+        {"capabilities": {str(n): n for n in range(64)}}, {"x": {"crit": ["future"]}},
+        {"x": {"future": [1, {"a": None}]}},
+    ]  # fmt: skip
+    if rng.random() < 0.3:
+        return pack(
+            encode(court_.hello(name, rng.randbytes(8), **{"binding": binding} | rng.choice(odd)))
+        )
+    corpus = [pack(encode(good)), pack(encode(good)), *valid_frames(list(MESSAGES), rng, 1)]
+    data = mutated(rng, corpus)
+    return with_right_length(data) if rng.random() < 0.8 else data
+
+
+async def talk_to_a_node(court_: Court, rng: Random, number: int) -> int:
+    """Mutated frames to alice, on a channel her layers use."""
+    life = court_.puppets["abel"].hello.boot_id
+    with trio.fail_after(5):
+        while True:
+            tls = await court_.open("alice", "abel", life)
+            if tls is not None:
+                break
+            await trio.sleep(0.01)  # the clock has not told alice yet of a new channel
+    return await talk(tls, rng, number, FOR_PEERS)
+
+
+async def talk_to_the_fabric(court_: Court, rng: Random, number: int) -> int:
+    """Mutated frames to the fabric, by a new life of carol."""
+    tls = await court_.open("fabric", "carol", rng.randbytes(8))
+    if tls is None:
+        return 0
+    if rng.random() < 0.5:
+        await tls.send_all(pack(encode(Join(now_ns=0))))
+    return await talk(tls, rng, number, FOR_FABRIC)
+
+
+async def talk(tls: trio.abc.Stream, rng: Random, number: int, corpus: list[bytes]) -> int:
+    """Send frames until the other side has had enough, and hear what it says."""
+    frames = frames_of(rng, corpus, whole=0.4)
+    async with tls:
+        with named(0, number, b"".join(frames)):
+            await push(tls, b"".join(frames))
+            verdict = await verdict_of(tls, 0.05)
+            assert verdict.is_open or len(verdict.said) <= len(frames) + 1
+    return len(frames)
+
+
+async def call_a_node(court_: Court, rng: Random, number: int) -> int:
+    """A session with mutated calls."""
+    path = court_.session(rng.choice(["alice", "bob"]))
+    return await talk_locally(
+        path, rng, number, FOR_SESSIONS, rng.choice([ATTACH, ATTACH, LOOK, b""])
+    )
+
+
+async def control_the_fabric(court_: Court, rng: Random, number: int) -> int:
+    """Mutated requests at the control socket; who holds the clock lets it go."""
+    path = court_.daemons.prepared.control_socket
+    count = await talk_locally(path, rng, number, FOR_CONTROL, b"")
+    async with open_control(path) as control:
+        await control.release()
+    return count
+
+
+async def talk_locally(
+    path: Path, rng: Random, number: int, corpus: list[bytes], first: bytes
+) -> int:
+    frames = frames_of(rng, corpus, whole=0.3)
+    stream = await trio.open_unix_socket(str(path))
+    async with stream:
+        with named(0, number, first + b"".join(frames)):
+            await push(stream, first + b"".join(frames))
+            if rng.random() < 0.5:
+                await stream.send_eof()
+            verdict = await verdict_of(stream, 0.02)
+            assert len(verdict.said) <= len(frames) + 1
+    return len(frames)
+
+
+async def push(stream: trio.abc.SendStream, data: bytes) -> None:
+    """Send, to a side that may have closed, or may not read."""
+    with trio.move_on_after(1.0):
+        try:
+            await stream.send_all(data)
+        except (trio.BrokenResourceError, trio.ClosedResourceError):
+            return
+
+
+TARGETS: tuple[Target, ...] = (
+    send_bytes, say_hello, talk_to_a_node, talk_to_the_fabric, call_a_node, control_the_fabric,
+)  # fmt: skip
+
+
+async def run(target: Target, seed: int, connections: int) -> int:
+    """So many connections; how many inputs they were."""
+    rng = Random(seed)
+    inputs = 0
+    with run_folder() as runs, named(seed, connections, target.__name__.encode()):
+        async with court(runs) as made:
+            for number in range(connections):
+                inputs += await target(made, rng, number)
+                if number % 100 == 99:
+                    await made.check()
+            assert {*ErrorCode.__members__}
+    return inputs
+
+
+@pytest.mark.parametrize("target", TARGETS, ids=lambda target: target.__name__)
+async def test_daemons_outlive_what_is_sent_to_them(target: Target) -> None:
+    assert await run(target, seed=41, connections=20) >= 10
+
+
+@pytest.mark.soak
+@pytest.mark.parametrize("seed", range(4000, 4005))
+@pytest.mark.parametrize("target", TARGETS, ids=lambda target: target.__name__)
+async def test_daemons_outlive_much_more(target: Target, seed: int) -> None:
+    await run(target, seed, connections=150)
