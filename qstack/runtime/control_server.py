@@ -1,6 +1,7 @@
 """The fabric's control socket (see `control_messages.py`): one request, one answer, in order."""
 
 import os
+from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
@@ -48,19 +49,22 @@ async def serve_control(daemon: "FabricDaemon", path: Path) -> None:
 
 
 async def _serve(daemon: "FabricDaemon", stream: trio.SocketStream) -> None:
-    reader = FrameReader()
     async with stream:
-        try:
-            while data := await stream.receive_some():
-                for frame in reader.feed(data):
-                    request = _registry.decode(frame)
-                    if request is not None:
-                        answer = await _answer(daemon, request)
-                        await stream.send_all(pack(encode(answer)))
-        except PeerError as error:
-            await stream.send_all(pack(encode(ControlFailed(detail=str(error)[:500]))))
-        except trio.BrokenResourceError:
-            return
+        with suppress(trio.BrokenResourceError):  # who asked has gone, and hears no answer
+            try:
+                await _answer_all(daemon, stream)
+            except PeerError as error:
+                await stream.send_all(pack(encode(ControlFailed(detail=str(error)[:500]))))
+
+
+async def _answer_all(daemon: "FabricDaemon", stream: trio.SocketStream) -> None:
+    reader = FrameReader()
+    while data := await stream.receive_some():
+        for frame in reader.feed(data):
+            request = _registry.decode(frame)
+            if request is not None:
+                answer = await _answer(daemon, request)
+                await stream.send_all(pack(encode(answer)))
 
 
 async def _answer(daemon: "FabricDaemon", request: Message) -> Message:

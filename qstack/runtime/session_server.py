@@ -242,6 +242,7 @@ class SessionServer:
                 self._put(session, words.Status(call=call, now_ns=now, report=report))
                 self.flush()
             case _:
+                _judge_call(session, message)
                 self._on_call(session.name, session.calls, message)
                 session.calls += 1
 
@@ -285,6 +286,18 @@ class SessionServer:
                 await stream.send_all(b"".join(waiting) + pack(encode(answer)))
             except (trio.BrokenResourceError, trio.ClosedResourceError, trio.BusyResourceError):
                 return
+
+
+def _judge_call(session: Session, message: Message) -> None:
+    """Refuse calls that would leave behind what nobody frees when the session ends."""
+    if session.is_observer:  # the layers are not told of its end
+        raise PeerError(ErrorCode.OUT_OF_STATE, "an observer asks for status, and calls nothing")
+    if isinstance(message, physical.Transfer) and message.to != transport.LAYER:
+        raise PeerError(
+            ErrorCode.INVALID,
+            f"an application gives qubits to the {transport.LAYER} layer alone",
+            field="to",
+        )
 
 
 def peer_user(stream: trio.SocketStream) -> int:

@@ -30,6 +30,7 @@ from qstack.runtime.clock_messages import Advance, ChannelBroken, ChannelLost, D
 from qstack.runtime.network_tables import Address
 from qstack.runtime.peers import node_hello
 from qstack.runtime.session_messages import SessionError
+from qstack.runtime.status import node_report
 from qstack.wire.codec import encode
 from qstack.wire.frame import BULK_BYTES_MAX, FrameReader, pack
 from qstack.wire.message import Message
@@ -182,6 +183,17 @@ class Court:
         running: Any = self
         await deliver(running, pairs=1)
         assert not [line for line in self.daemons.said if "Traceback" in line]
+
+    def is_empty(self) -> bool:
+        """Whether no application has anything at the daemons, nor waits for anything."""
+        for daemon in self.daemons.nodes.values():
+            report = msgspec.json.decode(node_report(daemon))
+            layers = report["layers"]
+            counts = [*layers["transport"].values(), layers["physical"]["qubits"]]
+            counts += [layers["link"]["open_requests"], layers["session"]["asleep"]]
+            if any(counts) or report["sessions"]:
+                return False
+        return True
 
     async def fact(self, what: str, holds: Callable[[], bool]) -> None:
         await self.daemons.fact(what, holds)

@@ -145,6 +145,9 @@ async def test_the_interactive_clock_goes_on_without_a_busy_application_and_coun
 
 ATTACH = pack(encode(words.Attach(application="test", versions=[1], is_observer=False)))
 
+LOOK = pack(encode(words.Attach(application="test", versions=[1], is_observer=True)))
+GIFT = pack(encode(physical.Transfer(call=None, qubit=bytes(16), to="link")))
+
 
 @pytest.mark.parametrize(
     ("said", "error"),
@@ -158,12 +161,24 @@ ATTACH = pack(encode(words.Attach(application="test", versions=[1], is_observer=
         (ATTACH + ATTACH, "OUT_OF_STATE"),
         (ATTACH + HEADER.pack(b"QSTK", 1, 7, 0x7777, 0), "UNKNOWN_TYPE"),
         (ATTACH + pack(encode(physical.MemoryFree())), "UNKNOWN_TYPE"),
+        (LOOK + pack(encode(physical.Allocate(call=1))), "OUT_OF_STATE"),
+        (ATTACH + GIFT, "INVALID"),
     ],
-    ids=["no-attach", "another-protocol", "version", "twice", "unknown", "not-for-sessions"],
+    ids=[
+        "no-attach",
+        "another-protocol",
+        "version",
+        "twice",
+        "unknown",
+        "not-for-sessions",
+        "observer",
+        "gift",
+    ],
 )
 async def test_nonsense_is_answered_and_ends_the_session(
     pair: RunningNetwork, said: bytes, error: str
 ) -> None:
+    """What an observer calls for, and a qubit given away, would be nobody's when it has gone."""
     stream = await trio.open_unix_socket(str(pair.session("alice")))
     async with stream:
         session = SessionClient(stream)
