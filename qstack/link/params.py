@@ -10,6 +10,7 @@ SLOTS_PART_MAX: Final = 8_192  # detected slots in one message: 32 KiB, half of 
 
 # Implementation limits.
 REQUESTS_MAX: Final = 256  # open per link: a bound on what a peer can make us remember
+START_AHEAD_MAX_NS: Final = 10**9  # a peer's start is a round trip ahead, not longer than this
 SLOTS_AHEAD_MAX: Final = 2**19  # of one end, to be compared: 4 MiB; 50 ms of the fastest receiver
 MEASURED_MAX: Final = 65_536  # pairs in one indication: 40 KiB of packed bits and bases
 PAIR_HISTORY_MAX: Final = 1024  # announced pairs a late Expire is still attributed to

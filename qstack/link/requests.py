@@ -13,7 +13,7 @@ from qstack.errors import ErrorCode
 from qstack.link import messages, service
 from qstack.link.batches import Batches
 from qstack.link.outbox import Outbox, name_of
-from qstack.link.params import NUMBER_MAX, REQUESTS_MAX, START_ALLOWANCE_NS
+from qstack.link.params import NUMBER_MAX, REQUESTS_MAX, START_AHEAD_MAX_NS, START_ALLOWANCE_NS
 from qstack.link.peer import Peer
 from qstack.link.queue import Request
 from qstack.link.request_states import Input, State
@@ -96,6 +96,9 @@ class Requests:
         if self._find(add.request) is not None:
             why = "a request of this id is open"
             return self._out.refuse(peer.name, add, ErrorCode.OUT_OF_STATE, why)
+        if add.start_ns > now + START_AHEAD_MAX_NS:  # the clock would run there for it
+            why = f"attempts begin a round trip from now, not at {add.start_ns} ns"
+            return self._out.refuse(peer.name, add, ErrorCode.INVALID, why)
         refusal = self._refusal(peer, add, now)
         if refusal is None and add.purpose not in peer.purposes:
             refusal = ErrorCode.REJECTED, "nobody listens for this purpose", None

@@ -356,3 +356,14 @@ async def test_no_exception_of_a_channel_shows_a_key(world: World):
         assert secret[:12] not in texts
         assert channel.tls.binding.hex() not in texts
         await tls.aclose()
+
+
+async def test_a_send_while_another_task_says_the_last_words_finds_the_channel_closed(
+    world: World,
+) -> None:
+    """It was told that the stream is busy, which nobody expected: a daemon ended."""
+    async with channels(world, memory) as (alice, _):
+        alice.tls._is_open, alice.tls._is_sending = False, True  # as in the middle of `refuse`
+        with pytest.raises(ChannelClosed):
+            await alice.send([encode(Note(number=1))])
+        alice.tls._is_sending = False
