@@ -14,6 +14,7 @@ from qstack.runtime import (
     control_server,
     fabric_daemon,
     fabric_link,
+    layer_messages,
     observe,
     peers,
     session_server,
@@ -35,6 +36,7 @@ REGISTRIES: dict[str, Registry] = {
     "control's answers": control_client._registry,
     "observer": observe._registry,
     "qkd": qkd.REGISTRY,
+    "a layer": layer_messages.REGISTRY,
 }
 
 
