@@ -50,6 +50,7 @@ class LockstepClock:
         self._floor_ns = 0
         self._in_round = False
         self._is_member = False
+        self._has_begun = False  # this life has been told what time it is
         self._parked: list[tuple[str, int, Message | None]] = []
         self._sent: dict[str, SentTo] = {}
         self._last_wake: Wake | None = None
@@ -107,7 +108,7 @@ class LockstepClock:
     def _start(self, start: Start) -> None:
         self._floor_ns = start.at_ns
         self._node.now = max(self._node.now, start.at_ns)
-        self._is_member = True
+        self._is_member = self._has_begun = True
         self._daemon.members = dict(start.members)
         self._node.peer_up(FABRIC, b"\0" * 8, start.at_ns)
         neighbours = [link.other_end(self._node.name) for link in self._links()]
@@ -132,8 +133,9 @@ class LockstepClock:
                 self._node.peer_down(other, now)
         self._daemon.members = {}
         self._daemon.peers.down_all()
-        self._make_parked_calls()
-        self._run_standing()
+        if self._has_begun:
+            self._make_parked_calls()
+            self._run_standing()
 
     def _run_standing(self) -> None:
         """Without a clock: handle what is due now, and nothing later."""
@@ -319,9 +321,10 @@ class LockstepClock:
         self._parked.append((session, sequence, message))
         if self._is_member:
             self.sessions_changed()
-        else:
+        elif self._has_begun:
             self._make_parked_calls()
             self._run_standing()
+        # Else it is kept until the clock begins: at time 0 every deadline would be long over.
 
     def _make_parked_calls(self) -> None:
         parked, self._parked = self._parked, []

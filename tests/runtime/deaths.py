@@ -18,7 +18,7 @@ import trio
 
 import qstack
 from qstack.api.node import Node
-from qstack.runtime.control_client import ControlError, open_control
+from qstack.runtime.control_client import open_control
 from tests.runtime.running import RunningNetwork, everybody_answers
 
 KINDS: tuple[tuple[str, ...], ...] = (
@@ -186,10 +186,10 @@ async def play(running: RunningNetwork, case: Case) -> dict[str, Application]:
                 nursery.start_soon(application.run)
             for name in ENDS:
                 if name not in applications:
-                    nursery.start_soon(_die_in_work, running, name, case.after_ns)
+                    await _die_in_work(running, name, case.after_ns)
             if not case.victims[0].endswith("application"):
                 await _kill_at(running, case, before)
-            await _pass(running, AFTER_NS, case.after_ns if len(applications) < 2 else 0)
+            await _pass(running, AFTER_NS)
             for application in applications.values():
                 application.is_stopping = True
     words = f"{case}: {[(a.name, a.open, a.late, a.ended) for a in applications.values()]}"
@@ -252,10 +252,10 @@ def _sessions(report: dict[str, Any], name: str) -> list[str]:
     return [session for session in node["sessions"] if session.startswith("app/")] if node else []
 
 
-async def _pass(running: RunningNetwork, span_ns: int, more_ns: int) -> None:
-    """Let network time pass: so much after a death, or after the time of one."""
+async def _pass(running: RunningNetwork, span_ns: int) -> None:
+    """Let network time pass."""
     async with open_control(running.control) as control:
-        await control.hold((await control.world())["clock"]["now_ns"] + span_ns + more_ns)
+        await control.hold((await control.world())["clock"]["now_ns"] + span_ns)
         await control.release()
 
 
@@ -295,15 +295,6 @@ def is_empty(report: dict[str, Any]) -> bool:
             return False
     world = report["fabric"]
     return not any(world["qubits"].values()) and not any(world["batches"].values())
-
-
-async def leave_no_control(running: RunningNetwork) -> None:
-    """After a case that failed in between: nobody holds the clock."""
-    try:
-        async with open_control(running.control) as control:
-            await control.release()
-    except ControlError:
-        return
 
 
 if __name__ == "__main__":
