@@ -23,7 +23,8 @@ TEST_BITS_MIN: Final = 325
 """With so many a full intercept-resend passes a limit of 11 % with probability below 1e-10."""
 TOLERATED_ERRORS: Final = (0.01, 0.02, 0.03, 0.04, 0.05, 0.065, 0.08, 0.095)
 EFFICIENCY: Final = 1.15
-"""What may be disclosed, over the Shannon limit at the tolerated error (Cascade: 1.04 to 1.11)."""
+"""What may be disclosed, over the Shannon limit at the tolerated error; Cascade needs 1.04 to 1.11
+in the mean of many runs, and once 1.16."""
 SPREAD: Final = 6.0  # standard deviations that `planned` keeps below the expected counts
 
 Epsilon = Annotated[float, Meta(ge=1e-30, le=0.1)]
