@@ -15,14 +15,12 @@ from qstack.machine import CancelTimer, Effect, Record, SetTimer, Tell
 from qstack.physical.batch_states import BATCH, Input, State
 from qstack.physical.device import (
     BatchEnded,
-    DeviceBasis,
-    Generate,
     MeasuredReply,
     Reply,
     StopGenerate,
 )
 from qstack.physical.device_order import DeviceOrder
-from qstack.physical.generation import mismatch
+from qstack.physical.generation import generate, mismatch
 from qstack.physical.hardware import LinkHardware, World
 from qstack.physical.memory import Memory, Qubit
 from qstack.physical.params import SHARE_NS
@@ -37,7 +35,7 @@ from qstack.physical.service import (
     MeasuredPairs,
 )
 from qstack.physical.sharing import choose
-from qstack.wire.message import BasisChoice, BasisProbabilities
+from qstack.wire.message import BasisChoice
 
 LINK_LAYER: Final = "link"
 SHARE_TIMER: Final = "share"
@@ -267,20 +265,14 @@ class Attempts:
     def _begin(self, batch: _Batch, now: int) -> list[Effect]:
         self._step(batch, Input.BEGIN)
         asked = batch.asked
-        cycle_ns = self._cycle_ns(asked.link, asked.kind)
         batch.operation = self._order.next_sequence()
         return self._order.submit(
-            Generate(
-                at_ns=now,
+            generate(
+                asked,
+                now,
                 sequence=batch.operation,
                 batch=batch.number,
-                link=asked.link,
-                token=asked.token,
-                kind=asked.kind,
-                first_cycle=-(-now // cycle_ns),
-                bright_state=asked.bright_state,
-                pairs=asked.pairs,
-                basis=device_basis(asked.basis),
+                cycle_ns=self._cycle_ns(asked.link, asked.kind),
                 qubit=batch.qubit.id if asked.kind == "keep" else None,
             )
         )
@@ -339,11 +331,6 @@ class Attempts:
         if key not in self._goodness:
             self._goodness[key] = goodness_of(self._world, self._links[key[0]], key[1])
         return self._goodness[key][z]
-
-
-def device_basis(choice: BasisChoice | None) -> DeviceBasis | None:
-    """What the device is told of a choice: bases that are drawn are drawn here, when it asks."""
-    return "given" if isinstance(choice, BasisProbabilities) else choice
 
 
 def _ended(batch: int, reason: Reason, attempts: int) -> Tell:

@@ -1,7 +1,9 @@
-"""What a request for attempts must look like: one rule, for the node and for the fabric."""
+"""What a request for attempts must look like, for node and fabric alike, and what comes of it."""
 
+from qstack.physical.device import Generate
 from qstack.physical.hardware import Scheme
-from qstack.physical.service import Kind
+from qstack.physical.service import AttemptsStart, Kind
+from qstack.wire.message import BasisProbabilities
 
 
 def mismatch(
@@ -21,6 +23,28 @@ def mismatch(
     if bright_state is not None and scheme != "single-click":
         return "only a single-click link has a bright state"
     return ""
+
+
+def generate(
+    asked: AttemptsStart, now: int, *, sequence: int, batch: int, cycle_ns: int, qubit: bytes | None
+) -> Generate:
+    """The operation that begins a batch, in the first cycle that is not over.
+
+    Bases that are drawn are drawn by the node, when the device asks for them.
+    """
+    return Generate(
+        at_ns=now,
+        sequence=sequence,
+        batch=batch,
+        link=asked.link,
+        token=asked.token,
+        kind=asked.kind,
+        first_cycle=-(-now // cycle_ns),
+        bright_state=asked.bright_state,
+        pairs=asked.pairs,
+        basis="given" if isinstance(asked.basis, BasisProbabilities) else asked.basis,
+        qubit=qubit,
+    )
 
 
 def has_storage(memory: int, comm_qubits: int) -> bool:

@@ -13,11 +13,11 @@ from collections.abc import Iterator
 from msgspec import Struct
 
 from qstack.machine import Effect, Record, Tell
-from qstack.physical.attempts import LINK_LAYER, Reason, device_basis
+from qstack.physical.attempts import LINK_LAYER, Reason
 from qstack.physical.batch_states import BATCH, Input, State
-from qstack.physical.device import BatchEnded, DetectionReply, Generate, StopGenerate
+from qstack.physical.device import BatchEnded, DetectionReply, StopGenerate
 from qstack.physical.device_order import DeviceOrder
-from qstack.physical.generation import mismatch
+from qstack.physical.generation import generate, mismatch
 from qstack.physical.hardware import LinkHardware, World
 from qstack.physical.service import AttemptsEnded, AttemptsStart, AttemptsStop, Detections
 from qstack.wire.message import BasisChoice
@@ -73,17 +73,12 @@ class Receivers:
         self._batches[batch.number] = batch
         self._step(batch, Input.BEGIN)
         return self._order.submit(
-            Generate(
-                at_ns=now,
+            generate(
+                asked,
+                now,
                 sequence=batch.operation,
                 batch=batch.number,
-                link=asked.link,
-                token=asked.token,
-                kind=asked.kind,
-                first_cycle=-(-now // link.source.slot_ns),
-                bright_state=asked.bright_state,
-                pairs=asked.pairs,
-                basis=device_basis(asked.basis),
+                cycle_ns=link.source.slot_ns,
                 qubit=None,
             )
         )

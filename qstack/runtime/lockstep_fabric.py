@@ -122,9 +122,9 @@ class LockstepFabric:
     def _lost(self, name: str, other: str) -> None:
         """A node says that its channel to another is broken. The other one must say so, too."""
         far = self._daemon.nodes.get(other)
-        participant = self._coordinator.participants.get(other)
-        if far is None or participant is None or not participant.is_up:
-            return  # it has gone: that is told otherwise
+        participants = self._coordinator.participants
+        if far is None or not (participants[name].is_up and participants[other].is_up):
+            return  # one of them has gone: that is told otherwise
         first, second = sorted((name, other))
         limit_s = trio.current_time() + self._daemon.options.done_limit_s
         cut = self._cuts.setdefault((first, second), _Cut([], limit_s))

@@ -20,9 +20,6 @@ class CreditsAhead:
     def __init__(self) -> None:
         self._peers: dict[str, OrderedDict[bytes, CreditAhead]] = {}
 
-    def __len__(self) -> int:
-        return sum(len(known) for known in self._peers.values())
-
     def put(self, peer: str, credit: CreditAhead) -> None:
         """Keep a credit, if there is room."""
         known = self._peers.setdefault(peer, OrderedDict())

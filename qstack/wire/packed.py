@@ -76,8 +76,11 @@ def fixed_code(choice: BasisChoice) -> int | None:
 
 
 def pack_slots(slots: Slots, first: int) -> bytes:
-    """The distances of `slots` from `first`."""
-    return (slots - first).astype(">u4").tobytes()
+    """The distances of `slots` from `first`. Raises ValueError if one does not fit."""
+    distances = slots - first
+    if len(slots) and not 0 <= int(distances.min()) <= int(distances.max()) < SLOT_SPAN_MAX:
+        raise ValueError(f"a slot is before {first}, or too far behind it")
+    return distances.astype(">u4").tobytes()
 
 
 def unpack_slots(data: bytes, first: int) -> Slots:

@@ -110,8 +110,7 @@ class Application:
         finally:
             del self.open[number]
             took_ns = node.now() - began_ns
-            # A node that has just been started says 0 until the clock tells it what time it is.
-            if began_ns and took_ns > DEADLINE_NS + LATE_NS:
+            if took_ns > DEADLINE_NS + LATE_NS:
                 self.late.append(f"{what} took {took_ns} ns")
 
     def _count(self, what: str) -> None:

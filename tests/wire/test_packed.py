@@ -59,6 +59,12 @@ def test_other_lengths_codes_and_orders_are_refused() -> None:
             unpack_slots(data, 0)
 
 
+@pytest.mark.parametrize("slot", [4, 2**32 + 5])
+def test_slots_before_the_first_or_too_far_behind_it_are_refused(slot: int) -> None:
+    with pytest.raises(ValueError, match="before 5, or too far"):
+        pack_slots(np.array([slot]), 5)
+
+
 def test_bases_are_drawn_with_their_probabilities() -> None:
     """Each count within 5.2 standard deviations: false alarm below 1e-6 for the three."""
     choice = BasisProbabilities(0.1, 0.2, 0.7)

@@ -172,7 +172,6 @@ class Abort(_Qkd, frozen=True, kw_only=True):
     reason: Label
 
 
-PART_CLASSES: Final = (Bases, XOutcomes, Seed)
 MESSAGES: Final = (
     Hello, PairsMeasured, Bases, XOutcomes, Reconcile, BlocksQuery, NodesQuery, Parities,
     Corrected, Verify, Unverified, Verified, TranscriptTag, Seed, Release, Confirm, Abort,

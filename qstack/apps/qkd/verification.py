@@ -12,7 +12,6 @@ from cryptography.hazmat.primitives.poly1305 import Poly1305
 from qstack.apps.qkd.authentication import BLOCK_BYTES, TAG_BITS, collision_bound
 from qstack.apps.qkd.bits import Bits, pack
 
-CHOICE_BYTES: Final = 16  # of r
 LEAK_BITS: Final = TAG_BITS
 
 
