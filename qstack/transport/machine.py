@@ -340,6 +340,7 @@ class TransportLayer:
                 | messages.Acknowledged()
                 | messages.Lost()
                 | messages.Skipped()
+                | messages.RequestsOver()
                 | messages.Data()
             ):
                 self._streams.on_message(peer, message)

@@ -141,7 +141,6 @@ class MessageStream(StreamSocket):
             stream=self.name.id,
             received=self._said_received,
             allowed=self._said_allowed,
-            requests=[],
         )
         self.say(credit)
 

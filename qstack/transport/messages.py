@@ -109,32 +109,37 @@ class StreamOpened(_Transport, frozen=True, kw_only=True):
 
 
 class Credit(_Transport, frozen=True, kw_only=True):
-    """Receiver of a stream: everything below `received` has arrived; below `allowed` may come.
-
-    For a qubit stream `requests` lists, for each newly allowed qubit, the network request of its
-    pair.
-    """
+    """Receiver of a stream: everything below `received` has arrived; below `allowed` may come."""
 
     TYPE = 0x0005
     stream: Id
     received: Count
     allowed: Count
-    requests: Annotated[list[Id], Meta(max_length=1024)]
 
 
-class Correction(_Transport, frozen=True, kw_only=True):
-    """Qubit `sequence` was teleported with `pair`; it needs X^x Z^z. Retried until Acknowledged."""
+class _OfPair(_Transport, frozen=True, kw_only=True):
+    """What became of the pair with `sequence`, the next number of its stream.
 
-    TYPE = 0x0006
+    It came by the stream's network request number `request` (`qubit_requests.request_id`). Retried
+    until Acknowledged.
+    """
+
     stream: Id
     sequence: Count
+    request: Count
     pair: PairId
+
+
+class Correction(_OfPair, frozen=True, kw_only=True):
+    """A qubit was teleported with the pair; it needs X^x Z^z."""
+
+    TYPE = 0x0006
     x_bit: Bit
     z_bit: Bit
 
 
 class Acknowledged(_Transport, frozen=True, kw_only=True):
-    """Answer to Correction, Lost or Skipped: the receiver knows the fate of qubit `sequence`.
+    """Answer to Correction, Lost or Skipped: the receiver knows what became of `sequence`.
 
     `is_lost`: the receiver no longer holds the pair, the qubit is LOST.
     """
@@ -145,23 +150,30 @@ class Acknowledged(_Transport, frozen=True, kw_only=True):
     is_lost: bool
 
 
-class Lost(_Transport, frozen=True, kw_only=True):
-    """Qubit `sequence` was consumed and will not arrive. Retried until Acknowledged."""
+class Lost(_OfPair, frozen=True, kw_only=True):
+    """A qubit was consumed and will not arrive."""
 
     TYPE = 0x0008
-    stream: Id
-    sequence: Count
 
 
-class Skipped(_Transport, frozen=True, kw_only=True):
-    """Sequence `sequence` will carry no qubit: none was consumed for it. Retried like Lost.
+class Skipped(_OfPair, frozen=True, kw_only=True):
+    """The pair carries no qubit: none was consumed for it.
 
-    The receiver answers Acknowledged and, if it still wants a qubit, allows another sequence.
+    The receiver, if it still wants a qubit, allows another sequence.
     """
 
     TYPE = 0x000F
+
+
+class RequestsOver(_Transport, frozen=True, kw_only=True):
+    """The sender has said of all pairs of the stream's requests below `below` what became of them.
+
+    Halves of them that the receiver still holds are nobody's.
+    """
+
+    TYPE = 0x0013
     stream: Id
-    sequence: Count
+    below: Count
 
 
 class Data(_Transport, frozen=True, kw_only=True):
@@ -218,5 +230,6 @@ class Error(_Transport, frozen=True, kw_only=True):
 
 MESSAGES = (
     OpenFlow, CreditFlow, CreditAhead, TakeCredit, CreditGone, OpenStream, StreamOpened, Credit,
-    Correction, Acknowledged, Lost, Skipped, Data, Close, VoidPair, EchoRequest, EchoReply, Error,
+    Correction, Acknowledged, Lost, Skipped, RequestsOver, Data, Close, VoidPair, EchoRequest,
+    EchoReply, Error,
 )  # fmt: skip

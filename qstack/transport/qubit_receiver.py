@@ -1,8 +1,8 @@
 """The receiving end of a qubit stream: credits, halves, corrections, delivery in order.
 
 Rules
-1. An open ReceiveQubit is a credit: a sequence, and a fresh network request for its pair. A credit
-   is not taken back; a qubit that comes when no call waits is held for the next one.
+1. An open ReceiveQubit is a credit: a sequence more. A credit is not taken back; a qubit that comes
+   when no call waits is held for the next one. Few of many credits are not worth a message.
 2. Correction and our half come in either order. A Correction names the pair: it is applied to no
    other half.
 3. The fate of a sequence is decided here, once, and said again as often as it is asked for. It is
@@ -11,36 +11,28 @@ Rules
 """
 
 from collections import OrderedDict
-from typing import TYPE_CHECKING
 
 from qstack.errors import ErrorCode
-from qstack.network import service as network
 from qstack.transport import messages, service
 from qstack.transport.calls import Call
 from qstack.transport.context import BoundedDict, Reason, reason
-from qstack.transport.params import FATES_MAX
+from qstack.transport.params import CREDIT_SHARE, FATES_MAX
+from qstack.transport.qubit_halves import HalvesOfStream
 from qstack.transport.qubit_states import RECEIVING, ReceivingInput, ReceivingState
 from qstack.transport.stream_socket import StreamSocket
 from qstack.transport.stream_states import StreamInput, StreamState
-
-if TYPE_CHECKING:
-    from qstack.ids import PairId
 
 _FATES = (ReceivingState.ARRIVED, ReceivingState.LOST, ReceivingState.SKIPPED)
 _LOST = reason(ErrorCode.LOST, "the qubit was consumed and did not arrive")
 
 
 class Arrival:
-    """One sequence; the user of its network request at the tail."""
+    """One sequence."""
 
-    def __init__(self, receiver: "QubitReceiver", sequence: int, request: bytes) -> None:
-        self._receiver = receiver
+    def __init__(self, sequence: int) -> None:
         self.sequence = sequence
-        self.request = request
         self.state = RECEIVING.start
         self.qubit: bytes | None = None
-        self.pair: PairId | None = None
-        self.pair_bits = (0, 0)
         self.correction: messages.Correction | None = None
         self.why_lost = _LOST
 
@@ -48,46 +40,37 @@ class Arrival:
         """Take a transition."""
         self.state = RECEIVING.step(self.state, received)
 
-    def on_pair(self, message: network.EndPair) -> None:
-        """Our half."""
-        self._receiver.on_pair(self, message)
-
-    def on_measured(self, message: network.EndMeasured) -> None:
-        """Never asked for."""
-
-    def on_expired(self, message: network.EndPairExpired) -> None:
-        """Our half is void."""
-        if message.pair == self.pair:
-            self._receiver.on_void(self)
-
-    def on_done(self) -> None:
-        """Nothing to do, unless the pair is missing."""
-        if self.qubit is None:
-            self._receiver.on_void(self)
-
-    def on_failed(self, _why: Reason) -> None:
-        """No half will come; the sender says what that means for its qubit."""
-        self._receiver.on_void(self)
-
 
 class QubitReceiver(StreamSocket):
     """The end of a qubit stream that accepted it."""
 
     _waiting: OrderedDict[int, Call]
+    _halves: HalvesOfStream
     _arrivals: dict[int, Arrival]
     _next: int
     _allowed: int
+    _allowed_said: int
+    _unused: int
     _live: int
     _taken: int
 
     def _prepare(self) -> None:
         self._waiting = OrderedDict()
+        self._halves = HalvesOfStream(self._context, self.name, self._on_half, self._on_no_half)
         self._arrivals = {}  # every sequence from _next to _allowed
         self._next = 0  # the sequence the session gets next
         self._allowed = 0
+        self._allowed_said = 0
+        self._unused = 0  # sequences said to be allowed and not heard of
         self._live = 0  # sequences not skipped and not taken
         self._taken = 0
         self.fates = BoundedDict(FATES_MAX)
+
+    def open(self) -> None:
+        """Know the requests to come."""
+        super().open()
+        if not self._halves.expect():
+            self.violation(messages.OpenStream.TYPE, "a request of this stream's id is known")
 
     def receive(self, message: service.ReceiveQubit) -> None:
         """ReceiveQubit: the next qubit in order."""
@@ -105,99 +88,80 @@ class QubitReceiver(StreamSocket):
     # --- from the sender ---
 
     def on_correction(self, message: messages.Correction) -> None:
-        """The qubit has been measured into the pair."""
-        arrival = self._arrival(message.sequence, message.TYPE)
-        if arrival is None:
+        """A qubit has been measured into the pair."""
+        arrival = self._arrival(message)
+        if arrival is None or arrival.state is not ReceivingState.ALLOWED:
             return
-        if arrival.state is ReceivingState.HOLDING and arrival.pair != message.pair:
-            self._decide(arrival, ReceivingInput.CORRECTION_OTHER)
-            return
+        self._unused -= 1
+        arrival.step(ReceivingInput.CORRECTION)
         arrival.correction = message
-        if arrival.state is ReceivingState.HOLDING:
-            self._arrive(arrival, ReceivingInput.CORRECTION)
-        else:
-            self._decide(arrival, ReceivingInput.CORRECTION)
+        self._halves.take(message.request, message.pair, arrival)
 
     def on_lost(self, message: messages.Lost) -> None:
-        """The qubit has been consumed in vain."""
-        arrival = self._arrival(message.sequence, message.TYPE)
+        """A qubit has been consumed in vain."""
+        arrival = self._arrival(message)
         if arrival is not None:
+            self._unused -= arrival.state is ReceivingState.ALLOWED
+            self._halves.drop(message.request, message.pair)
             self._decide(arrival, ReceivingInput.LOST)
 
     def on_skipped(self, message: messages.Skipped) -> None:
         """No qubit has been consumed."""
-        arrival = self._arrival(message.sequence, message.TYPE)
+        arrival = self._arrival(message)
         if arrival is None:
             return
         if not RECEIVING.allows(arrival.state, ReceivingInput.SKIPPED):
             self.violation(message.TYPE, "skipped after its correction")
             return
+        self._unused -= 1
         self._live -= 1
+        self._halves.drop(message.request, message.pair)
         self._decide(arrival, ReceivingInput.SKIPPED)
 
-    def _arrival(self, sequence: int, about: int) -> Arrival | None:
+    def on_over(self, message: messages.RequestsOver) -> None:
+        """Nothing more is said of the pairs of some requests."""
+        if self.ended is None and not self._halves.over(message.below):
+            self.violation(message.TYPE, f"requests below {message.below} cannot be over")
+
+    def _arrival(
+        self, message: messages.Correction | messages.Lost | messages.Skipped
+    ) -> Arrival | None:
         """The undecided sequence; one with a fate is acknowledged again."""
-        is_lost = self.fates.get(sequence)
+        is_lost = self.fates.get(message.sequence)
         if is_lost is not None:
-            self._acknowledge(sequence, is_lost=is_lost)
+            self._acknowledge(message.sequence, is_lost=is_lost)
             return None
-        arrival = self._arrivals.get(sequence)
-        if arrival is None and self.ended is None:
-            self.violation(about, f"sequence {sequence}, but {self._allowed} are allowed")
-        return arrival if self.ended is None else None
+        if self.ended is not None:
+            return None
+        arrival = self._arrivals.get(message.sequence)
+        if arrival is None:
+            detail = f"sequence {message.sequence}, but {self._allowed} are allowed"
+            self.violation(message.TYPE, detail)
+        elif not self._halves.knows(message.request):
+            self.violation(message.TYPE, f"the stream has no request {message.request} yet")
+            return None
+        return arrival
 
     # --- a sequence's way ---
 
-    def on_pair(self, arrival: Arrival, message: network.EndPair) -> None:
-        """Our half came."""
-        if (
-            arrival.qubit is not None
-            or not RECEIVING.allows(arrival.state, ReceivingInput.PAIR)
-            or message.kind != "keep"
-        ):
-            self._context.free(message.qubit)
-            return
-        arrival.qubit, arrival.pair = message.qubit, message.pair
-        arrival.pair_bits = (message.x_bit, message.z_bit)
-        self._context.hold(message.qubit)
-        correction = arrival.correction
-        if correction is None:
-            arrival.step(ReceivingInput.PAIR)
-        elif correction.pair == message.pair:
-            self._arrive(arrival, ReceivingInput.PAIR)
-        else:
-            self._decide(arrival, ReceivingInput.PAIR_VOID)
-
-    def on_void(self, arrival: Arrival) -> None:
-        """Our half is gone, or will not come."""
-        if arrival.state in _FATES:
-            return
-        self._drop_half(arrival)
-        self._decide(arrival, ReceivingInput.PAIR_VOID)
-
-    def _arrive(self, arrival: Arrival, received: ReceivingInput) -> None:
-        assert arrival.qubit is not None
+    def _on_half(self, arrival: Arrival, qubit: bytes) -> None:
+        """Our half of the pair that its correction names."""
         assert arrival.correction is not None
-        self._context.correct(arrival.qubit, arrival.correction.x_bit, arrival.correction.z_bit)
-        self._decide(arrival, received)
+        arrival.qubit = qubit
+        self._context.correct(qubit, arrival.correction.x_bit, arrival.correction.z_bit)
+        self._decide(arrival, ReceivingInput.HALF)
+
+    def _on_no_half(self, arrival: Arrival) -> None:
+        """Our half is gone, or will not come."""
+        self._decide(arrival, ReceivingInput.NO_HALF)
 
     def _decide(self, arrival: Arrival, received: ReceivingInput) -> None:
-        """Take a transition and, if it decides the fate, tell it."""
+        """The fate of a sequence: tell it."""
         arrival.step(received)
-        if arrival.state not in _FATES:
-            return
         is_lost = arrival.state is not ReceivingState.ARRIVED
-        if is_lost:
-            self._drop_half(arrival)
-        self._context.end_request(arrival.request, cancel=False)
         self.fates[arrival.sequence] = is_lost
         self._acknowledge(arrival.sequence, is_lost=is_lost)
         self._pump()
-
-    def _drop_half(self, arrival: Arrival) -> None:
-        if arrival.qubit is not None:
-            self._context.free(arrival.qubit)
-            arrival.qubit = None
 
     def _acknowledge(self, sequence: int, *, is_lost: bool) -> None:
         acknowledged = messages.Acknowledged(
@@ -238,21 +202,19 @@ class QubitReceiver(StreamSocket):
         self._taken += 1
 
     def _allow(self, more: int) -> None:
-        if more <= 0:
-            return
-        requests = [self._context.fresh_id() for _ in range(more)]
-        for request in requests:
-            arrival = Arrival(self, self._allowed, request)
-            self._arrivals[self._allowed] = arrival
-            self._context.use_request(request, arrival)
-            self._allowed += 1
-        self._live += more
-        self._say_credit(requests)
+        for sequence in range(self._allowed, self._allowed + more):
+            self._arrivals[sequence] = Arrival(sequence)
+        self._allowed += max(0, more)
+        self._live += max(0, more)
+        self._halves.room = self._live
+        untold = self._allowed - self._allowed_said
+        if untold and untold * CREDIT_SHARE >= self._unused:
+            self._unused += untold
+            self._say_credit()
 
-    def _say_credit(self, requests: list[bytes]) -> None:
-        credit = messages.Credit(
-            stream=self.name.id, received=self._next, allowed=self._allowed, requests=requests
-        )
+    def _say_credit(self) -> None:
+        self._allowed_said = self._allowed
+        credit = messages.Credit(stream=self.name.id, received=self._next, allowed=self._allowed)
         self.say(credit)
 
     # --- ends ---
@@ -281,11 +243,11 @@ class QubitReceiver(StreamSocket):
         self._pump()
 
     def _void_all(self, why: Reason, *, is_everything: bool) -> None:
+        self._halves.end()
         for arrival in list(self._arrivals.values()):
-            if is_everything or arrival.state not in _FATES:
-                self._drop_half(arrival)
+            if is_everything and arrival.qubit is not None:
+                self._context.free(arrival.qubit)
             if arrival.state not in _FATES:
-                self._context.end_request(arrival.request, cancel=False)
                 self.fates[arrival.sequence] = True
                 arrival.step(ReceivingInput.LOST)
                 arrival.why_lost = why
@@ -299,21 +261,17 @@ class QubitReceiver(StreamSocket):
             self._arrivals = {self._next + place: each for place, each in enumerate(left)}
 
     def resume(self) -> None:
-        """Name again the requests of all sequences without a fate."""
-        first = next(
-            (key for key, each in self._arrivals.items() if each.state not in _FATES),
-            self._allowed,
-        )
+        """Say again how much is allowed."""
         if self.ended is None:
-            self._say_credit([self._arrivals[n].request for n in range(first, self._allowed)])
+            self._unused += self._allowed - self._allowed_said
+            self._say_credit()
 
     def on_device_lost(self) -> None:
         """Halves and untaken qubits are gone; calls end, credits stand."""
+        self._halves.on_device_lost()
         for arrival in list(self._arrivals.values()):
-            if arrival.qubit is not None and arrival.state is ReceivingState.HOLDING:
-                self.on_void(arrival)
-            elif arrival.state is ReceivingState.ARRIVED:
-                arrival.step(ReceivingInput.PAIR_VOID)
+            if arrival.state is ReceivingState.ARRIVED:
+                arrival.step(ReceivingInput.NO_HALF)
                 arrival.qubit = None
         while self._waiting:
             self._calls.fail(self._waiting.popitem(last=False)[1], reason(ErrorCode.DEVICE_LOST))

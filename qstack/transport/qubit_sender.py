@@ -1,11 +1,12 @@
 """The sending end of a qubit stream: teleportation with credits and exact loss.
 
-Each sequence number the receiver allows carries the name of one network request. A qubit waits
-for a sequence, then for the pair of its request, is Bell-measured with our half, and its
-Correction is repeated until the receiver has told its fate.
+A qubit waits for a pair of the stream's network requests, which are made for as many qubits as wait
+and the receiver allows. With its pair it takes the stream's next sequence, is Bell-measured with
+our half, and its Correction is repeated until the receiver has told its fate.
 
 Rules
-1. Before the Bell measurement any failure gives the data qubit back, and the sequence is Skipped.
+1. Before the Bell measurement any failure gives the data qubit back, and its sequence is Skipped;
+   so is that of a pair nobody waits for any more.
 2. After it nothing gives it back. A call withdrawn then is answered with what the receiver says
    to Lost: it arrived after all (Finished), or LOST.
 3. A receiver that closed is asked again for what it did not say. Only if it cannot be asked (its
@@ -15,6 +16,7 @@ Rules
 
 from collections import OrderedDict
 from functools import partial
+from itertools import islice
 from typing import TYPE_CHECKING
 
 from qstack.errors import ErrorCode
@@ -23,7 +25,8 @@ from qstack.physical import service as physical
 from qstack.transport import messages, service
 from qstack.transport.calls import Call
 from qstack.transport.context import PhysicalAnswer, Reason, reason
-from qstack.transport.params import CREDITS_OPEN_MAX, STREAM_PRIORITY, UNBOUNDED_NS
+from qstack.transport.params import CREDITS_OPEN_MAX, UNBOUNDED_NS
+from qstack.transport.qubit_requests import SenderRequests
 from qstack.transport.qubit_states import SENDING, SendingInput, SendingState
 from qstack.transport.stream_socket import StreamSocket
 from qstack.transport.stream_states import StreamInput, StreamState
@@ -31,22 +34,27 @@ from qstack.transport.stream_states import StreamInput, StreamState
 if TYPE_CHECKING:
     from qstack.ids import PairId
 
-_IN_HAND = (SendingState.QUEUED, SendingState.REQUESTED)
 _MEASURED = (SendingState.CORRECTING, SendingState.CONDEMNED)
 
 
-class Teleport:
-    """One qubit on its way; the user of its network request."""
+class Pair:
+    """What a sequence of the stream stands for: a pair, and the number of its request."""
 
-    def __init__(self, sender: "QubitSender", call: Call, qubit: bytes) -> None:
-        self._sender = sender
+    def __init__(self, request: int, pair: "PairId") -> None:
+        self.request = request
+        self.pair = pair
+
+
+class Teleport:
+    """One qubit on its way."""
+
+    def __init__(self, call: Call, qubit: bytes) -> None:
         self.call: Call | None = call
         self.qubit = qubit
         self.state = SENDING.start
         self.sequence = -1
-        self.request = b""
+        self.pair: Pair | None = None
         self.half = b""
-        self.pair: PairId | None = None
         self.bits = (0, 0)
         self.withdrawn = reason(ErrorCode.EXPIRED, "the pair became void")
 
@@ -54,43 +62,25 @@ class Teleport:
         """Take a transition."""
         self.state = SENDING.step(self.state, received)
 
-    def on_pair(self, message: network.EndPair) -> None:
-        """The pair is here: measure."""
-        self._sender.on_pair(self, message)
-
-    def on_measured(self, message: network.EndMeasured) -> None:
-        """Never asked for."""
-
-    def on_expired(self, message: network.EndPairExpired) -> None:
-        """The pair it went, or goes, through is void."""
-        if message.pair == self.pair and SENDING.allows(self.state, SendingInput.EXPIRED):
-            self._sender.on_expired(self)
-
-    def on_done(self) -> None:
-        """Nothing to do, unless the pair is missing."""
-        if self.state is SendingState.REQUESTED:
-            self.on_failed(reason(ErrorCode.EXPIRED, "the network made no pair"))
-
-    def on_failed(self, why: Reason) -> None:
-        """There will be no pair."""
-        if self.state is SendingState.REQUESTED:
-            self._sender.on_no_pair(self, why)
-
 
 class QubitSender(StreamSocket):
     """The end of a qubit stream that opened it."""
 
     _queued: OrderedDict[int, Teleport]
-    _sequences: OrderedDict[bytes, int]
+    _requests: SenderRequests
     _flying: dict[int, Teleport]
-    _skipped: dict[int, None]
+    _skipped: dict[int, Pair]
+    _next: int
     _allowed: int
 
     def _prepare(self) -> None:
         self._queued = OrderedDict()
-        self._sequences = OrderedDict()
+        self._requests = SenderRequests(
+            self._context, self.name, self, self._say_over, self._on_id_taken
+        )
         self._flying = {}
         self._skipped = {}
+        self._next = 0  # the sequence of the next pair
         self._allowed = 0
 
     def send(self, message: service.SendQubit) -> None:
@@ -105,13 +95,13 @@ class QubitSender(StreamSocket):
         if call is None:
             self._context.transfer(message.qubit, self.session)
             return
-        teleport = Teleport(self, call, message.qubit)
+        teleport = Teleport(call, message.qubit)
         self._context.hold(message.qubit)
         self._queued[call.number] = teleport
         if self.ended is not None:
             self.give_back(teleport, self.ended)
         else:
-            self._start()
+            self._ask()
 
     # --- from the receiver ---
 
@@ -119,27 +109,18 @@ class QubitSender(StreamSocket):
         """More qubits may come."""
         if self.ended is not None:
             return
-        first = message.allowed - len(message.requests)
-        if first > self._allowed or message.allowed - self._allowed > CREDITS_OPEN_MAX:
-            self.violation(message.TYPE, f"{self._allowed} were allowed before, now from {first}")
-            return
-        for sequence, request in enumerate(message.requests, start=first):
-            if sequence < self._allowed:
-                continue
-            if request in self._sequences or self._context.is_known_request(request):
-                self.violation(message.TYPE, "a request is named twice")
-                return
-            self._allowed = sequence + 1
-            self._sequences[request] = sequence
-        if len(self._sequences) > CREDITS_OPEN_MAX:
+        if message.allowed > self._next + CREDITS_OPEN_MAX:
             self.violation(message.TYPE, f"more than {CREDITS_OPEN_MAX} qubits allowed ahead")
             return
-        self._start()
+        self._allowed = max(self._allowed, message.allowed)
+        self._ask()
 
     def on_acknowledged(self, message: messages.Acknowledged) -> None:
-        """The receiver knows a qubit's fate."""
+        """The receiver knows what became of a sequence."""
         teleport = self._flying.get(message.sequence)
-        if self._skipped.pop(message.sequence, -1) is None:
+        skipped = self._skipped.pop(message.sequence, None)
+        if skipped is not None:
+            self._requests.settled(skipped.request)
             self._settle()
         elif teleport is not None and teleport.state in _MEASURED:
             is_lost = message.is_lost
@@ -148,44 +129,46 @@ class QubitSender(StreamSocket):
 
     # --- a qubit's way ---
 
-    def _start(self) -> None:
-        while self._sequences and self._queued and self.state is StreamState.OPEN:
-            request, sequence = self._sequences.popitem(last=False)
-            if self._context.is_known_request(request):
-                self.violation(messages.Credit.TYPE, "a request named before has been used")
-                return
-            number, teleport = self._queued.popitem(last=False)
-            teleport.step(SendingInput.CREDIT)
-            teleport.sequence, teleport.request = sequence, request
-            self._flying[sequence] = teleport
-            self._context.use_request(request, teleport)
-            assert teleport.call is not None
-            assert teleport.call.number == number
-            create = network.NetworkCreate(
-                request=request,
-                remote=self.name.peer,
-                purpose=self.name.port,
-                kind="keep",
-                number=1,
-                min_fidelity=self.name.min_fidelity,
-                deadline_ns=teleport.call.deadline_ns or self._context.now + UNBOUNDED_NS,
-                priority=STREAM_PRIORITY,
-                basis=None,
-                remote_basis=None,
-            )
-            self._context.tell(network.LAYER, create)
+    def _ask(self) -> None:
+        """Have pairs made for those who wait, as far as the receiver allows."""
+        if self.state is StreamState.OPEN and self.ended is None:
+            wanted = min(len(self._queued), self._allowed - self._next)
+            self._requests.ask(wanted, self._deadline_ns)
 
-    def on_pair(self, teleport: Teleport, message: network.EndPair) -> None:
-        """Bell-measure the qubit with our half."""
-        if teleport.state is not SendingState.REQUESTED or message.kind != "keep":
+    def _deadline_ns(self, start: int, stop: int) -> int:
+        """The latest deadline of those who wait at these places."""
+        unbounded_ns = self._context.now + UNBOUNDED_NS
+        waiting = islice(self._queued.values(), start, stop)
+        return max(
+            each.call.deadline_ns or unbounded_ns for each in waiting if each.call is not None
+        )
+
+    def on_pair(self, request: int, message: network.EndPair) -> None:
+        """A pair: Bell-measure the qubit that waits longest with our half."""
+        sequence, pair = self._next, Pair(request, message.pair)
+        self._next += 1
+        if not self._queued:
             self._context.free(message.qubit)
+            self._skip(sequence, pair)
             return
+        _, teleport = self._queued.popitem(last=False)
+        self._flying[sequence] = teleport
         teleport.step(SendingInput.PAIR)
-        teleport.pair, teleport.half = message.pair, message.qubit
+        teleport.sequence, teleport.pair, teleport.half = sequence, pair, message.qubit
         teleport.bits = (message.x_bit, message.z_bit)
         self._context.hold(message.qubit)
         answered = partial(self._on_answer, teleport)
         self._context.bell_measure(teleport.qubit, teleport.half, answered)
+
+    def on_lack(self, pairs: int, deadline_ns: int, why: Reason) -> None:
+        """So many pairs will not come: whoever cannot be served otherwise gets its qubit back."""
+        lacking = min(pairs, len(self._queued) - self._requests.to_come)
+        for teleport in list(islice(self._queued.values(), max(0, lacking))):
+            assert teleport.call is not None
+            is_later = (teleport.call.deadline_ns or deadline_ns + 1) > deadline_ns
+            if why.error != ErrorCode.TIMEOUT.name or not is_later:
+                self.give_back(teleport, why)
+        self._ask()
 
     def _on_answer(self, teleport: Teleport, answer: PhysicalAnswer | None) -> None:
         if isinstance(answer, physical.CallFailed):
@@ -212,23 +195,49 @@ class QubitSender(StreamSocket):
         self._keep_retrying()
         self._if_unreachable(teleport)
 
-    def on_expired(self, teleport: Teleport) -> None:
+    def on_pair_expired(self, pair: "PairId") -> None:
         """The pair turned out void after the measurement began: the receiver decides."""
-        teleport.step(SendingInput.EXPIRED)
-        if teleport.state is SendingState.CONDEMNED:
-            self._say_fate(teleport)
+        for teleport in self._flying.values():
+            if teleport.pair is not None and teleport.pair.pair == pair:
+                teleport.step(SendingInput.EXPIRED)
+                if teleport.state is SendingState.CONDEMNED:
+                    self._say_fate(teleport)
+                return
 
     def _say_fate(self, teleport: Teleport) -> None:
-        stream, sequence = self.name.id, teleport.sequence
         if teleport.state is SendingState.CORRECTING:
             assert teleport.pair is not None
             x_bit, z_bit = teleport.bits
             correction = messages.Correction(
-                stream=stream, sequence=sequence, pair=teleport.pair, x_bit=x_bit, z_bit=z_bit
+                stream=self.name.id,
+                sequence=teleport.sequence,
+                request=teleport.pair.request,
+                pair=teleport.pair.pair,
+                x_bit=x_bit,
+                z_bit=z_bit,
             )
             self.say(correction)
         elif teleport.state is SendingState.CONDEMNED:
-            self.say(messages.Lost(stream=stream, sequence=sequence))
+            assert teleport.pair is not None
+            self.say(self._about(messages.Lost, teleport.sequence, teleport.pair))
+
+    def _skip(self, sequence: int, pair: Pair) -> None:
+        """No qubit was consumed for the pair."""
+        self._skipped[sequence] = pair
+        self.say(self._about(messages.Skipped, sequence, pair))
+        self._keep_retrying()
+
+    def _about(
+        self, kind: type[messages.Lost | messages.Skipped], sequence: int, pair: Pair
+    ) -> messages.Lost | messages.Skipped:
+        return kind(stream=self.name.id, sequence=sequence, request=pair.request, pair=pair.pair)
+
+    def _say_over(self) -> None:
+        if self.ended is None and self._requests.below:
+            self.say(messages.RequestsOver(stream=self.name.id, below=self._requests.below))
+
+    def _on_id_taken(self) -> None:
+        self.violation(messages.Credit.TYPE, "a request of this stream's id is known already")
 
     # --- ends ---
 
@@ -236,8 +245,10 @@ class QubitSender(StreamSocket):
         teleport = self._queued.get(call.number) or next(
             teleport for teleport in self._flying.values() if teleport.call is call
         )
-        if teleport.state in _IN_HAND:
+        if teleport.state is SendingState.QUEUED:
             self.give_back(teleport, why)
+            if not self._queued:
+                self._requests.cancel()
             return
         if teleport.state is SendingState.MEASURING:
             teleport.withdrawn = why
@@ -260,11 +271,6 @@ class QubitSender(StreamSocket):
         for teleport in self._flying.values():
             self._if_unreachable(teleport)
 
-    def on_no_pair(self, teleport: Teleport, why: Reason) -> None:
-        """The request has ended without a pair."""
-        self._context.end_request(teleport.request, cancel=False)
-        self.give_back(teleport, why)
-
     def give_back(self, teleport: Teleport, why: Reason) -> None:
         """End a qubit that has not been consumed."""
         teleport.step(SendingInput.WITHDRAWN)
@@ -275,13 +281,10 @@ class QubitSender(StreamSocket):
         assert call is not None
         self._queued.pop(call.number, None)
         self._calls.give(call, teleport.qubit)
-        if teleport.sequence >= 0:
+        if teleport.pair is not None:
             del self._flying[teleport.sequence]
-            self._context.end_request(teleport.request, cancel=True)
             if self.ended is None:
-                self._skipped[teleport.sequence] = None
-                self.say(messages.Skipped(stream=self.name.id, sequence=teleport.sequence))
-                self._keep_retrying()
+                self._skip(teleport.sequence, teleport.pair)
         self._calls.fail(call, why)
         self._settle()
 
@@ -289,7 +292,8 @@ class QubitSender(StreamSocket):
         """The fate of a consumed qubit is known."""
         teleport.step(told)
         del self._flying[teleport.sequence]
-        self._context.end_request(teleport.request, cancel=False)
+        assert teleport.pair is not None
+        self._requests.settled(teleport.pair.request)
         if teleport.state is SendingState.DELIVERED:
             if teleport.call is not None:
                 self._calls.finish(teleport.call)
@@ -344,10 +348,10 @@ class QubitSender(StreamSocket):
             self.ended = why
         self._give_all_back(why)
         self._skipped.clear()
-        self._sequences.clear()
         for teleport in list(self._flying.values()):
             if teleport.state in _MEASURED:
                 self._conclude(teleport, SendingInput.PEER_GONE, "the receiver ended: " + why.error)
+        self._requests.end()
         if self.state is not StreamState.CLOSED:
             self._stop_retrying()
             self.step(StreamInput.ENDED)
@@ -358,20 +362,21 @@ class QubitSender(StreamSocket):
         if self.owes():
             self._progress(is_settled=False)
             self._keep_retrying()
-        self.say(messages.Credit(stream=self.name.id, received=0, allowed=0, requests=[]))
+        self._say_over()
+        self.say(messages.Credit(stream=self.name.id, received=0, allowed=0))
 
     def resend(self) -> None:
         """Say the fates again that are not acknowledged."""
         for teleport in self._flying.values():
             self._say_fate(teleport)
-        for sequence in self._skipped:
-            self.say(messages.Skipped(stream=self.name.id, sequence=sequence))
+        for sequence, pair in self._skipped.items():
+            self.say(self._about(messages.Skipped, sequence, pair))
 
     def on_device_lost(self) -> None:
         """Data qubits are gone. Those measured before are corrected at the far end as ever."""
         self._give_all_back(reason(ErrorCode.DEVICE_LOST))
 
     def _give_all_back(self, why: Reason) -> None:
-        for teleport in [*self._queued.values(), *self._flying.values()]:
-            if teleport.state in _IN_HAND:
-                self.give_back(teleport, why)
+        for teleport in list(self._queued.values()):
+            self.give_back(teleport, why)
+        self._requests.cancel()

@@ -1,21 +1,18 @@
-"""Life of one qubit of a stream, at its sender and at its receiver.
+"""Life of one qubit of a stream at its sender, and of one sequence at its receiver.
 
 Sender:
 
-    QUEUED -credit-> REQUESTED -pair-> MEASURING -outcome-> CORRECTING -acknowledged-> DELIVERED
-       |                 |              |     |                  |
-       | withdrawn       | withdrawn    |     | withdrawn        | withdrawn (deadline, cancel)
-       v                 v              |     v                  v
-    RETURNED <-----------+<---refused---+  ABANDONED -outcome-> CONDEMNED -acknowledged-> DELIVERED
-                         ^--------refused------+                  +------------> LOST
+    QUEUED -pair-> MEASURING -outcome-> CORRECTING -acknowledged-> DELIVERED
+       |            |     |                  |
+       | withdrawn  |     | withdrawn        | withdrawn (deadline, cancel)
+       v            |     v                  v
+    RETURNED <------+  ABANDONED -outcome-> CONDEMNED -acknowledged-> DELIVERED
+       ^---refused-----------+                  +------------> LOST
 
 Receiver, one sequence:
 
-    ALLOWED --pair--> HOLDING --correction--> ARRIVED
-       |                 |
-       +--correction--> INFORMED --pair--> ARRIVED
-       |                 |
-       +--pair void--> VOID --correction--> LOST        (Lost: LOST from anywhere; Skipped: SKIPPED)
+    ALLOWED -correction-> INFORMED -half-> ARRIVED        (Lost: LOST from both; Skipped: SKIPPED)
+                             +-no half-> LOST
 
 Rules
 1. Up to MEASURING the data qubit can be given back. From then on it is consumed, and its sender
@@ -33,8 +30,7 @@ from qstack.table import Table
 class SendingState(Enum):
     """Where a qubit stands at its sender."""
 
-    QUEUED = auto()  # no credit yet
-    REQUESTED = auto()  # the network makes its pair
+    QUEUED = auto()  # no pair yet
     MEASURING = auto()  # the Bell measurement is under way
     ABANDONED = auto()  # withdrawn while it was
     CORRECTING = auto()  # Correction said, Acknowledged not yet heard
@@ -47,12 +43,11 @@ class SendingState(Enum):
 class SendingInput(Enum):
     """What can happen to it there."""
 
-    CREDIT = auto()  # receiver: it may come
-    PAIR = auto()  # network: the pair is here
+    PAIR = auto()  # network: a pair is here
     OUTCOME = auto()  # physical: the Bell measurement's bits
     REFUSED = auto()  # physical: no Bell measurement was made
     DEVICE_GONE = auto()  # physical: the device went while it measured
-    WITHDRAWN = auto()  # deadline, cancel, close, failed request: no further
+    WITHDRAWN = auto()  # deadline, cancel, close, no pair: no further
     EXPIRED = auto()  # network: the pair it went through is void
     ACKNOWLEDGED = auto()  # receiver: it has it
     ACKNOWLEDGED_LOST = auto()  # receiver: it does not have it
@@ -63,9 +58,7 @@ class ReceivingState(Enum):
     """Where a sequence stands at its receiver."""
 
     ALLOWED = auto()
-    HOLDING = auto()  # our half is here
     INFORMED = auto()  # the correction is here
-    VOID = auto()  # our half is gone
     ARRIVED = auto()
     LOST = auto()
     SKIPPED = auto()
@@ -74,10 +67,9 @@ class ReceivingState(Enum):
 class ReceivingInput(Enum):
     """What can happen to it there."""
 
-    PAIR = auto()  # network: our half
-    PAIR_VOID = auto()  # network or physical: no half, or no more
-    CORRECTION = auto()  # sender: measured, with our half
-    CORRECTION_OTHER = auto()  # sender: measured, with a pair that is not the one we hold
+    CORRECTION = auto()  # sender: measured, with this pair
+    HALF = auto()  # our half of that pair is here
+    NO_HALF = auto()  # it is not here any more, or will not come
     LOST = auto()  # sender: consumed in vain
     SKIPPED = auto()  # sender: not consumed
 
@@ -88,10 +80,8 @@ _I = SendingInput
 SENDING: Final = Table(
     _S.QUEUED,
     {
-        (_S.QUEUED, _I.CREDIT): _S.REQUESTED,
+        (_S.QUEUED, _I.PAIR): _S.MEASURING,
         (_S.QUEUED, _I.WITHDRAWN): _S.RETURNED,
-        (_S.REQUESTED, _I.PAIR): _S.MEASURING,
-        (_S.REQUESTED, _I.WITHDRAWN): _S.RETURNED,
         (_S.MEASURING, _I.OUTCOME): _S.CORRECTING,
         (_S.MEASURING, _I.REFUSED): _S.RETURNED,
         (_S.MEASURING, _I.DEVICE_GONE): _S.CONDEMNED,
@@ -121,24 +111,12 @@ _J = ReceivingInput
 RECEIVING: Final = Table(
     _R.ALLOWED,
     {
-        (_R.ALLOWED, _J.PAIR): _R.HOLDING,
-        (_R.ALLOWED, _J.PAIR_VOID): _R.VOID,
         (_R.ALLOWED, _J.CORRECTION): _R.INFORMED,
         (_R.ALLOWED, _J.LOST): _R.LOST,
         (_R.ALLOWED, _J.SKIPPED): _R.SKIPPED,
-        (_R.HOLDING, _J.PAIR_VOID): _R.VOID,
-        (_R.HOLDING, _J.CORRECTION): _R.ARRIVED,
-        (_R.HOLDING, _J.CORRECTION_OTHER): _R.LOST,
-        (_R.HOLDING, _J.LOST): _R.LOST,
-        (_R.HOLDING, _J.SKIPPED): _R.SKIPPED,
-        (_R.INFORMED, _J.PAIR): _R.ARRIVED,
-        (_R.INFORMED, _J.PAIR_VOID): _R.LOST,
-        (_R.INFORMED, _J.CORRECTION): _R.INFORMED,
+        (_R.INFORMED, _J.HALF): _R.ARRIVED,
+        (_R.INFORMED, _J.NO_HALF): _R.LOST,
         (_R.INFORMED, _J.LOST): _R.LOST,
-        (_R.VOID, _J.PAIR_VOID): _R.VOID,
-        (_R.VOID, _J.CORRECTION): _R.LOST,
-        (_R.VOID, _J.LOST): _R.LOST,
-        (_R.VOID, _J.SKIPPED): _R.SKIPPED,
-        (_R.ARRIVED, _J.PAIR_VOID): _R.LOST,  # the device went before the session took it
+        (_R.ARRIVED, _J.NO_HALF): _R.LOST,  # the device went before the session took it
     },
 )

@@ -28,6 +28,7 @@ OfStream = (
     | messages.Acknowledged
     | messages.Lost
     | messages.Skipped
+    | messages.RequestsOver
     | messages.Data
 )
 
@@ -183,6 +184,8 @@ class Streams:
                 stream.on_lost(message)
             case (messages.Skipped(), QubitReceiver()):
                 stream.on_skipped(message)
+            case (messages.RequestsOver(), QubitReceiver()):
+                stream.on_over(message)
             case (messages.Data(), MessageStream()):
                 stream.on_data(message)
             case _:

@@ -5,6 +5,8 @@ import pytest
 from qstack.machine import FromPeer, Told
 from qstack.network import service as network
 from qstack.transport import messages, params, service
+from qstack.transport.qubit_requests import request_id
+from qstack.transport.stream_socket import Name
 from tests.transport.session import Session
 from tests.transport.world import MS, World, assert_idle
 
@@ -230,14 +232,34 @@ def test_a_request_that_a_stream_was_to_use_is_used_once() -> None:
     world.run(10 * MS)
     there.socket(accepted)
     (opened,) = world.says(messages.OpenStream)
-    named = messages.Credit(stream=opened.stream, received=0, allowed=1, requests=[b"r" * 16])
-    world.event("alice", FromPeer("bob", named))
-    ahead = messages.CreditAhead(port=7, kind="keep", request=b"r" * 16, number=1, basis=None)
+    allowed = messages.Credit(stream=opened.stream, received=0, allowed=1)
+    world.event("alice", FromPeer("bob", allowed))
+    name = Name(peer="bob", id=opened.stream, is_opener=True, port=5)
+    request = request_id(name, "alice", 0)
+    ahead = messages.CreditAhead(port=7, kind="keep", request=request, number=1, basis=None)
     world.event("alice", FromPeer("bob", ahead))
     here.create(mine)
     sent = here.send_qubit(here.socket(stream), "data")
     world.run(10 * MS)
     assert here.error(sent) == "OUT_OF_STATE"
+
+
+def test_a_stream_whose_requests_are_named_for_a_flow_ends_when_it_is_accepted() -> None:
+    world, here, there, mine, its = two()
+    there.accept_pairs(its)
+    world.run(10 * MS)
+    (ahead,) = world.says(messages.CreditAhead)
+    listener = there.listen(5)
+    accepted = there.accept(listener)
+    offer = messages.OpenStream(stream=b"s" * 16, kind="qubit", port=5, deadline_ns=None)
+    name = Name(peer="alice", id=offer.stream, is_opener=False, port=5)
+    requests = world.nodes["bob"].layer._context.requests
+    requests[request_id(name, "bob", 3)] = requests[ahead.request]
+    world.event("bob", FromPeer("alice", offer))
+    received = there.receive_qubit(there.socket(accepted))
+    assert there.error(received) == "OUT_OF_STATE"
+    assert [each.name for each in world.says(messages.Error)] == ["OUT_OF_STATE"]
+    del here, mine
 
 
 @pytest.mark.parametrize("basis", [None, "Z"])

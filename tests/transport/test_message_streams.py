@@ -174,13 +174,13 @@ def test_a_message_beyond_the_window_ends_the_stream(pair: Pair) -> None:
 
 
 def test_a_peer_that_has_more_than_was_sent_ends_the_stream(pair: Pair) -> None:
-    credit = messages.Credit(stream=pair.stream, received=1, allowed=64, requests=[])
+    credit = messages.Credit(stream=pair.stream, received=1, allowed=64)
     pair.from_alice(credit)
     assert pair.there.error(pair.there.receive(pair.into)) == "OUT_OF_STATE"
 
 
 def test_unacknowledged_messages_are_bounded_whatever_the_peer_allows(pair: Pair) -> None:
-    credit = messages.Credit(stream=pair.stream, received=0, allowed=10**6, requests=[])
+    credit = messages.Credit(stream=pair.stream, received=0, allowed=10**6)
     pair.from_alice(credit)
     pair.world.blocked.add(frozenset(("alice", "bob")))
     sends = [pair.there.send(pair.into, b"") for _ in range(params.MESSAGES_UNACKNOWLEDGED_MAX + 1)]

@@ -1,42 +1,21 @@
 """Qubit streams: teleportation in order, credits, and the exact fate of every qubit."""
 
 from collections.abc import Callable
+from typing import Any
 
 import pytest
+from msgspec.structs import replace
 
 from qstack.ids import CircuitId, LinkPairId, PairId
 from qstack.machine import FromPeer
 from qstack.network import service as network
 from qstack.physical import service as physical
 from qstack.transport import messages, params, service
-from tests.transport.world import MS, World, assert_idle
+from tests.transport.qubit_stream import Pair
+from tests.transport.world import MS, assert_idle
 
-
-class Pair:
-    """A world with an open qubit stream from alice to bob."""
-
-    def __init__(self, **world: int) -> None:
-        self.world = World("alice", "bob", **world)
-        self.here, self.there = self.world.session("alice"), self.world.session("bob")
-        accept = self.there.accept(self.there.listen(5))
-        opened = self.here.stream("qubit", "bob", 5)
-        self.world.run(20 * MS)
-        self.out, self.into = self.here.socket(opened), self.there.socket(accept)
-
-    def expect_arrived(self, payloads: list[str]) -> None:
-        arrived = self.there.of(service.QubitArrived)
-        halves = [self.world.half(self.there, each.qubit) for each in arrived]
-        assert [half.payload for half in halves] == payloads
-        assert all((half.x, half.z) == (0, 0) for half in halves)
-        assert [each.sequence for each in arrived] == sorted(each.sequence for each in arrived)
-
-    def close(self) -> None:
-        self.here.close(self.out)
-        self.there.close(self.into)
-        self.world.run()
-        for name, node in self.world.nodes.items():
-            assert not self.world.held(name)
-            assert_idle(node.layer)
+OTHER = PairId(CircuitId(bytes(16)), 7, LinkPairId(bytes(16)))
+"""A pair nobody made."""
 
 
 @pytest.fixture
@@ -101,7 +80,7 @@ def test_credits_are_the_open_receives_and_no_pair_is_made_without_one(pair: Pai
     for _ in range(2):
         pair.there.receive_qubit(pair.into)
     pair.world.run(100 * MS)
-    assert len(pair.world.network.created) == 2
+    assert sum(create.number for create in pair.world.network.created) == 2
     assert [pair.here.is_finished(call) for call in sends] == [True, True, False, False, False]
     pair.expect_arrived(["q0", "q1"])
     pair.close()
@@ -119,7 +98,7 @@ def test_credit_of_a_cancelled_receive_serves_the_next_one(pair: Pair) -> None:
     pair.there.receive_qubit(pair.into)
     pair.world.run()
     pair.expect_arrived(["q"])
-    assert sum(len(credit.requests) for credit in pair.world.says(messages.Credit)) == 1
+    assert max(credit.allowed for credit in pair.world.says(messages.Credit)) == 1
 
 
 @pytest.mark.parametrize("how", ["deadline", "cancel", "network"])
@@ -424,32 +403,11 @@ def test_a_refused_call_gives_its_qubit_back_too(pair: Pair) -> None:
     assert pair.world.half(pair.here, back).payload == "one more"
 
 
-@pytest.mark.parametrize(
-    "message",
-    [
-        {"received": 0, "allowed": 5, "requests": [b"r" * 16]},  # a gap
-        {"received": 0, "allowed": 1025, "requests": [b"%016d" % n for n in range(1024)]},
-        {"received": 0, "allowed": 2, "requests": [b"r" * 16, b"r" * 16]},
-    ],
-)
-def test_credits_that_break_the_rules_end_the_stream(message: dict[str, object]) -> None:
-    pair = Pair()
-    send = pair.here.send_qubit(pair.out, "q")
-    stream = pair.world.says(messages.OpenStream)[0].stream
-    credit = messages.Credit(stream=stream, **message)  # type: ignore[arg-type]
-    if message["allowed"] == 2:
-        pair.world.network.is_manual = True
-    pair.world.event("alice", FromPeer("bob", credit))
-    pair.world.run()
-    assert pair.here.error(send) == "OUT_OF_STATE"
-    assert pair.there.error(pair.there.receive_qubit(pair.into)) == "OUT_OF_STATE"
-    assert not pair.world.held("alice")
-
-
 def test_a_sequence_that_was_not_allowed_ends_the_stream(pair: Pair) -> None:
     stream = pair.world.says(messages.OpenStream)[0].stream
     receive = pair.there.receive_qubit(pair.into)
-    pair.world.event("bob", FromPeer("alice", messages.Lost(stream=stream, sequence=3)))
+    lost = messages.Lost(stream=stream, sequence=3, request=0, pair=OTHER)
+    pair.world.event("bob", FromPeer("alice", lost))
     assert pair.there.error(receive) == "OUT_OF_STATE"
 
 
@@ -501,38 +459,54 @@ def test_a_correction_is_one_gate_before_the_transfer(pair: Pair) -> None:
     }
 
 
-def test_a_correction_for_another_pair_than_the_half_here_is_lost(pair: Pair) -> None:
+def forged(pair: Pair, sequence: int, request: int) -> messages.Correction:
+    """A Correction that names a pair nobody made."""
+    stream = pair.world.says(messages.OpenStream)[0].stream
+    return messages.Correction(
+        stream=stream, sequence=sequence, request=request, pair=OTHER, x_bit=1, z_bit=1
+    )
+
+
+@pytest.mark.parametrize("tail_first", [True, False])
+def test_a_correction_for_another_pair_than_the_half_here_is_lost(tail_first: bool) -> None:
     """Identity, never place: it is not applied to whatever half happens to be there."""
+    pair = Pair()
     pair.world.network.skew_ns, pair.world.network.tail_first = (0, 20 * MS), True
     receive = pair.there.receive_qubit(pair.into)
-    pair.here.send_qubit(pair.out, "q")
-    run_until(pair, lambda: bool(pair.world.held("bob")))
-    other = PairId(CircuitId(bytes(16)), 7, LinkPairId(bytes(16)))
-    stream = pair.world.says(messages.OpenStream)[0].stream
-    correction = messages.Correction(stream=stream, sequence=0, pair=other, x_bit=1, z_bit=1)
-    pair.world.event("bob", FromPeer("alice", correction))
-    assert pair.there.error(receive) == "LOST"
-    assert not pair.world.held("bob")
-
-
-def test_a_half_of_another_pair_than_the_correction_named_is_lost(pair: Pair) -> None:
-    pair.world.network.skew_ns = (20 * MS, 20 * MS)
-    receive = pair.there.receive_qubit(pair.into)
-    pair.here.send_qubit(pair.out, "q")
-    pair.world.run(5 * MS)
-    other = PairId(CircuitId(bytes(16)), 7, LinkPairId(bytes(16)))
-    stream = pair.world.says(messages.OpenStream)[0].stream
-    correction = messages.Correction(stream=stream, sequence=0, pair=other, x_bit=1, z_bit=1)
-    pair.world.event("bob", FromPeer("alice", correction))
+    send = pair.here.send_qubit(pair.out, "q")
+    if tail_first:
+        run_until(pair, lambda: bool(pair.world.held("bob")))
+    else:
+        run_until(pair, lambda: bool(pair.world.network.requests))
+    pair.world.event("bob", FromPeer("alice", forged(pair, 0, 0)))
     pair.world.run()
-    assert pair.there.error(receive) == "LOST"
+    assert pair.there.error(receive) == pair.here.error(send) == "LOST"
+    assert not pair.world.held("bob")
+    pair.close()
+
+
+def test_a_sequence_skipped_after_its_correction_ends_the_stream(pair: Pair) -> None:
     pair.there.receive_qubit(pair.into)
-    informed = messages.Correction(stream=stream, sequence=1, pair=other, x_bit=0, z_bit=0)
-    pair.world.network.is_manual = True
-    pair.world.event("bob", FromPeer("alice", informed))
-    skipped = messages.Skipped(stream=stream, sequence=1)
-    pair.world.event("bob", FromPeer("alice", skipped))  # after its correction: a broken rule
+    correction = forged(pair, 0, 0)
+    pair.world.event("bob", FromPeer("alice", correction))
+    skipped = messages.Skipped(stream=correction.stream, sequence=0, request=0, pair=OTHER)
+    pair.world.event("bob", FromPeer("alice", skipped))
     assert [error.name for error in pair.world.says(messages.Error)] == ["OUT_OF_STATE"]
+
+
+@pytest.mark.parametrize(
+    "message",
+    [
+        messages.RequestsOver(stream=bytes(16), below=params.STREAM_REQUESTS_MAX + 1),
+        messages.Lost(stream=bytes(16), sequence=0, request=1000, pair=OTHER),
+    ],
+)
+def test_requests_that_cannot_be_end_the_stream(message: Any, pair: Pair) -> None:
+    receive = pair.there.receive_qubit(pair.into)
+    message = replace(message, stream=pair.world.says(messages.OpenStream)[0].stream)
+    pair.world.event("bob", FromPeer("alice", message))
+    assert pair.there.error(receive) == "OUT_OF_STATE"
+    assert [error.about for error in pair.world.says(messages.Error)] == [message.TYPE]
 
 
 def test_a_request_that_is_done_without_a_pair_is_an_expired_one(pair: Pair) -> None:
@@ -552,14 +526,13 @@ def test_a_request_that_is_done_without_a_pair_is_an_expired_one(pair: Pair) -> 
 def test_more_qubits_allowed_ahead_than_the_limit_end_the_stream(pair: Pair) -> None:
     stream = pair.world.says(messages.OpenStream)[0].stream
 
-    def allow(start: int, stop: int) -> None:
-        requests = [b"%016d" % n for n in range(start, stop)]
-        credit = messages.Credit(stream=stream, received=0, allowed=stop, requests=requests)
+    def allow(stop: int) -> None:
+        credit = messages.Credit(stream=stream, received=0, allowed=stop)
         pair.world.event("alice", FromPeer("bob", credit))
 
-    allow(0, params.CREDITS_OPEN_MAX)
+    allow(params.CREDITS_OPEN_MAX)
     assert not pair.world.says(messages.Error)
-    allow(params.CREDITS_OPEN_MAX, params.CREDITS_OPEN_MAX + 1)
+    allow(params.CREDITS_OPEN_MAX + 1)
     assert len(pair.world.says(messages.Error)) == 1
 
 

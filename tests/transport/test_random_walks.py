@@ -107,11 +107,14 @@ class Walk:
             case "Listen":
                 session.accept(socket, self.span())
             case "qubit out":
-                self.payloads += 1
-                payload = f"q{self.payloads}"
-                self.sends[payload] = (session, session.send_qubit(socket, payload, self.span()))
+                for _ in range(number):
+                    self.payloads += 1
+                    payload = f"q{self.payloads}"
+                    call = session.send_qubit(socket, payload, self.span())
+                    self.sends[payload] = (session, call)
             case "qubit in":
-                session.receive_qubit(socket, self.span())
+                for _ in range(number):
+                    session.receive_qubit(socket, self.span())
             case _ if self.rng.random() < 0.5:
                 self.payloads += 1
                 session.send(socket, b"%s/%d/%d" % (session.name.encode(), socket, self.payloads))

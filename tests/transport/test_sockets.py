@@ -4,6 +4,7 @@ from itertools import pairwise
 
 import pytest
 
+from qstack.ids import CircuitId, LinkPairId, PairId
 from qstack.machine import FromPeer, TimerFired, Told
 from qstack.network import service as network
 from qstack.physical import service as physical
@@ -263,15 +264,17 @@ def test_a_route_question_can_be_withdrawn() -> None:
 
 
 STREAM = b"s" * 16
+PAIR = PairId(CircuitId(bytes(16)), 0, LinkPairId(bytes(16)))
 
 
 @pytest.mark.parametrize(
     "message",
     [
         messages.StreamOpened(stream=STREAM),
-        messages.Credit(stream=STREAM, received=0, allowed=0, requests=[]),
-        messages.Lost(stream=STREAM, sequence=0),
-        messages.Skipped(stream=STREAM, sequence=0),
+        messages.Credit(stream=STREAM, received=0, allowed=0),
+        messages.Lost(stream=STREAM, sequence=0, request=0, pair=PAIR),
+        messages.Skipped(stream=STREAM, sequence=0, request=0, pair=PAIR),
+        messages.RequestsOver(stream=STREAM, below=0),
         messages.Data(stream=STREAM, sequence=0, data=b""),
         messages.OpenStream(stream=STREAM, kind="qubit", port=0, deadline_ns=None),
         messages.OpenFlow(flow=STREAM, port=0, kind="measure", number=1, deadline_ns=None),

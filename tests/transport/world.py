@@ -166,6 +166,7 @@ class Network:
         self.is_hostile = False  # peers name requests of others
         self.fails_with: tuple[str, float | None] | None = None
         self.measures_in_device = False
+        self.pairs_max: int | None = None  # a request for more has not the time
         self._pairs = count()
 
     def on_message(self, node: str, message: Any) -> None:
@@ -184,6 +185,8 @@ class Network:
             if self.fails_with is not None:
                 error, best = self.fails_with
                 self.world.later(MS, lambda: self.fail(request, error, best))
+            elif self.pairs_max is not None and message.number > self.pairs_max:
+                self.fail(request, "NO_TIME")
             elif not self.is_manual:
                 self.world.later(self.pair_ns, lambda: self._next(request))
         elif isinstance(message, network.NetworkCancel):
@@ -450,7 +453,7 @@ class World:
         node.device.epoch += 1
         node.restarts += 1
         node.boot()
-        for request in self.network.requests.values():
+        for request in list(self.network.requests.values()):
             if name in {request.head, request.tail}:
                 self.network.fail(request, "PEER_DOWN")
 
@@ -459,7 +462,7 @@ class World:
         device.qubits.clear()
         device.epoch += 1
         device.tell(physical.DeviceLost())
-        for request in self.network.requests.values():
+        for request in list(self.network.requests.values()):
             if name in {request.head, request.tail}:
                 self.network.fail(request, "DEVICE_LOST")
         device.tell(physical.DeviceReady())
