@@ -28,6 +28,7 @@ from qstack.errors import ErrorCode, LocalError
 from qstack.physical.document import DocumentError, listed, nearest, parse_toml, shown
 from qstack.physical.hardware import LinkHardware, NodeHardware, World
 from qstack.physical.profile import Profile, ProfileError, parse_profile
+from qstack.physical.profiles import load_packaged_profile
 from qstack.runtime.network_links import build_link
 from qstack.runtime.network_tables import (
     Address,
@@ -248,44 +249,23 @@ def parse_network(text: str, *, where: str, folder: Path | None = None) -> Netwo
 
 def packaged_networks() -> list[str]:
     """The names of the networks that come with qstack."""
-    return _packaged("")
-
-
-def packaged_profiles() -> list[str]:
-    """The names of the hardware profiles that come with qstack."""
-    return _packaged("profiles")
+    entries = (entry.name for entry in (files("qstack") / "data").iterdir())
+    return sorted(name.removesuffix(".toml") for name in entries if name.endswith(".toml"))
 
 
 def packaged_network(name: str) -> str:
     """The text of a packaged network file. Raises `NetworkFileError` for an unknown name."""
-    if name not in packaged_networks():
-        raise NetworkFileError(shown(name), [_unknown("network", name, packaged_networks())])
+    known = packaged_networks()
+    if name not in known:
+        similar = nearest(name, known)
+        hint = f'did you mean "{similar}"?' if similar else f"expected one of {listed(known)}"
+        raise NetworkFileError(shown(name), [f"no network {shown(name)} comes with qstack; {hint}"])
     return (files("qstack") / "data" / f"{name}.toml").read_text(encoding="utf-8")
 
 
 def load_packaged_network(name: str) -> Network:
     """A packaged network. Raises `NetworkFileError` for an unknown name."""
     return parse_network(packaged_network(name), where=f"packaged network {name}")
-
-
-def load_packaged_profile(name: str) -> Profile:
-    """A packaged profile. Raises `ProfileError` for an unknown name."""
-    if name not in packaged_profiles():
-        raise ProfileError(shown(name), [_unknown("profile", name, packaged_profiles())])
-    text = (files("qstack") / "data" / "profiles" / f"{name}.toml").read_text(encoding="utf-8")
-    return parse_profile(text, where=f"packaged profile {name}")
-
-
-def _packaged(folder: str) -> list[str]:
-    root = files("qstack") / "data"
-    entries = (root / folder if folder else root).iterdir()
-    return sorted(e.name.removesuffix(".toml") for e in entries if e.name.endswith(".toml"))
-
-
-def _unknown(kind: str, name: str, known: list[str]) -> str:
-    similar = nearest(name, known)
-    hint = f'did you mean "{similar}"?' if similar else f"expected one of {listed(known)}"
-    return f"no {kind} {shown(name)} comes with qstack; {hint}"
 
 
 def _profiles(tables: Tables, folder: Path | None, problems: list[str]) -> dict[str, Profile]:

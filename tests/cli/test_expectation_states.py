@@ -12,7 +12,7 @@ import pytest
 from qstack.cli.demo import expectation_states
 from qstack.cli.demo.expectation_states import Pairs
 from qstack.physical.profile import Profile
-from qstack.runtime.network_file import load_packaged_profile
+from qstack.physical.profiles import load_packaged_profile
 from tests.cli.expectation_cases import ORACLES, SIGMAS, sigmas
 
 # --- explicit matrices ---------------------------------------------------------------------------

@@ -17,21 +17,20 @@ from hypothesis import strategies as st
 
 from qstack.physical.document import PROBLEMS_MAX, DocumentError
 from qstack.physical.profile import ProfileError, parse_profile
+from qstack.physical.profiles import packaged_profile, packaged_profiles
 from qstack.runtime.compose import lookahead_ns
 from qstack.runtime.network_file import (
     NetworkFileError,
     load_network,
     packaged_network,
     packaged_networks,
-    packaged_profiles,
     parse_network,
 )
 from qstack.runtime.virtual import VirtualNetwork
 from tests.fuzz.mutator import mutated, named
 
-DATA = Path(__file__).parents[2] / "qstack" / "data"
 NETWORKS = [packaged_network(name).encode() for name in packaged_networks()]
-PROFILES = [(DATA / "profiles" / f"{name}.toml").read_bytes() for name in packaged_profiles()]
+PROFILES = [packaged_profile(name).encode() for name in packaged_profiles()]
 OF_THE_FILE = r"byte \d+ is not UTF-8|is too long"
 SPENT_S = 2.0  # of processor time, for any one text; a good one takes a hundredth of it
 VALUES = (

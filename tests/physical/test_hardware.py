@@ -1,7 +1,5 @@
 """Links: delays, cycles, efficiencies and what an attempt yields, against the published figures."""
 
-from importlib.resources import files
-
 import pytest
 from msgspec.structs import replace
 
@@ -15,13 +13,9 @@ from qstack.physical.hardware import (
     silica_attenuation_db_per_km,
 )
 from qstack.physical.heralding import Heralded
-from qstack.physical.profile import Profile, parse_profile
+from qstack.physical.profile import Profile
+from qstack.physical.profiles import load_packaged_profile
 from qstack.physical.service import Kind
-
-
-def packaged(name: str) -> Profile:
-    text = (files("qstack") / "data" / "profiles" / f"{name}.toml").read_text(encoding="utf-8")
-    return parse_profile(text, where=name)
 
 
 def link(length_m: float, *, scheme: Scheme = "double-click", **fields: float) -> LinkHardware:
@@ -44,29 +38,31 @@ def fidelity(heralded: Heralded) -> float:
 
 @pytest.mark.parametrize(("length_m", "pairs_per_s"), [(10e3, 39), (15e3, 25), (25e3, 11)])
 def test_published_ions_deliver_the_published_rates(length_m: float, pairs_per_s: int) -> None:
-    assert rate_per_s(link(length_m), packaged("ion-published")) == pytest.approx(
+    assert rate_per_s(link(length_m), load_packaged_profile("ion-published")) == pytest.approx(
         pairs_per_s, abs=0.5
     )
 
 
 @pytest.mark.parametrize("length_m", [10e3, 15e3, 25e3])
 def test_published_ions_deliver_the_published_fidelity(length_m: float) -> None:
-    ion = packaged("ion-published")
+    ion = load_packaged_profile("ion-published")
     assert fidelity(link(length_m).herald(ion, ion)) == pytest.approx(0.944, abs=0.0015)
 
 
 def test_near_term_nv_delivers_its_rate_and_fidelity_at_25_km() -> None:
-    nv, hardware = packaged("nv-near-term"), link(25e3, scheme="single-click")
+    nv, hardware = load_packaged_profile("nv-near-term"), link(25e3, scheme="single-click")
     assert rate_per_s(hardware, nv) == pytest.approx(4.1, abs=0.05)
     assert fidelity(hardware.herald(nv, nv)) == pytest.approx(0.803, abs=0.002)
 
 
 def test_colour_centre_delivers_next_to_nothing_at_25_km() -> None:
-    assert rate_per_s(link(25e3), packaged("colour-centre")) == pytest.approx(3e-4, rel=0.15)
+    assert rate_per_s(link(25e3), load_packaged_profile("colour-centre")) == pytest.approx(
+        3e-4, rel=0.15
+    )
 
 
 def test_bench_succeeds_every_second_attempt_and_perfectly() -> None:
-    bench = packaged("bench")
+    bench = load_packaged_profile("bench")
     heralded = link(2.0, attenuation_db_per_km=0.0).herald(bench, bench)
     assert heralded.probability == pytest.approx(0.5)
     assert fidelity(heralded) == pytest.approx(1.0)
@@ -87,13 +83,13 @@ def test_arms_belong_to_their_ends() -> None:
     assert hardware.arm_ns("alice") < hardware.arm_ns("bob")
     assert hardware.other_end("alice") == "bob"
     assert hardware.id == "alice-bob"
-    ion = packaged("ion-published")
+    ion = load_packaged_profile("ion-published")
     assert hardware.efficiency("alice", ion) == pytest.approx(0.111 * 10 ** (-0.02))
     assert hardware.efficiency("bob", ion) == pytest.approx(0.111 * 10 ** (-0.06))
 
 
 def test_extra_loss_is_in_each_arm() -> None:
-    ion = packaged("ion-published")
+    ion = load_packaged_profile("ion-published")
     lossy = link(10e3, extra_loss_db=3.0)
     assert lossy.efficiency("bob", ion) == pytest.approx(
         link(10e3).efficiency("bob", ion) * 10**-0.3
@@ -101,7 +97,7 @@ def test_extra_loss_is_in_each_arm() -> None:
 
 
 def test_kept_cycle_waits_for_the_herald_over_the_longer_arm() -> None:
-    ion = packaged("ion-published")
+    ion = load_packaged_profile("ion-published")
     hardware = LinkHardware(
         ends=("alice", "bob"), length_m=4e3, arms_m=(1e3, 3e3), scheme="double-click"
     )
@@ -109,13 +105,13 @@ def test_kept_cycle_waits_for_the_herald_over_the_longer_arm() -> None:
 
 
 def test_measured_cycle_is_pipelined_and_ends_with_the_readout() -> None:
-    ion = packaged("ion-published")
+    ion = load_packaged_profile("ion-published")
     assert link(10e3).cycle_ns("measure", ion, ion) == 51_000 + 1_500_000
 
 
 @pytest.mark.parametrize("kind", ["keep", "measure"])
 def test_cycle_is_that_of_the_slower_end(kind: Kind) -> None:
-    ion = packaged("ion-published")
+    ion = load_packaged_profile("ion-published")
     slow = replace(ion, t_emit_ns=20_000)
     hardware = link(10e3)
     cycles = [hardware.cycle_ns(kind, *ends) for ends in ((ion, slow), (slow, ion))]
@@ -123,14 +119,17 @@ def test_cycle_is_that_of_the_slower_end(kind: Kind) -> None:
 
 
 def test_single_click_takes_alpha_from_the_profile_unless_told() -> None:
-    nv, hardware = packaged("nv-near-term"), link(25e3, scheme="single-click")
+    nv, hardware = load_packaged_profile("nv-near-term"), link(25e3, scheme="single-click")
     default = hardware.herald(nv, nv).probability
     assert hardware.herald(nv, nv, alpha=0.1).probability == default
     assert hardware.herald(nv, nv, alpha=0.2).probability == pytest.approx(2 * default, rel=0.01)
 
 
 def test_unlike_ends_lie_between_like_ones() -> None:
-    published, projected = packaged("ion-published"), packaged("ion-projected")
+    published, projected = (
+        load_packaged_profile("ion-published"),
+        load_packaged_profile("ion-projected"),
+    )
     hardware = link(10e3)
     low, middle, high = (
         fidelity(hardware.herald(*ends))
@@ -141,7 +140,7 @@ def test_unlike_ends_lie_between_like_ones() -> None:
 
 
 def test_noise_of_two_spins_multiplies() -> None:
-    nv, hardware = packaged("nv-near-term"), link(25e3, scheme="single-click")
+    nv, hardware = load_packaged_profile("nv-near-term"), link(25e3, scheme="single-click")
     clean = replace(nv, double_excitation=0.0, phase_sigma_rad=0.0, visibility=1.0)
     excited, noisy = replace(clean, double_excitation=0.1), replace(clean, emission_fidelity=0.85)
     none = hardware.herald(clean, clean).state[1, 1]
@@ -152,7 +151,7 @@ def test_noise_of_two_spins_multiplies() -> None:
 
 
 def test_better_detectors_at_one_end_do_not_resolve_numbers() -> None:
-    ion = packaged("ion-published")
+    ion = load_packaged_profile("ion-published")
     resolving = replace(ion, number_resolving=True)
     hardware = link(10e3)
     assert fidelity(hardware.herald(resolving, resolving)) > fidelity(hardware.herald(ion, ion))
@@ -189,7 +188,11 @@ def test_silica_attenuation_of_known_wavelengths(wavelength_nm: float, db_per_km
 
 
 def test_world_knows_the_profiles_at_the_ends_of_a_link() -> None:
-    ion, bench, hardware = packaged("ion-published"), packaged("bench"), link(10e3)
+    ion, bench, hardware = (
+        load_packaged_profile("ion-published"),
+        load_packaged_profile("bench"),
+        link(10e3),
+    )
     world = World(
         nodes={
             "bob": NodeHardware(name="bob", profile=bench, memory=4),

@@ -1,22 +1,18 @@
 """Hardware profiles: every packaged one is good, and every bad one says why."""
 
 import tomllib
-from importlib.resources import files
 
 import pytest
 
 from qstack.physical.document import PROBLEMS_MAX
 from qstack.physical.profile import Profile, ProfileError, Provenance, parse_profile
+from qstack.physical.profiles import packaged_profile
 
 NAMES = ["bench", "colour-centre", "ion-projected", "ion-published", "nv-near-term"]
 
 
-def text_of(name: str) -> str:
-    return (files("qstack") / "data" / "profiles" / f"{name}.toml").read_text(encoding="utf-8")
-
-
 def packaged(name: str) -> Profile:
-    return parse_profile(text_of(name), where=name)
+    return parse_profile(packaged_profile(name), where=name)
 
 
 def problems_of(text: str) -> list[str]:
@@ -27,7 +23,7 @@ def problems_of(text: str) -> list[str]:
 
 def with_value(key: str, value: str, name: str = "ion-published") -> str:
     """The packaged profile, one of its values replaced by other TOML."""
-    head, _, tail = text_of(name).partition(f"[{key}]\nvalue = ")
+    head, _, tail = packaged_profile(name).partition(f"[{key}]\nvalue = ")
     assert tail, f"{name} has no {key}"
     return f"{head}[{key}]\nvalue = {value}\n{tail.partition(chr(10))[2]}"
 
@@ -126,7 +122,7 @@ def test_infinite_coherence_and_t1_are_allowed() -> None:
 
 
 def test_bare_number_without_source_and_mark_is_refused() -> None:
-    whole = text_of("bench")
+    whole = packaged_profile("bench")
     table = whole[whole.index("[visibility]") : whole.index("[dark_count_probability]")]
     bare = "visibility = 1.0\n" + whole.replace(table, "")
     assert problems_of(bare) == [
@@ -138,7 +134,7 @@ def test_bare_number_without_source_and_mark_is_refused() -> None:
 
 
 def test_number_without_a_mark_or_source_is_refused() -> None:
-    text = text_of("bench") + '\n[converted_to_nm]\nvalue = 1550\nmark = "guessed"\n'
+    text = packaged_profile("bench") + '\n[converted_to_nm]\nvalue = 1550\nmark = "guessed"\n'
     assert problems_of(text) == [
         'converted_to_nm.source: is missing; expected where the value comes from, in words',
         ("converted_to_nm.mark: 'guessed' is not allowed; expected one of \"published\", "
@@ -147,7 +143,7 @@ def test_number_without_a_mark_or_source_is_refused() -> None:
 
 
 def test_missing_key_is_named_with_what_it_holds() -> None:
-    whole = text_of("bench")
+    whole = packaged_profile("bench")
     assert problems_of(whole[: whole.index("[parallel_links]")]) == [
         (
             "parallel_links: is missing; expected { value = ..., source = ..., mark = ... } "
@@ -157,13 +153,13 @@ def test_missing_key_is_named_with_what_it_holds() -> None:
 
 
 def test_key_in_another_unit_is_told_the_right_one() -> None:
-    assert problems_of(text_of("bench").replace("[t2_s]", "[t2_ms]")) == [
+    assert problems_of(packaged_profile("bench").replace("[t2_s]", "[t2_ms]")) == [
         "t2_ms: unknown key; this value is given in seconds: expected `t2_s`"
     ]
 
 
 def test_misspelt_key_is_told_the_nearest() -> None:
-    assert problems_of(text_of("bench").replace("[visibility]", "[visbility]")) == [
+    assert problems_of(packaged_profile("bench").replace("[visibility]", "[visbility]")) == [
         "visbility: unknown key; did you mean `visibility`?"
     ]
 
@@ -197,14 +193,16 @@ def test_integer_too_long_to_show_is_not_shown() -> None:
 
 
 def test_odd_keys_are_shown_escaped_and_shortened() -> None:
-    found = problems_of(text_of("bench").replace("name =", f'"a\\n{"z" * 200}" = 1\nname =', 1))
+    found = problems_of(
+        packaged_profile("bench").replace("name =", f'"a\\n{"z" * 200}" = 1\nname =', 1)
+    )
     assert found[0].startswith("'a\\nzzz")
     assert len(found[0].partition(": unknown key")[0]) <= 60
 
 
 def test_flood_of_problems_is_cut() -> None:
     flood = "\n".join(f"key{number} = 1" for number in range(1000))
-    assert len(problems_of(flood + "\n" + text_of("bench"))) == PROBLEMS_MAX
+    assert len(problems_of(flood + "\n" + packaged_profile("bench"))) == PROBLEMS_MAX
 
 
 def test_error_text_names_the_file_and_every_problem() -> None:
@@ -213,5 +211,5 @@ def test_error_text_names_the_file_and_every_problem() -> None:
 
 
 def test_packaged_profiles_carry_their_units_and_marks_in_the_file() -> None:
-    table = tomllib.loads(text_of("ion-projected"))["t2_s"]
+    table = tomllib.loads(packaged_profile("ion-projected"))["t2_s"]
     assert set(table) == {"value", "source", "mark"}

@@ -1,7 +1,6 @@
 """NETWORK.toml: the packaged networks are good, and every bad file is told all that is wrong."""
 
 import os
-from importlib.resources import files
 from pathlib import Path
 
 import pytest
@@ -10,16 +9,19 @@ from msgspec.structs import replace
 from qstack.errors import ErrorCode, LocalError
 from qstack.physical.hardware import World
 from qstack.physical.profile import ProfileError
+from qstack.physical.profiles import (
+    load_packaged_profile,
+    packaged_profile,
+    packaged_profiles,
+)
 from qstack.runtime.network_file import (
     FILE_BYTES_MAX,
     Network,
     NetworkFileError,
     load_network,
     load_packaged_network,
-    load_packaged_profile,
     packaged_network,
     packaged_networks,
-    packaged_profiles,
     parse_network,
 )
 from qstack.runtime.network_tables import NODES_MAX, Address, parse_address
@@ -32,10 +34,6 @@ def node(name: str, profile: str = "ion-published", **lines: object) -> str:
     fields = {"address": '"127.0.0.1:0"', "memory": 4, **lines}
     text = "".join(f"{key} = {value}\n" for key, value in fields.items())
     return f'[[node]]\nname = "{name}"\nprofile = "{profile}"\n{text}'
-
-
-def packaged_text(profile: str) -> str:
-    return (files("qstack") / "data" / "profiles" / f"{profile}.toml").read_text(encoding="utf-8")
 
 
 def link(first: str, second: str, **lines: object) -> str:
@@ -409,7 +407,7 @@ def test_as_many_nodes_as_the_limit_are_read_and_one_more_refused() -> None:
 
 def without_converter(folder: Path, name: str, wavelength_nm: int | None = None) -> str:
     """A copy of a packaged profile, its photons entering the fibre as they are emitted."""
-    text = packaged_text(name)
+    text = packaged_profile(name)
     start = text.index("[converted_to_nm]")
     text = text[:start] + text[text.index("[coupling]") :]
     if wavelength_nm is not None:
@@ -482,7 +480,7 @@ def test_file_is_read(tmp_path: Path) -> None:
 
 def test_profile_path_is_relative_to_the_network_file(tmp_path: Path) -> None:
     (tmp_path / "lab").mkdir()
-    text = packaged_text("bench").replace('name = "bench"', 'name = "lab"')
+    text = packaged_profile("bench").replace('name = "bench"', 'name = "lab"')
     (tmp_path / "lab" / "mine.toml").write_text(text, encoding="utf-8")
     path = tmp_path / "NETWORK.toml"
     path.write_text(HEAD + node("alice", "lab/mine.toml"), encoding="utf-8")
@@ -490,7 +488,9 @@ def test_profile_path_is_relative_to_the_network_file(tmp_path: Path) -> None:
 
 
 def test_bad_profile_file_is_reported_once_with_its_own_key_paths(tmp_path: Path) -> None:
-    text = packaged_text("bench").replace("[visibility]\nvalue = 1.0", "[visibility]\nvalue = 1.3")
+    text = packaged_profile("bench").replace(
+        "[visibility]\nvalue = 1.0", "[visibility]\nvalue = 1.3"
+    )
     (tmp_path / "mine.toml").write_text(text, encoding="utf-8")
     parts = [node("alice", "mine.toml"), node("bob", "mine.toml"), link("alice", "bob")]
     assert problems_of(*parts, folder=tmp_path) == [
@@ -556,7 +556,7 @@ def test_unknown_packaged_profile_is_refused() -> None:
 def test_a_link_on_which_no_attempt_can_succeed_is_refused(coupling: str, tmp_path: Path) -> None:
     """So small a probability gave numbers of attempts that no integer of 64 bits holds."""
     bright = "[coupling]\nvalue = 1.0"
-    text = packaged_text("bench").replace(bright, f"[coupling]\nvalue = {coupling}")
+    text = packaged_profile("bench").replace(bright, f"[coupling]\nvalue = {coupling}")
     (tmp_path / "dim.toml").write_text(text, encoding="utf-8")
     nodes = [node(name, "dim.toml") for name in "ab"]
     [problem] = problems_of(*nodes, link("a", "b"), folder=tmp_path)
