@@ -10,6 +10,7 @@ COMMANDS: Final = {
     "ca": "qstack.cli.ca:ca",
     "demo": "qstack.cli.demo_command:demo",
     "fabric": "qstack.cli.fabric:fabric",
+    "hardware": "qstack.cli.hardware:hardware",
     "layer": "qstack.cli.layer:layer",
     "node": "qstack.cli.node:node",
     "ping": "qstack.cli.ping:ping",

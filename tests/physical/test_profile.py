@@ -6,9 +6,9 @@ import pytest
 
 from qstack.physical.document import PROBLEMS_MAX
 from qstack.physical.profile import Profile, ProfileError, Provenance, parse_profile
-from qstack.physical.profiles import packaged_profile
+from qstack.physical.profiles import packaged_profile, packaged_profiles
 
-NAMES = ["bench", "colour-centre", "ion-projected", "ion-published", "nv-near-term"]
+NAMES = packaged_profiles()
 
 
 def packaged(name: str) -> Profile:

@@ -1,0 +1,86 @@
+"""`qstack hardware`: what people and scripts see."""
+
+import json
+from pathlib import Path
+
+import pytest
+from click.testing import CliRunner, Result
+
+from qstack.cli.hardware import hardware
+from qstack.physical.profile import ProfileError
+from qstack.physical.profiles import packaged_profile, packaged_profiles
+
+
+def run(*words: str) -> Result:
+    return CliRunner().invoke(hardware, list(words))
+
+
+def test_list_names_every_profile_with_its_marks() -> None:
+    text = run("list").output
+    assert all(name in text for name in packaged_profiles())
+    said = json.loads(run("list", "--json").output)["profiles"]
+    assert [each["name"] for each in said] == packaged_profiles()
+    transducer = next(each for each in said if each["name"] == "transducer")
+    assert transducer["marks"] == {"published": 0, "recalled": 0, "projected": 28, "assumed": 0}
+
+
+def test_show_gives_each_number_its_unit_source_and_mark(tmp_path: Path) -> None:
+    text = run("show", "ion-projected").output
+    assert "projected: visibility, t2_s, gate_2q_depolarising" in text
+    said = json.loads(run("show", "ion-published", "--json").output)
+    t2 = next(row for row in said["values"] if row["key"] == "t2_s")
+    assert t2 == {
+        "key": "t2_s",
+        "value": 0.085,
+        "unit": "s",
+        "mark": "published",
+        "source": "arXiv:2207.10579, appendix A.6",
+    }
+    own = tmp_path / "own.toml"
+    own.write_text(packaged_profile("bench").replace('"bench"', '"own"', 1), encoding="utf-8")
+    assert json.loads(run("show", str(own), "--json").output)["name"] == "own"
+
+
+def test_compare_puts_numbers_and_figures_side_by_side() -> None:
+    words = ("compare", "nv-near-term", "ion-published", "--length-km", "25")
+    said = json.loads(run(*words, "--scheme", "single-click", "--json").output)
+    assert said["length_km"] == 25
+    near_term, ion = said["profiles"]
+    assert near_term["pair_rate_hz"] == pytest.approx(4.1, rel=0.02)
+    assert near_term["pair_fidelity"] == pytest.approx(0.803, abs=0.001)
+    assert ion["stored_fidelity"] > 0.99
+    text = run(*words).output
+    assert "projected in nv-near-term: t_emit_ns" in text
+    assert "double-click over 25 km" in text
+
+
+def test_a_link_on_which_nothing_succeeds_has_no_figures() -> None:
+    said = json.loads(run("compare", "bench", "--length-km", "1000", "--json").output)
+    assert said["profiles"][0]["pair_fidelity"] is not None
+    far = json.loads(run("compare", "strontium-ion", "--length-km", "1000", "--json").output)[
+        "profiles"
+    ][0]
+    assert far["pair_rate_hz"] is None
+
+
+@pytest.mark.parametrize("what", ["distance", "storage"])
+@pytest.mark.parametrize("ending", ["png", "svg"])
+def test_plot_draws_a_picture(what: str, ending: str, tmp_path: Path) -> None:
+    picture = tmp_path / f"p.{ending}"
+    names = ("nv-lab", "ion-projected", "strontium-ion")
+    result = run("plot", *names, "--what", what, "--max-km", "50", "--output", str(picture))
+    assert result.exit_code == 0, result.output
+    data = picture.read_bytes()
+    assert data.startswith(b"\x89PNG" if ending == "png" else b"<?xml")
+
+
+def test_bad_words_are_told_what_was_expected(tmp_path: Path) -> None:
+    assert isinstance(run("show", "ion-publish").exception, ProfileError)
+    assert 'did you mean "ion-published"?' in str(run("show", "ion-publish").exception)
+    assert "cannot be read" in str(run("show", "./nothing.toml").exception)
+    assert "is not in the range" in run("compare", "bench", "--length-km", "0").output
+    assert "no such option" in run("list", "--all").output.lower()
+    wrong = run("plot", "bench", "--output", str(tmp_path / "p.doc"))
+    assert "a picture ends in .png, .svg, .pdf" in wrong.output
+    nowhere = run("plot", "bench", "--output", str(tmp_path / "no" / "p.png"))
+    assert "cannot be written" in nowhere.output
