@@ -12,7 +12,7 @@ import numpy as np
 from qstack.quantum.channels import depolarising, two_qubit_depolarising
 from qstack.quantum.gates import gate_transfer
 from qstack.quantum.pauli import BASIS_INDEX, Basis, FloatArray
-from qstack.quantum.state import IMPOSSIBLE, contract_two, normalised, split
+from qstack.quantum.state import IMPOSSIBLE, contract, contract_two, normalised
 
 
 def confusion(f0: float, f1: float) -> FloatArray:
@@ -40,8 +40,7 @@ def noisy_project(
 
     Raises ValueError if the report cannot happen.
     """
-    rest = readout_effect(basis, reported, f0, f1) @ split(tensor, axis)
-    return normalised(rest.reshape((4,) * (tensor.ndim - 1)))
+    return normalised(contract(tensor, axis, readout_effect(basis, reported, f0, f1)))
 
 
 def bell_measurement(

@@ -30,7 +30,7 @@ from qstack.physical.device import (
 from qstack.physical.fabric import Delivery, Fabric
 from qstack.physical.fabric.keys import QubitKey
 from qstack.physical.hardware import LinkHardware, World
-from qstack.quantum import bell, channels, measurement
+from qstack.quantum import bell, decay, measurement
 from tests.physical.test_fabric_reference import generate, stop
 from tests.physical.worlds import chain, started_fabric
 
@@ -137,7 +137,8 @@ def test_a_swap_through_the_fabric_is_the_closed_form() -> None:
             reply = replies[batch]
             heralded = world.links[link].herald(profile, profile)
             pair = heralded.state_minus if reply.z_bit else heralded.state
-            wait = channels.decoherence((until_ns - reply.emitted_at_ns) * 1e-9, 3.0, 0.5)
+            elapsed_s = (until_ns - reply.emitted_at_ns) * 1e-9
+            wait = decay.decoherence(elapsed_s, 3.0, 0.5).transfer
             return wait @ pair @ wait.T
 
         povm = measurement.bell_measurement(0.03, 0.01, 0.95, 0.99)

@@ -1,5 +1,6 @@
 """The engine against an independent dense density-matrix simulation written here."""
 
+import itertools
 import math
 from typing import Any
 
@@ -8,7 +9,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from qstack.quantum import bell, channels, gates, measurement, pauli, state
+from qstack.quantum import bell, channels, decay, gates, measurement, pauli, state
 
 settings.register_profile("engine", deadline=None, derandomize=True, max_examples=40)
 EXACT = settings.get_profile("engine")
@@ -141,7 +142,9 @@ def both_forms(kind: str, value: Any, angle: float) -> tuple[Any, list[Any]]:
     if kind == "depolarising2":
         return channels.two_qubit_depolarising(value), depolarising_kraus(value, 2)
     t, t1, share = value
-    return channels.decoherence(t, t1, 2 * t1 * share), decoherence_kraus(t, t1, 2 * t1 * share)
+    return decay.decoherence(t, t1, 2 * t1 * share).transfer, decoherence_kraus(
+        t, t1, 2 * t1 * share
+    )
 
 
 @pytest.mark.parametrize("name", gates.GATES)
@@ -258,22 +261,34 @@ def test_every_channel_keeps_the_trace_and_the_positivity_of_its_choi_state(
 @settings(EXACT)
 @given(st.lists(st.floats(0.0, 3.0), min_size=1, max_size=12), st.floats(0.1, 10.0))
 def test_any_number_of_touches_gives_the_same_decay(waits: list[float], t2: float) -> None:
-    gaussian = markovian = np.eye(4)
+    gaussian = markovian = decay.Decay(1.0, 1.0, 0.0)
     age = 0.0
     for wait in waits:
-        gaussian = channels.gaussian_dephasing(age, age + wait, t2) @ gaussian
-        markovian = channels.decoherence(wait, t2, t2) @ markovian
+        gaussian = gaussian.then(decay.gaussian_dephasing(age, age + wait, t2))
+        markovian = markovian.then(decay.decoherence(wait, t2, t2))
         age += wait
-    assert np.allclose(gaussian, channels.gaussian_dephasing(0.0, age, t2), rtol=0, atol=1e-12)
-    assert gaussian[1, 1] == pytest.approx(math.exp(-((age / t2) ** 2)), abs=1e-12)
-    assert np.allclose(markovian, channels.decoherence(age, t2, t2), rtol=0, atol=1e-12)
+    assert np.allclose(gaussian, decay.gaussian_dephasing(0.0, age, t2), rtol=0, atol=1e-12)
+    assert gaussian.coherence == pytest.approx(math.exp(-((age / t2) ** 2)), abs=1e-12)
+    assert np.allclose(markovian, decay.decoherence(age, t2, t2), rtol=0, atol=1e-12)
+
+
+@settings(EXACT)
+@given(unit, unit, times)
+def test_one_decay_after_another_is_the_product_of_their_matrices(
+    p: float, q: float, waiting: tuple[float, float, float]
+) -> None:
+    t, t1, share = waiting
+    steps = decay.dephased(p), decay.decoherence(t, t1, 2 * t1 * share), decay.depolarised(q)
+    for first, second in itertools.permutations(steps, 2):
+        joined = first.then(second).transfer
+        assert np.allclose(joined, second.transfer @ first.transfer, rtol=0, atol=1e-15)
 
 
 @settings(EXACT)
 @given(unit, st.integers(0, 20))
 def test_repeated_dephasing_is_dephasing_repeated(p: float, n: int) -> None:
     once = np.linalg.matrix_power(channels.dephasing(p), n)
-    assert np.allclose(channels.repeated_dephasing(p, n), once, rtol=0, atol=1e-14)
+    assert np.allclose(decay.dephased(p, n).transfer, once, rtol=0, atol=1e-14)
 
 
 @settings(EXACT)

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from qstack.quantum import bell, channels, figures, gates, measurement, pauli, state
+from qstack.quantum import bell, channels, decay, figures, gates, measurement, pauli, state
 
 GROUPS = ("states", "swap", "memory", "bqc")
 ORACLES = json.loads((Path(__file__).parents[1] / "data" / "oracles.json").read_text("utf-8"))
@@ -134,7 +134,7 @@ def swap_noisy_bsm(fidelity: float, links: int, p2: float, eta: float) -> dict[s
 
 # memory ------------------------------------------------------------------------------------------
 def t1t2_bell(t: float, t1: float, t2: float) -> dict[str, float]:
-    noise = channels.decoherence(t, t1, t2)
+    noise = decay.decoherence(t, t1, t2).transfer
     phi, psi = bell.bell_state(0, 0), bell.bell_state(1, 0)
     one = state.apply(phi, 1, noise)
     return {
@@ -145,7 +145,7 @@ def t1t2_bell(t: float, t1: float, t2: float) -> dict[str, float]:
 
 
 def dephasing_only(t: float, t2: float, f0: float) -> dict[str, float]:
-    noise = channels.decoherence(t, math.inf, t2)
+    noise = decay.decoherence(t, math.inf, t2).transfer
     one = state.apply(bell.bell_state(0, 0), 0, noise)
     return {
         "one": bell.fidelity(one),
@@ -176,8 +176,8 @@ def comb(d: float, finesse: float) -> dict[str, float]:
 
 def carbon(n_1e: float) -> dict[str, float]:
     p = channels.attempt_dephasing_probability(n_1e)
-    idle = channels.repeated_dephasing(p, int(n_1e))
-    assert idle[1, 1] == pytest.approx(math.exp(-1.0), abs=1e-12)
+    idle = decay.dephased(p, int(n_1e))
+    assert idle.coherence == pytest.approx(math.exp(-1.0), abs=1e-12)
     return {"p_single": p}
 
 

@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from qstack.quantum import bell, channels, figures, gates, measurement, pauli, state
+from qstack.quantum import bell, channels, decay, figures, gates, measurement, pauli, state
 
 KETS = {
     (0, 0): [1, 0, 0, 1],
@@ -128,14 +128,14 @@ def test_the_readout_matrix_has_the_true_bit_in_rows() -> None:
 
 
 def test_infinite_lifetimes_mean_no_noise() -> None:
-    assert np.array_equal(channels.decoherence(3.0, math.inf, math.inf), np.eye(4))
-    assert np.array_equal(channels.gaussian_dephasing(1.0, 2.0, math.inf), np.eye(4))
+    assert np.array_equal(decay.decoherence(3.0, math.inf, math.inf).transfer, np.eye(4))
+    assert np.array_equal(decay.gaussian_dephasing(1.0, 2.0, math.inf).transfer, np.eye(4))
     assert channels.attempt_dephasing_probability(math.inf) == 0.0
 
 
 def test_the_longest_coherence_time_is_accepted() -> None:
-    longest = channels.decoherence(0.7, 1.3, 2.6)
-    assert longest[1, 1] == pytest.approx(math.exp(-0.7 / 2.6))
+    longest = decay.decoherence(0.7, 1.3, 2.6)
+    assert longest.coherence == pytest.approx(math.exp(-0.7 / 2.6))
 
 
 def test_dephasing_at_one_is_the_gate_z() -> None:
@@ -172,20 +172,19 @@ REFUSED: dict[str, Callable[[], object]] = {
     "basis of agreement": lambda: bell.expected_agreement_sign(WRONG, 0, 0),
     "dephasing above one": lambda: channels.dephasing(1.1),
     "dephasing nan": lambda: channels.dephasing(nan),
-    "repeated negative": lambda: channels.repeated_dephasing(0.1, -1),
-    "repeated above one": lambda: channels.repeated_dephasing(1.1, 1),
+    "repeated negative": lambda: decay.dephased(0.1, -1),
+    "repeated above one": lambda: decay.dephased(1.1, 1),
     "depolarising above 4/3": lambda: channels.depolarising(1.34),
     "two-qubit depolarising": lambda: channels.two_qubit_depolarising(1.07),
-    "negative time": lambda: channels.decoherence(-1.0, 1.0, 1.0),
-    "infinite time": lambda: channels.decoherence(math.inf, math.inf, math.inf),
-    "T1 zero": lambda: channels.decoherence(1.0, 0.0, 1.0),
-    "T2 nan": lambda: channels.decoherence(1.0, 1.0, nan),
-    "T2 above 2 T1": lambda: channels.decoherence(1.0, 1.0, 2.001),
-    "T2 infinite, T1 not": lambda: channels.decoherence(1.0, 1.0, math.inf),
-    "age backwards": lambda: channels.gaussian_dephasing(2.0, 1.0, 1.0),
-    "age negative": lambda: channels.gaussian_dephasing(-1.0, 1.0, 1.0),
-    "gaussian T2 zero": lambda: channels.gaussian_dephasing(0.0, 1.0, 0.0),
-    "coherence factor": lambda: channels.coherence_scaling(1.5),
+    "negative time": lambda: decay.decoherence(-1.0, 1.0, 1.0),
+    "infinite time": lambda: decay.decoherence(math.inf, math.inf, math.inf),
+    "T1 zero": lambda: decay.decoherence(1.0, 0.0, 1.0),
+    "T2 nan": lambda: decay.decoherence(1.0, 1.0, nan),
+    "T2 above 2 T1": lambda: decay.decoherence(1.0, 1.0, 2.001),
+    "T2 infinite, T1 not": lambda: decay.decoherence(1.0, 1.0, math.inf),
+    "age backwards": lambda: decay.gaussian_dephasing(2.0, 1.0, 1.0),
+    "age negative": lambda: decay.gaussian_dephasing(-1.0, 1.0, 1.0),
+    "gaussian T2 zero": lambda: decay.gaussian_dephasing(0.0, 1.0, 0.0),
     "attempts zero": lambda: channels.attempt_dephasing_probability(0.0),
     "gate name": lambda: gates.gate_transfer("toffoli"),
     "gate without angle": lambda: gates.gate_transfer("h", 0.1),

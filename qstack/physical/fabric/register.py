@@ -11,7 +11,7 @@ Rules
 """
 
 from collections.abc import Callable
-from functools import lru_cache
+from functools import cache, lru_cache
 from typing import NamedTuple
 
 import numpy as np
@@ -22,9 +22,10 @@ from qstack.physical.fabric.witness import Witness
 from qstack.physical.hardware import World
 from qstack.physical.params import GROUP_QUBITS_MAX
 from qstack.physical.profile import Profile
-from qstack.quantum import channels, state
+from qstack.quantum import channels, decay, state
+from qstack.quantum.decay import Decay
 from qstack.quantum.gates import gate_transfer
-from qstack.quantum.measurement import bell_measurement, noisy_project, readout_effect
+from qstack.quantum.measurement import bell_measurement, readout_effect
 from qstack.quantum.pauli import Basis, FloatArray
 
 NS = 1e-9
@@ -124,7 +125,7 @@ class Register:
         if qubit is None:
             return
         tensor = state.discard(qubit.group.tensor, qubit.axis)
-        self._shrink([qubit], tensor)
+        self._shrink((qubit,), tensor)
 
     # --- operations ---
 
@@ -157,12 +158,10 @@ class Register:
         if self._witness.is_watching and len(qubit.group.qubits) == 2:
             pair = tensor if axis == 0 else tensor.T
             self._witness.first_read(key, qubit.group.qubits[1 - axis].key, pair)
-        f0, f1 = profile.readout_f0, profile.readout_f1
-        alone = _reduced(tensor, [axis])
-        weights = [float(_readout_effect(basis, bit, f0, f1) @ alone) for bit in (0, 1)]
-        outcome = _choose(weights, uniform)
-        rest, _ = noisy_project(tensor, axis, basis, outcome, f0, f1)
-        self._shrink([qubit], rest)
+        effects = _readout_effects(basis, profile.readout_f0, profile.readout_f1)
+        outcome = _choose(effects.dot(_alone(tensor, axis)).tolist(), uniform)
+        rest, _ = state.normalised(state.contract(tensor, axis, effects[outcome]))
+        self._shrink((qubit,), rest)
         return outcome
 
     def bell_measure(
@@ -176,38 +175,27 @@ class Register:
         self._age(first, at_ns)
         self._age(second, at_ns)
         effects = _bell_effects(first.profile)
+        pair = _reduced(first, second)
+        place = _choose(effects.reshape(4, 16).dot(pair.reshape(16)).tolist(), uniform)
         if together:
-            tensor = first.group.tensor
-            pair = _reduced(tensor, [first.axis, second.axis])
-            weights = np.tensordot(effects, pair, axes=2).ravel().tolist()
-            x, z = OUTCOMES[_choose(weights, uniform)]
-            rest = state.contract_two(tensor, first.axis, second.axis, effects[x, z])
+            rest = state.contract_two(first.group.tensor, first.axis, second.axis, effects[place])
         else:
-            near = _reduced(first.group.tensor, [first.axis])
-            far = _reduced(second.group.tensor, [second.axis])
-            weights = (effects @ far @ near).ravel().tolist()
-            x, z = OUTCOMES[_choose(weights, uniform)]
             # A @ S @ B, with as many further axes as the groups have: no larger state is built.
             rest = state.swapped(
-                (first.group.tensor, first.axis), effects[x, z], (second.group.tensor, second.axis)
+                (first.group.tensor, first.axis), effects[place], (second.group.tensor, second.axis)
             )
         rest, _ = state.normalised(rest)
-        self._shrink([first, second], rest)
-        return x, z
+        self._shrink((first, second), rest)
+        return OUTCOMES[place]
 
     def reduced_pair(self, first_key: QubitKey, second_key: QubitKey, at_ns: int) -> FloatArray:
         """The (4, 4) of two qubits as it is at `at_ns`; changes nothing. Raises `RefusedError`."""
         qubits = self._get(first_key), self._get(second_key)
-        first, second = qubits
-        if first.group is second.group:
-            pair = _reduced(first.group.tensor, [first.axis, second.axis])
-        else:
-            alone = [_reduced(qubit.group.tensor, [qubit.axis]) for qubit in qubits]
-            pair = np.outer(*alone)
+        pair = _reduced(*qubits)
         for axis, qubit in enumerate(qubits):
             if at_ns < qubit.touched_ns:
                 raise RefusedError(ErrorCode.BAD_REQUEST, "the qubit was touched after that time")
-            pair = state.apply(pair, axis, self._waiting(qubit, at_ns))
+            pair = state.apply(pair, axis, self._waiting(qubit, at_ns).transfer)
         return pair
 
     # --- inside ---
@@ -227,11 +215,13 @@ class Register:
                 ErrorCode.GONE, f"no qubit {key.qubit.hex()} at {key.node}"
             ) from None
 
-    def _shrink(self, gone: list[_Qubit], tensor: FloatArray) -> None:
-        """The others of the groups of `gone`, in order, now have the state `tensor`."""
-        groups = list({id(qubit.group): qubit.group for qubit in gone}.values())
-        rest = [qubit for group in groups for qubit in group.qubits if qubit not in gone]
-        _Group(tensor, rest)
+    def _shrink(self, gone: tuple[_Qubit, ...], tensor: FloatArray) -> None:
+        """The others of the groups of one or two that go, in order, now have the state `tensor`."""
+        first, last = gone[0].group, gone[-1].group
+        together = first.qubits if first is last else first.qubits + last.qubits
+        rest = [qubit for qubit in together if qubit not in gone]
+        if rest:
+            _Group(tensor, rest)
         for qubit in gone:
             self._witness.lost(qubit.key)
             del self._qubits[qubit.key]
@@ -249,7 +239,7 @@ class Register:
         """Apply to `qubit` what waiting until `at_ns` has done to it."""
         if at_ns < qubit.touched_ns:
             return
-        group, waiting = qubit.group, self._waiting(qubit, at_ns)
+        group, waiting = qubit.group, self._waiting(qubit, at_ns).transfer
         group.tensor = state.apply(group.tensor, qubit.axis, waiting)
         self._witness.changed(qubit.key, waiting)
         qubit.touched_ns = at_ns
@@ -263,34 +253,34 @@ class Register:
             return 0
         return self._attempts_before(node, at_ns)
 
-    def _waiting(self, qubit: _Qubit, at_ns: int) -> FloatArray:
-        """The channel (4, 4) of waiting since the last touch: decay, a move, attempts."""
-        profile, start_ns = qubit.profile, qubit.touched_ns
-        if qubit.move is not None and qubit.move.at_ns <= at_ns:
-            transfer = _decay(profile, qubit.born_ns, start_ns, qubit.move.at_ns)
-            transfer = channels.depolarising(qubit.move.depolarising) @ transfer
-            transfer = _decay(profile, qubit.born_ns, qubit.move.at_ns, at_ns) @ transfer
+    def _waiting(self, qubit: _Qubit, at_ns: int) -> Decay:
+        """The channel of waiting since the last touch: decay, a move, attempts."""
+        profile, born_ns, start_ns = qubit.profile, qubit.born_ns, qubit.touched_ns
+        move = qubit.move
+        if move is not None and move.at_ns <= at_ns and move.depolarising > 0.0:
+            waiting = _decay(profile, born_ns, start_ns, move.at_ns)
+            waiting = waiting.then(decay.depolarised(move.depolarising))
+            waiting = waiting.then(_decay(profile, born_ns, move.at_ns, at_ns))
         else:
-            transfer = _decay(profile, qubit.born_ns, start_ns, at_ns)
+            waiting = _decay(profile, born_ns, start_ns, at_ns)
         attempts = self._disturbing(qubit.key.node, at_ns) - qubit.attempts
         if attempts > 0:
             # Dephasing commutes with all of the above: it may come last.
-            disturbed = channels.repeated_dephasing(profile.attempt_dephasing, attempts)
-            transfer = disturbed @ transfer
-        return transfer
+            waiting = waiting.then(decay.dephased(profile.attempt_dephasing, attempts))
+        return waiting
 
 
-def _decay(profile: Profile, born_ns: int, start_ns: int, end_ns: int) -> FloatArray:
+def _decay(profile: Profile, born_ns: int, start_ns: int, end_ns: int) -> Decay:
     """Waiting from `start_ns` to `end_ns` in a memory born at `born_ns`.
 
     The gaussian law is of the dephasing beside the damping: exp(-t/2T1) exp(-(t/T2)^2).
     """
     elapsed_s = (end_ns - start_ns) * NS
     if profile.decay_law == "exponential":
-        return channels.decoherence(elapsed_s, profile.t1_s, profile.t2_s)
-    damping = channels.decoherence(elapsed_s, profile.t1_s, 2.0 * profile.t1_s)
+        return decay.decoherence(elapsed_s, profile.t1_s, profile.t2_s)
+    damping = decay.decoherence(elapsed_s, profile.t1_s, 2.0 * profile.t1_s)
     ages_s = (start_ns - born_ns) * NS, (end_ns - born_ns) * NS
-    return channels.gaussian_dephasing(*ages_s, profile.t2_s) @ damping
+    return damping.then(decay.gaussian_dephasing(*ages_s, profile.t2_s))
 
 
 @lru_cache(maxsize=4096)
@@ -301,7 +291,14 @@ def _noisy_gate(name: str, angle: float, depolarising: float) -> FloatArray:
     return channels.two_qubit_depolarising(depolarising) @ transfer
 
 
+@lru_cache(maxsize=256)
+def _readout_effects(basis: Basis, f0: float, f1: float) -> FloatArray:
+    """The POVM (2, 4) of reading one qubit."""
+    return np.array([readout_effect(basis, bit, f0, f1) for bit in (0, 1)])
+
+
 def _bell_effects(profile: Profile) -> FloatArray:
+    """The POVM (4, 4, 4) of a Bell measurement, in the order of OUTCOMES."""
     return _bell_effects_of(
         profile.gate_2q_depolarising,
         profile.gate_1q_depolarising,
@@ -310,14 +307,31 @@ def _bell_effects(profile: Profile) -> FloatArray:
     )
 
 
-_bell_effects_of = lru_cache(maxsize=256)(bell_measurement)
-_readout_effect = lru_cache(maxsize=256)(readout_effect)
+@lru_cache(maxsize=256)
+def _bell_effects_of(gate_2q: float, gate_1q: float, f0: float, f1: float) -> FloatArray:
+    return bell_measurement(gate_2q, gate_1q, f0, f1).reshape(4, 4, 4)
 
 
-def _reduced(tensor: FloatArray, axes: list[int]) -> FloatArray:
-    """The state of the qubits of `axes` alone, in that order."""
-    kept = tensor[tuple(slice(None) if axis in axes else 0 for axis in range(tensor.ndim))]
-    return kept if axes == sorted(axes) else kept.T
+def _reduced(first: _Qubit, second: _Qubit) -> FloatArray:
+    """The (4, 4) of two qubits as they were last touched."""
+    tensor, axis_a = first.group.tensor, first.axis
+    if first.group is not second.group:
+        far = _alone(second.group.tensor, second.axis)
+        return _alone(tensor, axis_a)[:, np.newaxis] * far
+    axis_b = second.axis
+    kept = tensor[_only(tensor.ndim, axis_a, axis_b)]
+    return kept if axis_a < axis_b else kept.T
+
+
+def _alone(tensor: FloatArray, axis: int) -> FloatArray:
+    """The state (4,) of one qubit."""
+    return tensor[_only(tensor.ndim, axis, axis)]
+
+
+@cache
+def _only(qubits: int, axis_a: int, axis_b: int) -> tuple[slice | int, ...]:
+    """The place of what concerns these axes alone, traced over all others."""
+    return tuple(slice(None) if axis in (axis_a, axis_b) else 0 for axis in range(qubits))
 
 
 def _choose(weights: list[float], uniform: float) -> int:
