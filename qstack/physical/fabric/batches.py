@@ -8,6 +8,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from qstack.physical.fabric.keys import QubitKey
+
 if TYPE_CHECKING:
     from qstack.physical.device import Generate
     from qstack.physical.fabric.station import Match
@@ -26,6 +28,8 @@ class Batch:
         self.first_cycle = first_cycle
         self.remaining = operation.pairs
         self.match: Match | None = None
+        qubit = operation.qubit
+        self.qubit = None if qubit is None else QubitKey(node, qubit)  # that it will make
         self._cycle_ns = cycle_ns
         self._offset_ns = offset_ns
 
@@ -56,17 +60,26 @@ class AttemptCounter:
     def __init__(self) -> None:
         self._finished: dict[str, int] = {}
         self._open: dict[str, dict[int, Batch]] = {}
+        self._qubits: set[QubitKey] = set()  # that open batches will make
 
     def add(self, batch: Batch) -> None:
         """A batch begins."""
         self._open.setdefault(batch.node, {})[batch.number] = batch
+        if batch.qubit is not None:
+            self._qubits.add(batch.qubit)
 
     def end(self, batch: Batch, at_ns: int) -> int:
         """A batch ends: its attempts with emission before `at_ns`."""
         del self._open[batch.node][batch.number]
+        if batch.qubit is not None:
+            self._qubits.remove(batch.qubit)
         attempts = batch.attempts_before(at_ns)
         self._finished[batch.node] = self._finished.get(batch.node, 0) + attempts
         return attempts
+
+    def makes(self, key: QubitKey) -> bool:
+        """Whether an open batch will make this qubit."""
+        return key in self._qubits
 
     def open_batches(self, node: str) -> dict[int, Batch]:
         """The batches of `node`, by number."""

@@ -182,12 +182,13 @@ class Fabric:
         while self._heap and self._heap[0].at_ns < until_ns:
             entry = heapq.heappop(self._heap)
             self._latest_ns = entry.at_ns
-            if isinstance(entry.work, Match):
-                self._station.emission(entry.work)
-            elif isinstance(entry.work, SourceMatch):
-                self._sources.emission(entry.work)
+            work = entry.work
+            if isinstance(work, Match):
+                self._station.emission(work)
+            elif isinstance(work, SourceMatch):
+                self._sources.emission(work)
             else:
-                self._operate(entry.name, entry.work, entry.at_ns)
+                self._operate(entry.name, work, entry.at_ns)
             self._drop_void()
         outbox, self._outbox = self._outbox, []
         return outbox
@@ -201,9 +202,10 @@ class Fabric:
                 operation=operation.sequence, error=refusal.code.name, detail=refusal.detail
             )
         else:
+            if result is None:
+                return
             due_ns = at_ns + result_ns(self._world.nodes[node].profile, operation)
-        if result is not None:
-            self._deliver(node, due_ns, result)
+        self._deliver(node, due_ns, result)
 
     def _perform(self, node: str, operation: Operation, at_ns: int) -> Result | None:
         """One operation and its result, if it has one. Raises `RefusedError`."""
@@ -308,9 +310,10 @@ class Fabric:
     def _drop_void(self) -> None:
         """Forget emissions of matches that have ended."""
         while self._heap:
-            entry = self._heap[0]
-            if not isinstance(entry.work, Match | SourceMatch):
+            at_ns, rank, _, _, _, work = self._heap[0]
+            if rank == _OPERATION:
                 return
-            if entry.work.event_ns == entry.at_ns:
+            assert isinstance(work, (Match, SourceMatch))
+            if work.event_ns == at_ns:
                 return
             heapq.heappop(self._heap)

@@ -160,8 +160,9 @@ class Register:
             self._witness.first_read(key, qubit.group.qubits[1 - axis].key, pair)
         effects = _readout_effects(basis, profile.readout_f0, profile.readout_f1)
         outcome = _choose(effects.dot(_alone(tensor, axis)).tolist(), uniform)
-        rest, _ = state.normalised(state.contract(tensor, axis, effects[outcome]))
-        self._shrink((qubit,), rest)
+        if tensor.ndim > 1:  # else nobody is left to have a state
+            tensor, _ = state.normalised(state.contract(tensor, axis, effects[outcome]))
+        self._shrink((qubit,), tensor)
         return outcome
 
     def bell_measure(

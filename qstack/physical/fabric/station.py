@@ -138,8 +138,7 @@ class Station:
 
     def holds(self, key: QubitKey) -> bool:
         """Whether an open batch will make this qubit."""
-        batches = self._counter.open_batches(key.node).values()
-        return any(batch.operation.qubit == key.qubit for batch in batches)
+        return self._counter.makes(key)
 
     # --- what becomes of attempts ---
 
