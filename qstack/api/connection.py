@@ -15,7 +15,7 @@ import socket
 from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
-from typing import Final, TypeVar, get_args
+from typing import Final, TypeVar, cast, get_args
 
 import trio
 import trio.lowlevel
@@ -331,6 +331,8 @@ class Connection:
                 return b"".join(pieces), True
             pieces.append(data)
             size += len(data)
+            if len(data) < READ_BYTES:
+                break  # there was no more
         return b"".join(pieces), False
 
     def _on_message(self, message: Message) -> None:
@@ -350,11 +352,10 @@ class Connection:
                 self._attaching.set()
             case session.SessionError(error=error, detail=detail):
                 self._finish(error, detail)
-            case _:
-                self._on_answer(message)
+            case _:  # no more is in the registry
+                self._on_answer(cast("Answer", message))
 
-    def _on_answer(self, answer: Message) -> None:
-        assert isinstance(answer, Answer)
+    def _on_answer(self, answer: Answer) -> None:
         call = self._calls.get(answer.call)
         if call is None:
             return  # a sleep that ended while it was withdrawn

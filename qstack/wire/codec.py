@@ -19,6 +19,7 @@ from qstack.errors import ErrorCode, PeerError
 from qstack.wire.frame import OPTIONAL_TYPE_MIN, Frame
 from qstack.wire.message import Message
 
+FLOAT: Final = b"\xcb"  # what a float64 begins with
 NESTING_MAX: Final = 16  # levels below `x`; deeper is nobody's extension and a stack's trouble
 MAY_BE_NON_FINITE: Final = re.compile(rb"\xcb[\x7f\xff][\xf0-\xff]")
 """Bytes every NaN or infinity begins with (and, rarely, other bytes): then the walk decides."""
@@ -62,7 +63,7 @@ class Registry:
             _check_tree(message.x, "x")
         if _encoder.encode(message) != frame.body:
             raise PeerError(ErrorCode.NOT_CANONICAL, type(message).__name__)
-        if MAY_BE_NON_FINITE.search(frame.body):
+        if FLOAT in frame.body and MAY_BE_NON_FINITE.search(frame.body):
             _check_tree(_untyped_decoder.decode(frame.body), "")
         if isinstance(message.x, dict):
             _check_extensions(message.x)

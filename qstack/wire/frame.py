@@ -59,30 +59,37 @@ class FrameReader:
         is received does not depend on how the stream was cut.
         """
         buffer = self._buffer
-        buffer += data
-        frames: list[Frame] = []
-        offset = 0
-        try:
-            while len(buffer) - offset >= HEADER.size:
-                magic, version, layer, kind, length = HEADER.unpack_from(buffer, offset)
-                self._judge(magic, version, length)
-                end = offset + HEADER.size + length
-                if len(buffer) < end:
-                    break
-                frames.append(Frame(layer, kind, bytes(buffer[offset + HEADER.size : end])))
-                offset = end
-        except PeerError:
-            if not frames:
-                raise
-        del buffer[:offset]
+        if not buffer:  # as nearly always: what is whole need not go through it
+            frames, offset = self._cut(data)
+            buffer += data[offset:]
+        else:
+            buffer += data
+            frames, offset = self._cut(buffer)
+            del buffer[:offset]
+        if not frames and len(buffer) >= HEADER.size:
+            self._judge(*HEADER.unpack_from(buffer))
         return frames
+
+    def _cut(self, data: bytes | bytearray) -> tuple[list[Frame], int]:
+        """The frames that are whole, up to a faulty header, and where they end."""
+        frames: list[Frame] = []
+        begin, size, bytes_max = 0, len(data), self.bytes_max
+        while size - begin >= HEADER.size:
+            magic, version, layer, kind, length = HEADER.unpack_from(data, begin)
+            body = begin + HEADER.size
+            end = body + length
+            if end > size or magic != MAGIC or version != VERSION or length > bytes_max:
+                break
+            frames.append(Frame(layer, kind, bytes(data[body:end])))
+            begin = end
+        return frames, begin
 
     @property
     def is_empty(self) -> bool:
         """Whether no frame has been begun: the only clean place for a stream to end."""
         return not self._buffer
 
-    def _judge(self, magic: bytes, version: int, length: int) -> None:
+    def _judge(self, magic: bytes, version: int, _layer: int, _type: int, length: int) -> None:
         if magic != MAGIC:
             raise PeerError(ErrorCode.MALFORMED, f"a frame begins with {MAGIC!r}, not {magic!r}")
         if version != VERSION:
