@@ -29,6 +29,7 @@ __all__ = ["SESSION", "Channel", "ChannelClosed", "ChannelRefused", "Received", 
 Received = tuple[Frame, Message | None]
 
 SESSION: Final = Registry(MESSAGES)
+SESSION_LAYER: Final = int(Layer.SESSION)  # plain: compared with that of each frame
 SESSION_TYPES: Final = frozenset(message.TYPE for message in MESSAGES)
 BAD_FRAMES_MAX: Final = 256  # in one read: an answer is longer than the frame it answers
 ANSWER_S: Final = 5.0
@@ -59,7 +60,8 @@ class Channel:
         self._registry = registry
         self._reader = reader
         self._early = early  # frames that came in one read with HELLO
-        self._forbidden = frozenset(Layer) - layers_allowed(tls.peer.role)
+        allowed = layers_allowed(tls.peer.role)
+        self._forbidden = frozenset(int(layer) for layer in Layer if layer not in allowed)
         self._ready: list[Received] = []
         self._answers: list[Frame] = []
         self._fault: PeerError | None = None
@@ -191,7 +193,7 @@ class Channel:
                 ErrorCode.ROLE,
                 f"a peer of role {self.peer.role} may not speak for layer {Layer(layer).name}",
             )
-        if layer != Layer.SESSION or frame.type not in SESSION_TYPES:
+        if layer != SESSION_LAYER or frame.type not in SESSION_TYPES:
             return self._registry.decode(frame)
         message = SESSION.decode(frame)
         if isinstance(message, Hello):
