@@ -10,7 +10,7 @@ from typing import NamedTuple
 from qstack.physical.hardware import LinkHardware, Scheme, silica_attenuation_db_per_km
 from qstack.physical.profile import Profile
 from qstack.quantum.bell import bell_state, fidelity
-from qstack.quantum.channels import decoherence, gaussian_dephasing
+from qstack.quantum.decay import decoherence, gaussian_dephasing
 from qstack.quantum.state import apply
 
 
@@ -65,5 +65,5 @@ def stored_fidelity(profile: Profile, storage_s: float) -> float:
         waiting = decoherence(storage_s, profile.t1_s, profile.t2_s)
     else:
         damping = decoherence(storage_s, profile.t1_s, 2.0 * profile.t1_s)
-        waiting = gaussian_dephasing(0.0, storage_s, profile.t2_s) @ damping
-    return fidelity(apply(bell_state(0, 0), 1, waiting), 0, 0)
+        waiting = damping.then(gaussian_dephasing(0.0, storage_s, profile.t2_s))
+    return fidelity(apply(bell_state(0, 0), 1, waiting.transfer), 0, 0)
