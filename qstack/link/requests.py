@@ -86,6 +86,13 @@ class Requests:
             if request.purpose == purpose:
                 self.cancel(request.id, now)
 
+    def forget_above(self, peer: Peer, now: int) -> None:
+        """The network layer has gone: nobody listens, and nobody wants what was asked for."""
+        peer.purposes.clear()
+        peer.announced.clear()
+        for request in list(peer.requests.values()):
+            self.cancel(request.id, now)
+
     # --- from the far end ------------------------------------------------------------------------
 
     def on_add(self, peer: Peer, add: messages.Add, now: int) -> None:

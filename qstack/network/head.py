@@ -146,6 +146,11 @@ class Heads:
             self._fail(request, RequestInput.CANCELLED, ErrorCode.CANCELLED, "withdrawn")
         return request is not None
 
+    def cancel_all(self) -> None:
+        """The layer above has gone."""
+        for request in list(self._requests):
+            self.on_cancel(request)
+
     def on_route_query(self, query: service.RouteQuery) -> None:
         """What could be had to a node."""
         states = self._database.states()

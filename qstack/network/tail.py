@@ -153,6 +153,11 @@ class Tails:
                 request, RequestInput.CANCELLED, ErrorCode.CANCELLED, "withdrawn by the tail"
             )
 
+    def cancel_all(self) -> None:
+        """The layer above has gone."""
+        for request in list(self._requests):
+            self.on_cancel(request)
+
     def on_deadline(self, key: str) -> None:
         """The deadline timer; the head has its own."""
         request = self._requests.get(bytes.fromhex(key))

@@ -14,7 +14,7 @@ from typing import Final
 
 from qstack.errors import ErrorCode
 from qstack.machine import Effect as MachineEffect
-from qstack.machine import Event
+from qstack.machine import Event, LayerGoneError
 from qstack.runtime.layer_envelope import effect_of, event_messages
 from qstack.runtime.layer_messages import (
     Effect,
@@ -25,7 +25,7 @@ from qstack.runtime.layer_messages import (
     Summary,
     SummaryAsk,
 )
-from qstack.runtime.layer_stream import LayerGoneError, LayerStream
+from qstack.runtime.layer_stream import LayerStream
 from qstack.runtime.network_file import Network
 
 ANSWER_S: Final = 30.0

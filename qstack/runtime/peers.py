@@ -23,6 +23,7 @@ from qstack.channel.identity import Identity
 from qstack.errors import ErrorCode, PeerError
 from qstack.link import messages as link
 from qstack.network import messages as network
+from qstack.runtime import life_messages
 from qstack.runtime.clock_messages import PEER_MESSAGES
 from qstack.runtime.listen import Unreached, serve
 from qstack.runtime.network_file import Network
@@ -33,7 +34,12 @@ from qstack.wire.message import Message
 from qstack.wire.session import Error, Hello, Stamp
 
 REDIAL_S: Final = 0.05
-REGISTRY: Final = Registry((*link.MESSAGES, *network.MESSAGES, *transport.MESSAGES, *PEER_MESSAGES))
+REGISTRY: Final = Registry(
+    (
+        *link.MESSAGES, *network.MESSAGES, *transport.MESSAGES, *life_messages.MESSAGES,
+        *PEER_MESSAGES,
+    )
+)  # fmt: skip
 
 
 class PeerUser(Protocol):
