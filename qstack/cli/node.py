@@ -75,7 +75,7 @@ def run(
     require_ports(network, str(network_file))
     use_batch_scheduling()
     with LayerProcesses(network_file, network, name, folder, report) as layers:
-        daemon = NodeDaemon(replace(options, layers=layers.connections), report)
+        daemon = NodeDaemon(replace(options, layers=layers), report)
         try:
             run_until_told(daemon.run, lifeline=lifeline)
         except* LayerGoneError as gone:

@@ -50,6 +50,10 @@ class LayerStream:
             raise LayerGoneError(f"it broke a rule: {ErrorCode.UNKNOWN_TYPE.name}")
         return message
 
+    def fileno(self) -> int:
+        """What the operating system knows it by."""
+        return self._connection.fileno()
+
     def close(self) -> None:
         """End it."""
         self._connection.close()

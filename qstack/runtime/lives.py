@@ -3,8 +3,8 @@
 As long as no layer dies alone, a layer's life is its node's, and a peer is up for all or none.
 
 Rules
-1. A layer that has died alone has a boot id of its own, of which each peer is told (`life_messages`)
-   and the device too, by Clear. Until a peer has answered, what comes from it for that layer is
+1. A layer that has died alone has a boot id of its own, of which each peer is told (`LayerBegun`),
+   and the device too (`Clear`). Until a peer has answered, what comes from it for that layer is
    void, and the layer does not know of it.
 2. A peer that has met no former life of a layer takes the present one for the first, rightly. (Not
    so with the link layer: its boot id is in the names of pairs, at both ends.)

@@ -234,7 +234,8 @@ class Node:
 
     def layer_gone(self, layer: str, machine: Machine, at_ns: int) -> None:
         """This life of a layer is over, as is seen from outside at `at_ns`."""
-        self._push_own("@gone " + layer, at_ns, _Gone(layer, machine))
+        due = at_ns + self.timing.application_call_ns
+        self._push_own("@gone " + layer, due, _Gone(layer, machine))
 
     def layer_due(self, layer: str, at_ns: int) -> None:
         """A layer that is away is to be back at `at_ns`: the clock goes there, and `LayerDue` is
@@ -247,7 +248,8 @@ class Node:
 
         Should `start` raise `LayerGoneError`, it has gone again.
         """
-        self._push_own("@came " + layer, at_ns, _Came(layer, start))
+        due = at_ns + self.timing.application_call_ns
+        self._push_own("@came " + layer, due, _Came(layer, start))
 
     # --- running ---------------------------------------------------------------------------------
 
@@ -334,12 +336,16 @@ class Node:
     def _on_layer(self, event: _OfLayer, outputs: list[Output]) -> deque[tuple[str, Event]]:
         queue: deque[tuple[str, Event]] = deque()
         machine = self.machines[event.layer]
-        if isinstance(event, _Gone) and machine is event.machine:
-            self._lose(event.layer, "its process has ended", queue, outputs)
-        elif isinstance(event, _Due) and isinstance(machine, AbsentLayer):
-            outputs.append(LayerDue(event.layer, self.now))
-        elif isinstance(event, _Came) and isinstance(machine, AbsentLayer):
-            queue.extend(self._begin(event.layer, event.start, outputs))
+        is_away = isinstance(machine, AbsentLayer)
+        match event:
+            case _Gone() if machine is event.machine and not is_away:
+                self._lose(event.layer, "its process has ended", queue, outputs)
+            case _Due() if is_away:
+                outputs.append(LayerDue(event.layer, self.now))
+            case _Came() if is_away:
+                queue.extend(self._begin(event.layer, event.start, outputs))
+            case _:
+                pass  # it was seen before
         return queue
 
     def _lose(

@@ -200,7 +200,6 @@ class WatchedNetwork(VirtualNetwork):
             assert link.open_batches == 0, f"{name} waits for batches"
             assert not any(peer.requests for peer in link.peers.values()), name
 
-
     def check_layers(self) -> None:
         """Nothing is left in any layer of any node, and everybody knows everybody."""
         for name, node in self.nodes.items():
