@@ -146,10 +146,10 @@ class Heads:
             self._fail(request, RequestInput.CANCELLED, ErrorCode.CANCELLED, "withdrawn")
         return request is not None
 
-    def cancel_all(self) -> None:
-        """The layer above has gone."""
-        for request in list(self._requests):
-            self.on_cancel(request)
+    def on_above_gone(self, detail: str) -> None:
+        """Nobody is left who wants these pairs."""
+        for request in list(self._requests.values()):
+            self._fail(request, RequestInput.CANCELLED, ErrorCode.LAYER_LOST, detail)
 
     def on_route_query(self, query: service.RouteQuery) -> None:
         """What could be had to a node."""

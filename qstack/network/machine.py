@@ -167,8 +167,9 @@ class NetworkLayer:
     def _on_owner_gone(self, owner: str) -> None:
         """Sessions own nothing of the network layer's, but layers beside it do."""
         if owner == TRANSPORT:
-            self._heads.cancel_all()
-            self._tails.cancel_all()
+            detail = f"the transport layer of {self._out.node}"
+            self._heads.on_above_gone(detail)
+            self._tails.on_above_gone(detail)
         elif owner == link.LAYER:
             for up in list(self._database.links.values()):
                 self._on_link(link.LinkDown(link=up.link, peer=up.peer))

@@ -86,6 +86,7 @@ class LayerProcesses:
             return
         async with trio.open_nursery() as nursery:
             self._nursery = nursery
+            self._came_at_s = dict.fromkeys(self.connections, trio.current_time())
             for connection in self.connections.values():
                 nursery.start_soon(self._watch, connection, on_gone)
             listener = trio.socket.from_stdlib_socket(self._listener)

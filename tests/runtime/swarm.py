@@ -20,10 +20,10 @@ from tests.runtime.scripts import (
 )
 
 
-def start_work(network: WatchedNetwork, rng: Random, port: int) -> None:
+def start_work(network: WatchedNetwork, rng: Random, port: int, number_max: int = 6) -> None:
     """One piece of work between two nodes, of a random kind."""
     first, second = rng.sample(sorted(network.nodes), 2)
-    number = rng.randint(1, 6)
+    number = rng.randint(1, number_max)
     within_ns = rng.choice([SECOND // 10, SECOND, 5 * SECOND])
     held = rng.random()
     match rng.randrange(6):
@@ -81,23 +81,28 @@ def run_with_broken_parts(seed: int) -> WatchedNetwork:
     for port in range(1, 1 + rng.randint(1, 4)):
         start_work(network, rng, port)
     for _ in range(rng.randint(1, 3)):
-        network.run_until(network.now_ns + int(10 ** rng.uniform(4, 9)))
-        pause_ns = int(10 ** rng.uniform(4, 8.5))
-        if rng.random() < 0.5:
-            name = rng.choice(sorted(network.nodes))
-            network.lose_device(name)
-            network.run_until(network.now_ns + pause_ns)
-            network.return_device(name)
-        else:
-            ends = rng.choice(sorted(link.ends for link in network.network.links.values()))
-            network.cut(*ends)
-            network.run_until(network.now_ns + pause_ns)
-            network.mend(*ends)
+        break_something(network, rng)
     network.settle()
     network.check_calls()
     network.end_everything()
     network.check_empty()
     return network
+
+
+def break_something(network: WatchedNetwork, rng: Random) -> None:
+    """A device or a channel goes, and is back after a while."""
+    network.run_until(network.now_ns + int(10 ** rng.uniform(4, 9)))
+    pause_ns = int(10 ** rng.uniform(4, 8.5))
+    if rng.random() < 0.5:
+        name = rng.choice(sorted(network.nodes))
+        network.lose_device(name)
+        network.run_until(network.now_ns + pause_ns)
+        network.return_device(name)
+    else:
+        ends = rng.choice(sorted(link.ends for link in network.network.links.values()))
+        network.cut(*ends)
+        network.run_until(network.now_ns + pause_ns)
+        network.mend(*ends)
 
 
 LAYERS = ("physical", "link", "network", "transport")
@@ -115,13 +120,17 @@ def run_with_dying_layers(seed: int, layers: tuple[str, ...] = LAYERS) -> Watche
     rng = Random(seed)
     network = WatchedNetwork(split(rng.choice(["pair", "metro", "ring"])), seed)
     network.settle()
-    for port in range(1, 1 + rng.randint(1, 4)):
-        start_work(network, rng, port)
+    for port in range(1, 1 + rng.randint(2, 6)):
+        start_work(network, rng, port, number_max=60)
     for _ in range(rng.randint(1, 3)):
-        at_ns = network.now_ns + int(10 ** rng.uniform(4, 9))
-        network.kill_layer(rng.choice(sorted(network.nodes)), rng.choice(layers), at_ns)
+        at_ns = network.now_ns + int(10 ** rng.uniform(6, 8.7))
+        for _ in range(rng.choice([1, 1, 1, 2, 3])):
+            network.kill_layer(rng.choice(sorted(network.nodes)), rng.choice(layers), at_ns)
+            at_ns += rng.choice([0, 1000, 100_000, 50_000_000, 50_100_000])
     if rng.random() < 0.2:
         network.kill(rng.choice(sorted(network.nodes)), network.now_ns + rng.randrange(SECOND))
+    elif rng.random() < 0.3:
+        break_something(network, rng)
     network.settle()
     network.check_calls()
     check_service(network)
