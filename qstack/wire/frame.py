@@ -29,7 +29,7 @@ class Layer(IntEnum):
     TRANSPORT = 4
     APPLICATION = 5  # an application's session with its node
     CLOCK = 6  # the lockstep coordinator and its participants
-    NODE = 7  # a node and those of its layers that are processes of their own
+    NODE = 7  # a node, those of its layers that are processes of their own, and other nodes
 
 
 class Frame(NamedTuple):

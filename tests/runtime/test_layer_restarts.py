@@ -233,16 +233,13 @@ async def kill(running: RunningNetwork, layer: str) -> None:
     os.kill(before["alice", layer], signal.SIGKILL)
 
     def is_back(report: dict[str, Any]) -> bool:
-        after = processes_by_layer(running)
-        return (
-            after.keys() == before.keys()
-            and after["alice", layer] != before["alice", layer]
-            and everybody_answers(report)
-            and all(
-                node["layers"]["link"]["links_up"] and not node["layers"][layer].get("is_away")
-                for node in report["nodes"].values()
-            )
-        )
+        if not everybody_answers(report):
+            return False
+        nodes = [node["layers"] for node in report["nodes"].values()]
+        if not all(node["link"]["links_up"] and "is_away" not in node[layer] for node in nodes):
+            return False
+        now = processes_by_layer(running).get(("alice", layer))
+        return now not in (None, before["alice", layer])
 
     await running.fact(f"the {layer} layer is back", is_back)
     after = processes_by_layer(running)
