@@ -114,10 +114,12 @@ class LayerProcesses:
         if self.is_external(layer):
             self._say_how(layer)
         elif self._nursery is not None:
-            self._nursery.start_soon(self._start_again, layer, why)
+            former = self._children.pop(layer, None)
+            self._nursery.start_soon(self._start_again, layer, former, why)
 
-    async def _start_again(self, layer: str, why: str) -> None:
-        former = self._children.pop(layer, None)
+    async def _start_again(
+        self, layer: str, former: "subprocess.Popen[bytes] | None", why: str
+    ) -> None:
         if former is not None:
             former.kill()
             await trio.to_thread.run_sync(former.wait)

@@ -4,6 +4,7 @@ import os
 import signal
 import subprocess
 from pathlib import Path
+from random import Random
 from typing import Any
 
 import pytest
@@ -20,7 +21,7 @@ from qstack.runtime.layer_processes import DEATHS_MAX, LayerProcesses
 from qstack.runtime.network_file import load_network
 from qstack.transport import service as transport
 from tests.runtime import swarm
-from tests.runtime.deaths import is_empty
+from tests.runtime.deaths import Application, is_empty
 from tests.runtime.programs import deliver
 from tests.runtime.running import (
     RunningNetwork,
@@ -226,24 +227,24 @@ async def use(running: RunningNetwork, name: str, ended: dict[str, str], began: 
         ended[name] = type(group.exceptions[0]).__name__
 
 
-async def kill(running: RunningNetwork, layer: str) -> None:
-    """That layer of alice is killed; it comes back, and no other process was hurt."""
+async def kill(running: RunningNetwork, layer: str, node: str = "alice") -> None:
+    """That layer of a node is killed; it comes back, and no other process was hurt."""
     before = processes_by_layer(running)
     pids = await running.pids()
-    os.kill(before["alice", layer], signal.SIGKILL)
+    os.kill(before[node, layer], signal.SIGKILL)
 
     def is_back(report: dict[str, Any]) -> bool:
         if not everybody_answers(report):
             return False
-        nodes = [node["layers"] for node in report["nodes"].values()]
-        if not all(node["link"]["links_up"] and "is_away" not in node[layer] for node in nodes):
+        layers = [said["layers"] for said in report["nodes"].values()]
+        if not all(each["link"]["links_up"] and "is_away" not in each[layer] for each in layers):
             return False
-        now = processes_by_layer(running).get(("alice", layer))
-        return now not in (None, before["alice", layer])
+        now = processes_by_layer(running).get((node, layer))
+        return now not in (None, before[node, layer])
 
     await running.fact(f"the {layer} layer is back", is_back)
     after = processes_by_layer(running)
-    del after["alice", layer], before["alice", layer]
+    del after[node, layer], before[node, layer]
     assert after == before
     assert await running.pids() == pids
 
@@ -270,6 +271,30 @@ async def test_each_layer_is_started_again_alone_after_sigkill(tmp_path: Path, c
         if clock == "wall":
             line = command("ping", "bob", "--from", "alice", "--count", "2")
             await trio.run_process(line, env=environment(running.runs), capture_stdout=True)
+
+
+@pytest.mark.soak
+@pytest.mark.parametrize("seed", range(4))
+async def test_layers_die_one_after_the_other_while_two_applications_ask_for_everything(
+    tmp_path: Path, seed: int
+) -> None:
+    rng = Random(seed)
+    soon = ('clock = "lockstep"', 'clock = "lockstep"\nrestart_ns = 20_000_000')
+    with network(variant(tmp_path, "pair", SPLIT, soon), "pair") as running:
+        ends = [Application(name, str(running.session(name))) for name in ("alice", "bob")]
+        with trio.fail_after(180):
+            async with trio.open_nursery() as nursery:
+                for end in ends:
+                    nursery.start_soon(end.run)
+                for _ in range(12):
+                    await trio.sleep(rng.random())
+                    await kill(running, rng.choice(LAYERS), rng.choice(["alice", "bob"]))
+                for end in ends:
+                    end.is_stopping = True
+        assert not [late for end in ends for late in end.late]
+        assert all(sum(end.ended.values()) > 100 for end in ends), [end.ended for end in ends]
+        await deliver(running)
+        await running.fact("nothing is left", is_empty)
 
 
 async def test_a_layer_that_dies_again_and_again_ends_its_node(
