@@ -71,8 +71,8 @@ def test_every_packaged_network_is_good_and_named_like_its_file() -> None:
 
 
 def test_every_packaged_profile_can_be_loaded() -> None:
-    names = ["bench", "colour-centre", "ion-projected", "ion-published", "nv-near-term"]
-    assert packaged_profiles() == names
+    names = packaged_profiles()
+    assert {"bench", "ion-published", "nv-lab"} <= set(names)
     assert [load_packaged_profile(name).name for name in names] == names
 
 
