@@ -343,6 +343,10 @@ class LockstepClock:
         else:
             self._node.message_arrived(peer, position, arrival, message)
 
+    def waiting_from(self, peer: str) -> int:
+        """See `PeerUser`."""
+        return self._node.waiting_from(peer)
+
     def turn(self) -> None:
         """See `NodeClock`: rounds say when things are handled."""
 

@@ -190,6 +190,7 @@ class Node:
         self._ahead = [0] * len(Urgency)
         self._lives = Lives(boot_id)
         self._generation: dict[str, int] = {}  # of the channel to a peer: one up with each loss
+        self._waiting: dict[str, int] = {}  # messages of a peer that are still to be handled
 
     # --- what the driver says --------------------------------------------------------------------
 
@@ -199,6 +200,7 @@ class Node:
             return
         due = at_ns + self.timing.machine_event_ns
         room = "" if isinstance(message, Cleared) else ROOM[Layer(message.LAYER)]
+        self._waiting[peer] = self._waiting.get(peer, 0) + 1
         generation = self._generation.get(peer, 0)
         numbered = generation << GENERATION_SHIFT | sequence
         self._push(due, peer, numbered, room, FromPeer(peer, message))
@@ -220,6 +222,7 @@ class Node:
 
     def peer_down(self, peer: str, at_ns: int) -> None:
         """The channel is gone, and what has arrived by it but is still to be handled is void."""
+        self._waiting[peer] = 0
         for source in (peer, "@up " + peer):
             self._generation[source] = self._generation.get(source, 0) + 1
         self._push_own("@down " + peer, at_ns, PeerDown(peer))
@@ -250,6 +253,10 @@ class Node:
         """
         due = at_ns + self.timing.application_call_ns
         self._push_own("@came " + layer, due, _Came(layer, start))
+
+    def waiting_from(self, peer: str) -> int:
+        """How many messages of a peer are here and not handled yet."""
+        return self._waiting.get(peer, 0)
 
     # --- running ---------------------------------------------------------------------------------
 
@@ -482,4 +489,8 @@ class Node:
             self._ahead[timer.urgency] -= 1
             return True
         self._ahead[Urgency.WORK] -= 1
-        return sequence >> GENERATION_SHIFT >= self._generation.get(source, 0)
+        if sequence >> GENERATION_SHIFT < self._generation.get(source, 0):
+            return False
+        if isinstance(event, FromPeer):
+            self._waiting[source] -= 1
+        return True

@@ -230,6 +230,10 @@ class WallClock:
             arrival = at_ns + self._network.path_delay_ns(self._node.name, peer)
             self._node.message_arrived(peer, position, max(arrival, self._arrival_ns()), message)
 
+    def waiting_from(self, peer: str) -> int:
+        """See `PeerUser`."""
+        return self._node.waiting_from(peer)
+
     def call(self, session: str, sequence: int, message: Message) -> None:
         """See `NodeClock`."""
         self._node.call(session, sequence, self._arrival_ns(), message)

@@ -61,13 +61,14 @@ def network_text() -> str:
 
 
 class Puppet:
-    """A node that does what the clock asks of it, and nothing else."""
+    """A node that does what the clock asks of it, and nothing else, unless it has a `lie`."""
 
     def __init__(self, court: "Court", name: str, life: bytes) -> None:
         self.court = court
         self.name = name
         self.hello = court.hello(name, life)
         self.channel: Channel | None = None
+        self.lie: Callable[[Done], Done] | None = None
 
     async def run(self) -> None:
         """Take part, and come again when cut off."""
@@ -101,9 +102,10 @@ class Puppet:
     def _answer(self, message: Message | None) -> Message | None:
         match message:
             case Advance():
-                return Done(
+                done = Done(
                     round=message.round, next_ns=None, is_demanding=False, is_waiting=False, sent={}
                 )
+                return done if self.lie is None else self.lie(done)
             case ChannelBroken(node=node):
                 return ChannelLost(node=node)
             case _:
@@ -240,11 +242,11 @@ def rss_mib() -> float:
 
 
 @asynccontextmanager
-async def court(runs: Path) -> AsyncIterator[Court]:
+async def court(runs: Path, done_limit_s: float = 0.5) -> AsyncIterator[Court]:
     """The network, up; afterwards it works, and holds no more files and memory than before."""
     source = runs / "court.toml"
     source.write_text(network_text())
-    limits = {"done_limit_s": 0.5, "return_limit_s": 0.2}
+    limits = {"done_limit_s": done_limit_s, "return_limit_s": 0.2}
     async with together(source, runs, absent=PLAYED, **limits) as daemons:
         made = Court(daemons)
         async with trio.open_nursery() as nursery:
