@@ -102,7 +102,7 @@ async def _answer_all(
     reader = FrameReader()
     async with pieces:
         async for data in pieces:
-            for frame in reader.feed(data):
+            for frame in reader.cut(data):
                 request = _registry.decode(frame)
                 if request is not None:
                     answer = await _answer(daemon, client, request)

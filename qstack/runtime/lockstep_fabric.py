@@ -30,6 +30,7 @@ if TYPE_CHECKING:
     from qstack.runtime.fabric_daemon import FabricDaemon, NodeChannel
 
 DELAY_NS_MAX: Final = 3600 * 10**9  # of any message: the longest fibre takes a second
+HOLD_AHEAD_NS: Final = 86_400 * 10**9  # where nothing is to be done the clock goes there at once
 DONE_LIMIT_S: Final = 30.0  # a slow computer is not a dead one; this is
 RETURN_LIMIT_S: Final = 20.0  # so long the clock is held for a node that is being restarted
 
@@ -439,6 +440,8 @@ class LockstepFabric:
         now = self._coordinator.now_ns
         if at_ns is not None and at_ns < now:
             raise ValueError(f"network time is {now} ns already; it cannot stand at {at_ns} ns")
+        if at_ns is not None and at_ns > now + HOLD_AHEAD_NS:
+            raise ValueError(f"{at_ns} ns is more than a day of network time ahead of {now} ns")
         wanted = now if at_ns is None else at_ns
         self._hold_ns = wanted
         stands = trio.Event()

@@ -181,7 +181,7 @@ class SessionServer:
         async with stream, trio.open_nursery() as nursery:
             try:
                 while data := await stream.receive_some(65536):
-                    for frame in reader.feed(data):
+                    for frame in reader.cut(data):
                         message = _registry.decode(frame)
                         if session is None:
                             session = self._attach(stream, message)

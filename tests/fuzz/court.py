@@ -27,6 +27,7 @@ from qstack.channel.tls import TlsStream, make_context
 from qstack.errors import ErrorCode
 from qstack.runtime import fabric_link
 from qstack.runtime.clock_messages import Advance, ChannelBroken, ChannelLost, Done, Join
+from qstack.runtime.control_messages import ControlFailed
 from qstack.runtime.network_tables import Address
 from qstack.runtime.peers import node_hello
 from qstack.runtime.session_messages import SessionError
@@ -69,12 +70,28 @@ class Puppet:
         self.hello = court.hello(name, life)
         self.channel: Channel | None = None
         self.lie: Callable[[Done], Done] | None = None
+        self._turn = trio.Lock()
+        self._part = trio.CancelScope()
+        self._is_away = False
+
+    @asynccontextmanager
+    async def away(self) -> AsyncIterator[None]:
+        """The test plays this node alone."""
+        self._is_away = True
+        self._part.cancel()
+        async with self._turn:
+            self._is_away = False
+            yield
 
     async def run(self) -> None:
         """Take part, and come again when cut off."""
         while True:
             try:
-                await self._take_part()
+                async with self._turn:
+                    with trio.CancelScope() as self._part:
+                        if self._is_away:
+                            self._part.cancel()
+                        await self._take_part()
             except (ChannelRefused, ChannelClosed, OSError):
                 await trio.sleep(POLL_S)
 
@@ -201,8 +218,14 @@ class Court:
         await self.daemons.fact(what, holds)
 
 
-async def verdict_of(stream: trio.abc.ReceiveStream, limit_s: float) -> Verdict:
-    """What the other side still says, until it ends the stream or `limit_s` is over."""
+async def verdict_of(
+    stream: trio.abc.ReceiveStream,
+    limit_s: float,
+    is_enough: Callable[[Verdict], bool] = lambda _verdict: False,
+) -> Verdict:
+    """What the other side still says, until it ends the stream, or that is enough, or `limit_s` is
+    over.
+    """
     verdict = Verdict(is_open=True)
     reader = FrameReader(BULK_BYTES_MAX)
     with trio.move_on_after(limit_s):
@@ -213,6 +236,8 @@ async def verdict_of(stream: trio.abc.ReceiveStream, limit_s: float) -> Verdict:
                     name = said_in(frame.layer, frame.type, frame.body)
                     if name:
                         verdict.said.append(name)
+                if is_enough(verdict):
+                    return verdict
         except (trio.BrokenResourceError, trio.ClosedResourceError):
             pass
         verdict.is_open = False
@@ -220,7 +245,10 @@ async def verdict_of(stream: trio.abc.ReceiveStream, limit_s: float) -> Verdict:
 
 
 def said_in(layer: int, kind: int, body: bytes) -> str:
-    """The error's name, if the frame is an ERROR of a channel or a session."""
+    """The error's name, if the frame is an ERROR of a channel or a session, or of the control."""
+    if (layer, kind) == (int(ControlFailed.LAYER), ControlFailed.TYPE):
+        name = msgspec.msgpack.decode(body)["detail"].partition(":")[0]
+        return name if name in ErrorCode.__members__ else ""
     for error in (Error, SessionError):
         if (layer, kind) == (int(error.LAYER), error.TYPE):
             values: dict[str, str] = msgspec.msgpack.decode(body)

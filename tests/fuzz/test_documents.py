@@ -27,6 +27,7 @@ from qstack.runtime.network_file import (
     parse_network,
 )
 from qstack.runtime.virtual import VirtualNetwork
+from tests.fuzz import tally
 from tests.fuzz.mutator import mutated, named
 
 NETWORKS = [packaged_network(name).encode() for name in packaged_networks()]
@@ -258,9 +259,11 @@ def test_made_up_profiles_say_what_is_wrong(made_up: dict[str, Any]) -> None:
 @given(DOCUMENTS)
 def test_many_made_up_documents(made_up: dict[str, Any]) -> None:
     use_network(document(made_up))
+    tally.add("documents", 1)
 
 
 @pytest.mark.soak
 @pytest.mark.parametrize("seed", range(2000, 2010))
 def test_many_mutated_files(seed: int, tmp_path: Path) -> None:
     run(seed, inputs=2000, folder=tmp_path)
+    tally.add("documents", 2000)

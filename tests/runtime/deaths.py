@@ -32,7 +32,8 @@ RECOVERIES, RECOVERED_MS = 10, 1200  # and after another death, whose node is ba
 TIMES = 50
 FIRST_NS = 100_000_000  # into the work, of the death before
 AFTER_NS = 300_000_000  # of more work, after the death
-HANG_S = 25.0  # of wall time, for all of a case's calls
+RETURN_S = 30.0  # of wall time, for the restart and the work meanwhile
+HANG_S = 60.0  # and for all of a case's calls
 
 
 class Case(NamedTuple):
@@ -183,7 +184,7 @@ async def _return(running: RunningNetwork, case: Case, pids: dict[str, int]) -> 
     def back(report: dict[str, Any]) -> bool:
         return everybody_answers(report) and all(_pid(report, n) != pids[n] for n in died)
 
-    await running.fact(f"they are back: {case}", back)
+    await running.fact(f"they are back: {case}", back, RETURN_S)
 
 
 def _pid(report: dict[str, Any], name: str) -> int:

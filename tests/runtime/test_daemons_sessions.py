@@ -8,7 +8,7 @@ import trio
 
 from qstack.physical import service as physical
 from qstack.runtime import session_messages as words
-from qstack.runtime.control_client import open_control
+from qstack.runtime.control_client import ControlError, open_control
 from qstack.runtime.control_messages import Hold
 from qstack.transport import service as transport
 from qstack.wire.codec import encode
@@ -229,7 +229,7 @@ async def test_who_leaves_while_waiting_for_a_hold_holds_nothing(pair: RunningNe
         busy.call(words.Busy())
         await busy.flush()
         async with await trio.open_unix_socket(str(pair.control)) as stream:
-            await stream.send_all(pack(encode(Hold(at_ns=2**60))))
+            await stream.send_all(pack(encode(Hold(at_ns=3600 * 10**9))))
             await pair.fact("it holds", lambda r: r["fabric"]["clock"]["held_at_ns"] is not None)
         await pair.fact("it goes on", lambda r: r["fabric"]["clock"]["held_at_ns"] is None)
     await deliver(pair)
@@ -242,4 +242,12 @@ async def test_a_hold_stays_when_who_asked_for_it_has_been_answered(pair: Runnin
         assert (await control.world())["clock"]["held_at_ns"] == held_ns
         await control.release()
         assert (await control.world())["clock"]["held_at_ns"] is None
+    await deliver(pair)
+
+
+async def test_a_hold_more_than_a_day_ahead_is_refused(pair: RunningNetwork) -> None:
+    async with open_control(pair.control) as control:
+        with pytest.raises(ControlError, match="more than a day"):
+            await control.hold(2**62)
+        await control.release()
     await deliver(pair)
