@@ -9,7 +9,7 @@ from typing import Annotated
 from msgspec import Meta
 
 from qstack.wire.frame import Layer
-from qstack.wire.message import BootId, Count, Label, Message, NetworkTime, Text
+from qstack.wire.message import BootId, Count, Label, Message, Nanoseconds, Text
 
 
 class Hello(Message, frozen=True, kw_only=True):
@@ -49,7 +49,7 @@ class Stamp(Message, frozen=True, kw_only=True):
 
     LAYER = Layer.SESSION
     TYPE = 3
-    at_ns: NetworkTime
+    at_ns: Nanoseconds
 
 
 MESSAGES = (Hello, Error, Stamp)
