@@ -15,14 +15,19 @@ Rules
 
 import math
 from collections.abc import Mapping
-from itertools import pairwise
-from typing import Annotated, Final, Literal
+from typing import Annotated, Literal
 
 from msgspec import Meta, Struct
 
 from qstack.ids import link_id
-from qstack.physical.heralding import Heralded, double_click, single_click
-from qstack.physical.pair_source import PairSource
+from qstack.physical.models.fibre import (
+    STANDARD_GROUP_INDEX,
+    TELECOM_ATTENUATION_DB_PER_KM,
+    fibre_delay_ns,
+    transmission,
+)
+from qstack.physical.models.heralding import Heralded, double_click, single_click
+from qstack.physical.models.pair_source import PairSource
 from qstack.physical.profile import Profile
 from qstack.physical.service import Kind
 from qstack.physical.source_hardware import PairSourceHardware
@@ -31,51 +36,6 @@ Scheme = Literal["single-click", "double-click", "spdc"]
 Attenuation = Annotated[float, Meta(ge=0, le=1000, description="decibels per kilometre, 0 to 1000")]
 GroupIndex = Annotated[float, Meta(ge=1, le=4, description="a group index, 1 to 4")]
 ArmLoss = Annotated[float, Meta(ge=0, le=200, description="decibels in each arm, 0 to 200")]
-
-LIGHT_M_PER_S: Final = 299_792_458
-TELECOM_ATTENUATION_DB_PER_KM: Final = 0.2
-STANDARD_GROUP_INDEX: Final = 1.468
-
-SILICA_ATTENUATION: Final = (
-    (100.0, 1000.0),
-    (370.0, 60.0),
-    (422.0, 30.0),
-    (493.0, 17.0),
-    (532.0, 12.0),
-    (580.0, 8.0),
-    (637.0, 5.0),
-    (737.0, 4.0),
-    (780.0, 3.5),
-    (854.0, 2.2),
-    (980.0, 1.2),
-    (1092.0, 0.8),
-    (1310.0, 0.35),
-    (1550.0, 0.2),
-    (1600.0, 0.2),
-    (1650.0, 0.3),
-    (1750.0, 2.0),
-    (2000.0, 20.0),
-    (2500.0, 1000.0),
-)
-"""(nm, dB/km) of the single-mode silica fibre one would lay for that wavelength. 637 nm and
-1550 nm are the values of the 2019 QuTech parameter set; the others are recalled to about 30 %."""
-
-
-def silica_attenuation_db_per_km(wavelength_nm: float) -> float:
-    """What silica fibre loses at a wavelength (dB/km), between the rows of the table linearly."""
-    rows = SILICA_ATTENUATION
-    if wavelength_nm <= rows[0][0]:
-        return rows[0][1]
-    for (low_nm, low_db), (high_nm, high_db) in pairwise(rows):
-        if wavelength_nm <= high_nm:
-            share = (wavelength_nm - low_nm) / (high_nm - low_nm)
-            return low_db + share * (high_db - low_db)
-    return rows[-1][1]
-
-
-def fibre_delay_ns(length_m: float, group_index: float = STANDARD_GROUP_INDEX) -> float:
-    """How long light takes through `length_m` of fibre: L n / c, in nanoseconds, not rounded."""
-    return length_m * group_index * 1e9 / LIGHT_M_PER_S
 
 
 class LinkHardware(Struct, frozen=True, kw_only=True):
@@ -215,7 +175,7 @@ class LinkHardware(Struct, frozen=True, kw_only=True):
         """What of a photon gets through the arm of `end`."""
         arm_m = self.arms_m[self._place(end)]
         loss_db = self.attenuation_db_per_km * arm_m / 1000.0 + self.extra_loss_db
-        return float(10.0 ** (-loss_db / 10.0))
+        return transmission(loss_db)
 
     def _place(self, end: str) -> int:
         if end not in self.ends:

@@ -6,12 +6,9 @@ Each link is judged by itself, with the profiles of its two nodes.
 from collections.abc import Mapping
 from typing import Final
 
-from qstack.physical.hardware import (
-    LinkHardware,
-    fibre_delay_ns,
-    silica_attenuation_db_per_km,
-)
-from qstack.physical.pair_source import gain
+from qstack.physical.hardware import LinkHardware
+from qstack.physical.models.fibre import fibre_delay_ns, silica_attenuation_db_per_km
+from qstack.physical.models.pair_source import gain
 from qstack.physical.params import DETECTIONS_MAX_HZ
 from qstack.physical.profile import Profile
 from qstack.physical.source_hardware import PairSourceHardware, read_pair_source

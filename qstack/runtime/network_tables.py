@@ -12,7 +12,8 @@ from msgspec import Meta, Struct
 
 from qstack.ids import link_id
 from qstack.physical.document import PROBLEMS_MAX, check_keys, listed, nearest, read_table, shown
-from qstack.physical.hardware import STANDARD_GROUP_INDEX, ArmLoss, Attenuation, GroupIndex, Scheme
+from qstack.physical.hardware import ArmLoss, Attenuation, GroupIndex, Scheme
+from qstack.physical.models.fibre import STANDARD_GROUP_INDEX
 
 Clock = Literal["lockstep", "wall"]
 Layout = Literal["fused", "split"]

@@ -11,7 +11,8 @@ import numpy as np
 
 from qstack.cli.demo.expectation_states import link_state
 from qstack.cli.demo.expectation_timing import NEVER_NS, ChainTiming, IntArray, LinkTiming
-from qstack.physical.hardware import LIGHT_M_PER_S, LinkHardware
+from qstack.physical.hardware import LinkHardware
+from qstack.physical.models.fibre import LIGHT_M_PER_S
 from qstack.physical.profile import Profile
 from qstack.runtime.network_file import Network
 

@@ -13,6 +13,7 @@ from typing import Literal, NamedTuple
 
 import numpy as np
 
+from qstack.physical.models.ranges import require_unit
 from qstack.quantum.channels import dephasing, depolarising
 from qstack.quantum.pauli import FloatArray
 from qstack.quantum.state import apply
@@ -59,7 +60,7 @@ def single_click(  # noqa: PLR0913 - the parameters of the published form, all b
     probability of each spin. For small eta: P = 2 eta alpha, F = 1 - alpha. Coherence goes with
     sqrt(V). Raises ValueError for a value out of range, or if no click is possible.
     """
-    _require_unit(
+    require_unit(
         alpha_a=alpha_a,
         alpha_b=alpha_b,
         eta_a=eta_a,
@@ -105,9 +106,7 @@ def double_click(
     photons in one bin passes only with a dark count in the other, and not at all if the detectors
     are `number_resolving`. Raises ValueError for a value out of range, or if no click is possible.
     """
-    _require_unit(
-        eta_a=eta_a, eta_b=eta_b, dark_probability=dark_probability, visibility=visibility
-    )
+    require_unit(eta_a=eta_a, eta_b=eta_b, dark_probability=dark_probability, visibility=visibility)
     quiet = 1.0 - dark_probability
     dark_click = 2.0 * dark_probability * quiet
     # A bin with a photon: a threshold detector hides a dark count of its own, a resolving one not.
@@ -180,10 +179,3 @@ def _heralded(weights: _Weights, noise: FloatArray) -> Heralded:
         pair[1, 1] = pair[2, 2] = sign * 2.0 * weights.coherence / probability
         states.append(apply(apply(pair, 0, noise), 1, noise))
     return Heralded(probability, states[0], states[1])
-
-
-def _require_unit(**values: float) -> None:
-    """Raises ValueError, naming the parameter, unless each value is in 0..1."""
-    for name, value in values.items():
-        if not 0.0 <= value <= 1.0:
-            raise ValueError(f"{name} is in 0..1, not {value}")

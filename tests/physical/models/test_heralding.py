@@ -9,11 +9,11 @@ from typing import Any
 import numpy as np
 import pytest
 
-from qstack.physical.heralding import Heralded, coherence_factor, double_click, single_click
+from qstack.physical.models.heralding import Heralded, coherence_factor, double_click, single_click
 from qstack.quantum import bell, pauli
 
 GROUPS = ("heralding_single_click", "heralding_double_click")
-ORACLES = json.loads((Path(__file__).parents[1] / "data" / "oracles.json").read_text("utf-8"))
+ORACLES = json.loads((Path(__file__).parents[2] / "data" / "oracles.json").read_text("utf-8"))
 CASES = {case["id"]: case for case in ORACLES["cases"] if case["group"] in GROUPS}
 
 
