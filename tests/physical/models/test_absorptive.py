@@ -199,6 +199,26 @@ def test_three_pairs_more_come_closer_still() -> None:
     assert misses[1] < misses[0] / 8
 
 
+@pytest.mark.parametrize("resolving", [False, True])
+@pytest.mark.parametrize("dark", [0.0, 0.01])
+def test_one_photon_from_each_node_counted_is_the_closed_form_of_double_click(
+    dark: float, resolving: bool
+) -> None:
+    """A spin that is maximally entangled with its photon is a signal of exactly one pair."""
+    table = counted((1, 1), (0.4, 0.3), (1.0, 1.0), dark, 0.85, resolving) / 4.0
+    clicked = double_click(
+        eta_a=0.4,
+        eta_b=0.3,
+        dark_probability=dark,
+        visibility=0.85,
+        number_resolving=resolving,
+    )
+    for pattern, pair in enumerate((clicked.state, clicked.state_minus)):
+        assert table[pattern, 0, 0] == pytest.approx(clicked.probability / 2, abs=1e-14)
+        readings = table[pattern][np.ix_([0, 2, 3, 4], [0, 2, 3, 4])]
+        assert readings == pytest.approx(clicked.probability / 2 * pair, abs=1e-14)
+
+
 def test_single_pairs_alone_are_a_double_click() -> None:
     """The order lam^2 of both stored is the scheme with one photon from each node."""
     faint = absorptive(link(mean_pairs=(1e-5, 1e-5), write_efficiencies=(1.0, 1.0)))

@@ -1,4 +1,4 @@
-"""Single click and double click beyond the oracles (test_oracles.py): noise of the spins, bad input."""
+"""Single click and double click beyond the oracles: noise of the spins, bad input."""
 
 import math
 from typing import Any
