@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from typing import Final
 
 from qstack.physical.hardware import LinkHardware
+from qstack.physical.link_equipment import SCHEME_OF, TABLE_OF, Equipment, read_equipment
 from qstack.physical.models.fibre import fibre_delay_ns, silica_attenuation_db_per_km
 from qstack.physical.models.pair_source import gain
 from qstack.physical.params import DETECTIONS_MAX_HZ
@@ -34,6 +35,8 @@ def build_link(
     if (table.scheme == "spdc") != (table.pair_source is not None):
         problems.append(_misplaced_source(table, path))
         return None
+    if not _has_its_equipment_alone(table, path, problems):
+        return None
     if table.pair_source is not None:
         source = read_pair_source(table.pair_source, f"{path}.pair_source", problems)
         if source is None or arms_m is None:
@@ -47,6 +50,19 @@ def build_link(
     first, second = ends
     if first is None or second is None:
         return None  # the node's own problem is reported already
+    ordered = (first, second) if table.ends[0] < table.ends[1] else (second, first)
+    for kind, name in TABLE_OF.items():
+        raw = getattr(table, name)
+        if raw is not None:
+            equipment = read_equipment(kind, raw, f"{path}.{name}", problems)
+            if equipment is None or arms_m is None:
+                return None
+            advice = f"light in a telecom band ({name}.wavelength_nm)"
+            attenuation = _attenuation(table, equipment.wavelength_nm, advice, path, problems)
+            if attenuation is None:
+                return None
+            equipped = _link(table, arms_m, attenuation, None, equipment)
+            return _of_hope(equipped, ordered, path, problems, where=f"numbers of {name}")
     if not _can_interfere(table, first, second, path, problems):
         return None
     advice = (
@@ -57,7 +73,6 @@ def build_link(
     attenuation = _attenuation(table, first.fibre_nm, advice, path, problems)
     if arms_m is None or attenuation is None:
         return None
-    ordered = (first, second) if table.ends[0] < table.ends[1] else (second, first)
     return _of_hope(_link(table, arms_m, attenuation, None), ordered, path, problems)
 
 
@@ -66,6 +81,7 @@ def _link(
     arms_m: tuple[float, float],
     attenuation_db_per_km: float,
     source: PairSourceHardware | None,
+    equipment: Equipment | None = None,
 ) -> LinkHardware:
     swap = table.ends[0] > table.ends[1]
     low, high = sorted(table.ends)
@@ -78,7 +94,29 @@ def _link(
         group_index=table.group_index,
         extra_loss_db=table.extra_loss_db,
         source=source,
+        equipment=equipment,
     )
+
+
+def _has_its_equipment_alone(table: LinkTable, path: str, problems: list[str]) -> bool:
+    """Whether the table of the scheme is there and no other one."""
+    is_good = True
+    for kind, name in TABLE_OF.items():
+        scheme = SCHEME_OF[kind]
+        is_there = getattr(table, name) is not None
+        if is_there and table.scheme != scheme:
+            problems.append(
+                f'{path}.{name}: is not for a link of scheme "{table.scheme}"; expected none, or '
+                f'scheme = "{scheme}"'
+            )
+            is_good = False
+        if table.scheme == scheme and not is_there:
+            problems.append(
+                f"{path}.{name}: is missing; expected a table [link.{name}] for a link of scheme "
+                f'"{scheme}"'
+            )
+            is_good = False
+    return is_good
 
 
 def _misplaced_source(table: LinkTable, path: str) -> str:
@@ -94,7 +132,11 @@ def _misplaced_source(table: LinkTable, path: str) -> str:
 
 
 def _of_hope(
-    link: LinkHardware, ends: tuple[Profile, Profile], path: str, problems: list[str]
+    link: LinkHardware,
+    ends: tuple[Profile, Profile],
+    path: str,
+    problems: list[str],
+    where: str = "coupling of the profiles",
 ) -> LinkHardware | None:
     """The heralded link, unless no attempt on it will ever succeed."""
     try:
@@ -103,7 +145,7 @@ def _of_hope(
         probability = 0.0
     if probability >= SUCCESS_MIN:
         return link
-    problems.append(_hopeless(f"{path}.ends: an attempt", probability, "coupling of the profiles"))
+    problems.append(_hopeless(f"{path}.ends: an attempt", probability, where))
     return None
 
 

@@ -56,6 +56,13 @@ Station = Annotated[
 SourceTable = Annotated[
     dict[str, Any], Meta(description="a table [link.pair_source]: the source and its receivers")
 ]
+MidpointTable = Annotated[
+    dict[str, Any], Meta(description="a table [link.midpoint_source]: the source and the memories")
+]
+AbsorptiveTable = Annotated[
+    dict[str, Any],
+    Meta(description="a table [link.absorptive_memory]: sources, memories and detectors"),
+]
 
 T = TypeVar("T", bound=Struct)
 
@@ -104,7 +111,8 @@ class NodeTable(Struct, frozen=True, kw_only=True):
 class LinkTable(Struct, frozen=True, kw_only=True):
     """One `[[link]]`. Without `attenuation_db_per_km` it is that of silica at the wavelength.
 
-    `pair_source` is a table of its own (`qstack.physical.source_hardware`), of scheme spdc alone.
+    `pair_source` is a table of its own (`qstack.physical.source_hardware`), of scheme spdc alone;
+    so are `midpoint_source` and `absorptive_memory` (`qstack.physical.link_equipment`).
     """
 
     ends: Ends
@@ -115,6 +123,8 @@ class LinkTable(Struct, frozen=True, kw_only=True):
     group_index: GroupIndex = STANDARD_GROUP_INDEX
     extra_loss_db: ArmLoss = 0.0
     pair_source: SourceTable | None = None
+    midpoint_source: MidpointTable | None = None
+    absorptive_memory: AbsorptiveTable | None = None
 
 
 class Tables(NamedTuple):

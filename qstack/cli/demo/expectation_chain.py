@@ -76,6 +76,8 @@ def _link_timing(
     link: LinkHardware, left: str, profiles: tuple[Profile, Profile], event_ns: int
 ) -> LinkTiming:
     """Emissions are timed so that photons meet: the herald leaves with the later of them."""
+    if link.equipment is not None:
+        raise NoExpectationError(f"{link.id}: the scheme {link.scheme}")
     arms_ns = [_light_ns(arm_m, link.group_index) for arm_m in link.arms_m]
     heralds_ns = [max(arms_ns) + arm_ns + event_ns for arm_ns in arms_ns]
     if left != link.ends[0]:

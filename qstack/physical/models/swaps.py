@@ -7,9 +7,10 @@ are a POVM of the near qubits; what it leaves of the far ones is A @ S @ B.
 from typing import NamedTuple
 
 import numpy as np
+from numpy.typing import NDArray
 
 from qstack.physical.models.heralding import Heralded, double_click
-from qstack.physical.models.ranges import require_unit
+from qstack.physical.models.ranges import require_at_least, require_unit
 from qstack.quantum.bell import LABELS, bell_state
 from qstack.quantum.channels import depolarising
 from qstack.quantum.gates import pauli_frame
@@ -121,3 +122,51 @@ def memory_photon_efficiency(retrieval: float, path: float, detector: float) -> 
     """From a memory to a click: the product. Raises ValueError for a value out of range."""
     require_unit(retrieval=retrieval, path=path, detector=detector)
     return retrieval * path * detector
+
+
+class Played(NamedTuple):
+    """Draws of a measurement by retrieved photons on two Bell pairs phi+.
+
+    `herald` (N,): 0 nothing, 1 psi+, 2 psi-; `label` (N,): 2 x + z of what the far qubits hold.
+    """
+
+    herald: NDArray[np.int64]
+    label: NDArray[np.int64]
+
+
+def play_retrieved_photons(
+    generator: np.random.Generator,
+    attempts: int,
+    *,
+    efficiencies: tuple[float, float],
+    dark_probability: float = 0.0,
+    visibility: float = 1.0,
+    number_resolving: bool = False,
+) -> Played:
+    """Draw photons, the beam splitter and dark counts of `attempts`, one by one.
+
+    It knows none of the closed forms: it is there to check them. Both photons there: psi has one
+    in each mode and phi two in the same; psi+ and phi take the same detector with (1+V)/2, psi-
+    with (1-V)/2. One lost: the other goes anywhere, and the far qubits are left with no relation
+    to what clicks. Raises ValueError for a value out of range or fewer than 1 attempt.
+    """
+    require_unit(dark_probability=dark_probability, visibility=visibility)
+    require_unit(efficiency_a=efficiencies[0], efficiency_b=efficiencies[1])
+    require_at_least(1, attempts=attempts)
+    label = generator.integers(0, 4, attempts)
+    there = [generator.random(attempts) < efficiency for efficiency in efficiencies]
+    both = there[0] & there[1]
+    mode_a = generator.integers(0, 2, attempts)
+    opposite = np.where(both, label >= 2, generator.random(attempts) < 0.5)
+    same = generator.random(attempts) < (1.0 + np.where(label == 3, -visibility, visibility)) / 2.0
+    detector_a = generator.integers(0, 2, attempts)
+    apart = np.where(both, ~same, generator.random(attempts) < 0.5)
+    counts = np.zeros((attempts, 2, 2), dtype=np.int64)  # mode, detector
+    rows = np.arange(attempts)
+    np.add.at(counts, (rows, mode_a, detector_a), there[0])
+    np.add.at(counts, (rows, mode_a ^ opposite, detector_a ^ apart), there[1])
+    counts += generator.random(counts.shape) < dark_probability
+    clicks = counts if number_resolving else np.minimum(counts, 1)
+    heralds = (clicks.sum(axis=2) == 1).all(axis=1)
+    crossed = clicks[:, 0, 0] != clicks[:, 1, 0]
+    return Played(np.where(heralds, 1 + crossed, 0), label)

@@ -38,10 +38,9 @@ def by_enumeration(here: MidpointSource) -> tuple[float, float]:
         ends = []
         for eta, false in zip(here.efficiencies, here.false_latches, strict=True):
             photon = 1.0 - (1.0 - eta) ** pairs
-            ends.append(
-                [(True, True, photon), (True, False, (1 - photon) * false)]
-                + [(False, False, (1 - photon) * (1 - false))]
-            )
+            dark = 1 - photon
+            outcomes = [(True, True, photon), (True, False, dark * false)]
+            ends.append([*outcomes, (False, False, dark * (1 - false))])
         for (a, by_a, p_a), (b, by_b, p_b) in itertools.product(*ends):
             key = (a, b, by_a and by_b)
             chances[key] = chances.get(key, 0.0) + chance * p_a * p_b

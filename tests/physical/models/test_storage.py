@@ -1,6 +1,7 @@
 """Memories: laws of decay, any number of touches, retrieval apart from fidelity."""
 
 import math
+from itertools import pairwise
 from typing import Any
 
 import numpy as np
@@ -27,7 +28,7 @@ def test_any_number_of_touches_leaves_the_same_decay(
 ) -> None:
     ages = [0.0, *sorted(age for age in touches if age < end_s), end_s]
     touched = np.eye(4)
-    for before, after in zip(ages, ages[1:], strict=False):
+    for before, after in pairwise(ages):
         touched = storage.waiting(law, t1_s, t2_s, before, after) @ touched
     whole = storage.waiting(law, t1_s, t2_s, 0.0, end_s)
     assert touched == pytest.approx(whole, abs=1e-12)
