@@ -211,13 +211,14 @@ class LinkHardware(Struct, frozen=True, kw_only=True):
         dark = max(profile_a.dark_count_probability, profile_b.dark_count_probability)
         visibility = link_visibility(profile_a, profile_b)
         emission = _emission_fidelity(profile_a, profile_b)
+        is_resolving = profile_a.number_resolving and profile_b.number_resolving
         if self.scheme == "double-click":
             return double_click(
                 eta_a=eta_a,
                 eta_b=eta_b,
                 dark_probability=dark,
                 visibility=visibility,
-                number_resolving=profile_a.number_resolving and profile_b.number_resolving,
+                number_resolving=is_resolving,
                 emission_fidelity=emission,
             )
         return single_click(
@@ -231,6 +232,7 @@ class LinkHardware(Struct, frozen=True, kw_only=True):
             / math.sqrt(2.0),
             emission_fidelity=emission,
             double_excitation=_double_excitation(profile_a, profile_b),
+            number_resolving=is_resolving,
         )
 
     def _equipped(self, equipment: Equipment) -> Heralded:

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from qstack.physical.models.absorptive import Absorbed, AbsorptiveLink, absorptive
-from qstack.physical.models.heralding import Heralded, double_click
+from qstack.physical.models.heralding import Heralded, double_click, single_click
 from qstack.quantum.bell import bell_state, fidelity
 from qstack.quantum.pauli import to_density
 from tests.physical.models import fock
@@ -217,6 +217,57 @@ def test_one_photon_from_each_node_counted_is_the_closed_form_of_double_click(
         assert table[pattern, 0, 0] == pytest.approx(clicked.probability / 2, abs=1e-14)
         readings = table[pattern][np.ix_([0, 2, 3, 4], [0, 2, 3, 4])]
         assert readings == pytest.approx(clicked.probability / 2 * pair, abs=1e-14)
+
+
+def spins_counted(
+    alphas: tuple[float, float], etas: tuple[float, float], dark: float, resolving: bool
+) -> Any:
+    """[detector, 4, 4] density of two spins of single click, whose photons are in one mode."""
+    amplitudes: dict[tuple[int, int], fock.State] = {}
+    for a in (0, 1):
+        for b in (0, 1):
+            light: fock.Polynomial = {(0,) * MODES: 1.0}
+            for end, bright in enumerate((a, b)):
+                if bright:
+                    light = fock.times(light, idler(end, 0, etas[end], 0.85))
+            weight = math.sqrt(
+                math.prod(x if up else 1 - x for x, up in zip(alphas, (a, b), strict=True))
+            )
+            amplitudes[a, b] = {key: weight * value for key, value in fock.state(light).items()}
+    density = np.zeros((2, 4, 4), dtype=complex)
+    for left, bra in amplitudes.items():
+        for right, ket in amplitudes.items():
+            place = (2 * left[0] + left[1], 2 * right[0] + right[1])
+            for environment, amplitude in bra.items():
+                c1, c2, d1, d2 = environment[SIGNALS : SIGNALS + 4]
+                counts = (c1 + c2, d1 + d2)
+                one = [clicks(count, dark, resolving) for count in counts]
+                quiet = [1.0 - dark if count == 0 else 0.0 for count in counts]
+                both = amplitude * np.conj(ket.get(environment, 0.0))
+                density[0][place] += one[0] * quiet[1] * both
+                density[1][place] += quiet[0] * one[1] * both
+    return density
+
+
+@pytest.mark.parametrize("resolving", [False, True])
+@pytest.mark.parametrize("dark", [0.0, 0.02])
+def test_one_photon_path_from_each_node_counted_is_the_closed_form_of_single_click(
+    dark: float, resolving: bool
+) -> None:
+    density = spins_counted((0.3, 0.2), (0.4, 0.6), dark, resolving)
+    clicked = single_click(
+        alpha_a=0.3,
+        alpha_b=0.2,
+        eta_a=0.4,
+        eta_b=0.6,
+        dark_probability=dark,
+        visibility=0.85,
+        number_resolving=resolving,
+    )
+    for found, pair in zip(density, (clicked.state, clicked.state_minus), strict=True):
+        assert found.trace().real == pytest.approx(clicked.probability / 2, abs=1e-14)
+        expected = clicked.probability / 2 * to_density(pair)
+        assert found == pytest.approx(expected, abs=1e-14)
 
 
 def test_single_pairs_alone_are_a_double_click() -> None:
