@@ -25,6 +25,7 @@ from qstack.physical.link_equipment import SCHEME_OF, Equipment, MidpointEquipme
 from qstack.physical.models.absorptive import AbsorptiveLink, absorptive
 from qstack.physical.models.cycles import (
     frame_cycle_ns,
+    herald_wait_ns,
     keep_cycle_ns,
     measure_cycle_ns,
     multiplexed_probability,
@@ -169,7 +170,7 @@ class LinkHardware(Struct, frozen=True, kw_only=True):
         train_ns = 0 if self.equipment is None else self.equipment.train_ns
         if isinstance(self.equipment, MidpointEquipment):
             return train_ns + sum(arms_ns)
-        return train_ns + max(arms_ns) + self.arm_ns(end)
+        return train_ns + herald_wait_ns(arms_ns, self._place(end))
 
     def efficiency(self, end: str, profile: Profile) -> float:
         """The probability that a photon emitted at `end` makes a detector click.

@@ -12,10 +12,10 @@ import numpy as np
 from qstack.cli.demo.expectation_states import link_state
 from qstack.cli.demo.expectation_timing import NEVER_NS, ChainTiming, IntArray, LinkTiming
 from qstack.physical.hardware import LinkHardware
-from qstack.physical.models.fibre import LIGHT_M_PER_S
 from qstack.physical.profile import Profile
 from qstack.runtime.network_file import Network
 
+LIGHT_M_PER_S: Final = 299_792_458
 QUEUE_ALLOWANCE_NS: Final = 40_000  # what the link layer's queue takes beside its round trip
 
 

@@ -8,6 +8,8 @@ some, each with its source.
 from itertools import pairwise
 from typing import Final, Literal, NamedTuple
 
+from msgspec import Struct
+
 from qstack.physical.models.ranges import (
     require_at_least,
     require_finite,
@@ -151,25 +153,24 @@ def thermal_drift_ns(
     return drift_ps_per_km_k * 1e-3 * length_m / 1000.0 * temperature_change_k
 
 
-class OpticalSwitch(NamedTuple):
+class OpticalSwitch(Struct, frozen=True, kw_only=True):
     """A switch in the path: what it loses, leaks and how long it takes to be set anew.
 
     Typical (recalled): MEMS 0.5 to 1.5 dB and 10 ms, piezo 1 dB and 1 ms, electro-optic 3 dB and
-    100 ns; crosstalk -50 dB or less.
+    100 ns; crosstalk 50 dB or more below. Raises ValueError for a negative value.
     """
 
     insertion_loss_db: float
     reconfiguration_ns: int
-    crosstalk_db: float = 60.0
+    crosstalk_db: float
 
-    def checked(self) -> "OpticalSwitch":
-        """Itself. Raises ValueError for a negative value."""
+    def __post_init__(self) -> None:
+        """Refuse what cannot be."""
         require_not_negative(
             insertion_loss_db=self.insertion_loss_db,
             reconfiguration_ns=self.reconfiguration_ns,
             crosstalk_db=self.crosstalk_db,
         )
-        return self
 
     @property
     def transmission(self) -> float:

@@ -20,7 +20,11 @@ from qstack.physical.models.ranges import (
 )
 from qstack.quantum import channels, decay
 from qstack.quantum.decay import Decay
-from qstack.quantum.figures import retrieval_efficiency
+from qstack.quantum.figures import (
+    comb_efficiency_backward,
+    comb_efficiency_forward,
+    retrieval_efficiency,
+)
 from qstack.quantum.pauli import FloatArray
 from qstack.quantum.state import apply
 
@@ -78,6 +82,31 @@ def spectator_coherence(attempts: int, attempts_to_1_over_e: float) -> float:
     return decay.dephased(p, attempts).coherence
 
 
+def comb_efficiency(
+    optical_depth: float, finesse: float, reading: Literal["forward", "backward"]
+) -> float:
+    """Of an atomic frequency comb at once (Afzelius 2009): at most 54 % forward, 1 backward.
+
+    Raises ValueError for a negative depth, a finesse below 1 or another direction.
+    """
+    require_not_negative(optical_depth=optical_depth)
+    require_at_least(1, finesse=finesse)
+    if reading == "forward":
+        return comb_efficiency_forward(optical_depth, finesse)
+    if reading == "backward":
+        return comb_efficiency_backward(optical_depth, finesse)
+    raise ValueError(f"a comb is read forward or backward, not {reading!r}")
+
+
+def comb_modes(delay_s: float, mode_s: float) -> int:
+    """How many time bins go into a comb before the first comes out: delay / mode, rounded down.
+
+    Raises ValueError unless both are above 0.
+    """
+    require_positive(delay_s=delay_s, mode_s=mode_s)
+    return math.floor(delay_s / mode_s * (1.0 + 1e-12))
+
+
 class PhotonMemory(Struct, frozen=True, kw_only=True):
     """A memory that takes a photon and gives it back.
 
@@ -130,7 +159,7 @@ class PhotonMemory(Struct, frozen=True, kw_only=True):
     def retrieved(self, pair: FloatArray, axis: int, storage_s: float) -> FloatArray:
         """The pair whose qubit of `axis` was stored and came out. Raises ValueError if negative."""
         require_not_negative(storage_s=storage_s)
-        aged = apply(pair, axis, waiting(self.law, self.t1_s, self.t2_s, 0.0, storage_s))
+        aged = apply(pair, axis, waiting(self.law, self.t1_s, self.t2_s, 0.0, storage_s).transfer)
         return apply(aged, axis, channels.depolarising(4.0 * (1.0 - self.fidelity) / 3.0))
 
     def can_wait_for(self, herald_s: float) -> bool:

@@ -41,8 +41,14 @@ def test_drift_is_earlier_when_it_cools() -> None:
     assert fibre.thermal_drift_ns(10_000, -2.0) == pytest.approx(-0.8)
 
 
+def switch_of(insertion_loss_db: float = 1.0) -> fibre.OpticalSwitch:
+    return fibre.OpticalSwitch(
+        insertion_loss_db=insertion_loss_db, reconfiguration_ns=10_000_000, crosstalk_db=50.0
+    )
+
+
 def test_a_switch_loses_leaks_and_takes_its_time() -> None:
-    switch = fibre.OpticalSwitch(1.0, 10_000_000, 50.0).checked()
+    switch = switch_of()
     assert switch.transmission == pytest.approx(10**-0.1)
     assert switch.leakage == pytest.approx(10**-5.1)
     assert switch.duty(30_000_000) == 0.75
@@ -55,8 +61,8 @@ def test_a_switch_loses_leaks_and_takes_its_time() -> None:
         (lambda: fibre.fibre_loss_db(-1.0), "length_m is finite"),
         (lambda: fibre.fibre_loss_db(1.0, math.nan), "attenuation_db_per_km is finite"),
         (lambda: fibre.thermal_drift_ns(1.0, math.inf), "temperature_change_k is finite"),
-        (lambda: fibre.OpticalSwitch(-1.0, 0).checked(), "insertion_loss_db is finite"),
-        (lambda: fibre.OpticalSwitch(1.0, 5).duty(0), "dwell_ns is finite and at least 1"),
+        (lambda: switch_of(insertion_loss_db=-1.0), "insertion_loss_db is finite"),
+        (lambda: switch_of().duty(0), "dwell_ns is finite and at least 1"),
     ],
 )
 def test_fibres_refuse_what_cannot_be(call: Any, message: str) -> None:

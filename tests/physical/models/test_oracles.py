@@ -280,8 +280,8 @@ def of_retrieval(given: Inputs) -> Values:
 
 def of_comb(given: Inputs) -> Values:
     return {
-        "forward": figures.comb_efficiency_forward(given["d"], given["finesse"]),
-        "backward": figures.comb_efficiency_backward(given["d"], given["finesse"]),
+        "forward": storage.comb_efficiency(given["d"], given["finesse"], "forward"),
+        "backward": storage.comb_efficiency(given["d"], given["finesse"], "backward"),
     }
 
 

@@ -111,6 +111,24 @@ def test_a_fixed_delay_gives_light_back_then_and_at_no_other_time() -> None:
     assert comb().can_wait_for(1.0)
 
 
+def test_a_comb_is_better_backward_and_holds_as_many_bins_as_its_delay() -> None:
+    best = max(storage.comb_efficiency(d, f, "forward") for d in range(1, 99) for f in range(2, 50))
+    assert 0.5 < best < 0.542
+    assert storage.comb_efficiency(4.0, 4.0, "backward") > storage.comb_efficiency(
+        4.0, 4.0, "forward"
+    )
+    assert storage.comb_efficiency(400.0, 40.0, "backward") > 0.99
+    assert storage.comb_modes(25e-6, 250e-9) == 100
+    assert storage.comb_modes(1e-6, 3e-7) == 3
+    wrong: Any = "sideways"
+    with pytest.raises(ValueError, match="read forward or backward"):
+        storage.comb_efficiency(1.0, 2.0, wrong)
+    with pytest.raises(ValueError, match="finesse is finite and at least 1"):
+        storage.comb_efficiency(1.0, 0.5, "forward")
+    with pytest.raises(ValueError, match="mode_s is finite and above 0"):
+        storage.comb_modes(1.0, 0.0)
+
+
 @pytest.mark.parametrize(
     ("fields", "message"),
     [
