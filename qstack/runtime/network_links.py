@@ -48,9 +48,6 @@ def build_link(
         return _of_bearable_rate(_link(table, arms_m, attenuation, source), path, problems)
     ends = [profiles.get(end) for end in table.ends]
     first, second = ends
-    if first is None or second is None:
-        return None  # the node's own problem is reported already
-    ordered = (first, second) if table.ends[0] < table.ends[1] else (second, first)
     for kind, name in TABLE_OF.items():
         raw = getattr(table, name)
         if raw is not None:
@@ -59,10 +56,13 @@ def build_link(
                 return None
             advice = f"light in a telecom band ({name}.wavelength_nm)"
             attenuation = _attenuation(table, equipment.wavelength_nm, advice, path, problems)
-            if attenuation is None:
+            if attenuation is None or first is None or second is None:
                 return None
             equipped = _link(table, arms_m, attenuation, None, equipment)
-            return _of_hope(equipped, ordered, path, problems, where=f"numbers of {name}")
+            where = f"numbers of {name}"  # the order of the ends is no matter: both are alike
+            return _of_hope(equipped, (first, second), path, problems, where)
+    if first is None or second is None:
+        return None  # the node's own problem is reported already
     if not _can_interfere(table, first, second, path, problems):
         return None
     advice = (
@@ -73,6 +73,7 @@ def build_link(
     attenuation = _attenuation(table, first.fibre_nm, advice, path, problems)
     if arms_m is None or attenuation is None:
         return None
+    ordered = (first, second) if table.ends[0] < table.ends[1] else (second, first)
     return _of_hope(_link(table, arms_m, attenuation, None), ordered, path, problems)
 
 

@@ -176,7 +176,8 @@ SCALARS = st.one_of(
 KEYS = st.sampled_from(
     [
         "name", "clock", "address", "profile", "memory", "layout", "ends", "length_m", "length_km",
-        "scheme", "station", "pair_source", "midpoint_source", "absorptive_memory", "cutoff_ns", "restart_ns", "time_scale", "group_index",
+        "scheme", "station", "pair_source", "midpoint_source", "absorptive_memory", "cutoff_ns",
+        "restart_ns", "time_scale", "group_index",
         "attenuation_db_per_km", "extra_loss_db", "value", "source", "mark", "wavelength_nm",
     ]
 ) | st.text(max_size=5)  # fmt: skip

@@ -115,6 +115,13 @@ def test_a_link_that_cannot_be_is_told_what_was_expected(text: str, problem: str
     assert any(problem in line for line in problems), problems
 
 
+def test_a_table_that_is_wrong_is_told_of_beside_a_node_that_is() -> None:
+    text = equipped("midpoint_source", {"trials": None})
+    problems = problems_of(node("a", "no-such-profile"), node("b"), text)
+    assert any("trials: is missing" in line for line in problems)
+    assert any("no-such-profile" in line for line in problems)
+
+
 # --- at work -------------------------------------------------------------------------------------
 
 
