@@ -20,7 +20,8 @@ from qstack.physical.models.absorptive import AbsorptiveLink, absorptive
 from qstack.physical.models.midpoint_source import MidpointSource, midpoint_source, spdc_pairs
 from qstack.physical.prediction import generation_options, link_capability
 from qstack.physical.service import Heralded
-from qstack.quantum import bell, channels
+from qstack.quantum import bell
+from qstack.quantum.decay import decoherence
 from tests.physical.calls import MS, start
 from tests.physical.test_fabric_reference import generate, stop
 from tests.physical.worlds import PERFECT, Bench, started_fabric
@@ -136,7 +137,7 @@ def test_pairs_delivered_in_virtual_time_have_the_predicted_fidelity(equipment: 
         assert first.x_bit == 1
         pair = wanted.state_minus if first.z_bit else wanted.state
         assert first.goodness == pytest.approx(bell.fidelity(pair, 1, first.z_bit), abs=1e-12)
-        aging = channels.decoherence(2e-3, 0.5, 0.02)
+        aging = decoherence(2e-3, 0.5, 0.02).transfer
         keys = QubitKey("a", first.qubit), QubitKey("b", second.qubit)
         got = on.fabric.truth(*keys, first.emitted_at_ns + 2 * MS)
         assert got == pytest.approx(aging @ pair @ aging.T, abs=1e-12)

@@ -31,9 +31,7 @@ from qstack.quantum.state import apply
 Law = Literal["exponential", "gaussian"]
 
 
-def waiting(
-    law: Law, t1_s: float, t2_s: float, age_before_s: float, age_after_s: float
-) -> Decay:
+def waiting(law: Law, t1_s: float, t2_s: float, age_before_s: float, age_after_s: float) -> Decay:
     """The channel of waiting between two ages.
 
     The Gaussian law is of the dephasing beside the damping: exp(-t/2T1) exp(-(t/T2)^2). Raises

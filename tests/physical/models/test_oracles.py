@@ -238,7 +238,7 @@ def of_drift(given: Inputs) -> Values:
 
 
 def of_damping(given: Inputs) -> Values:
-    noise = storage.waiting("exponential", given["T1"], given["T2"], 0.0, given["t"])
+    noise = storage.waiting("exponential", given["T1"], given["T2"], 0.0, given["t"]).transfer
     one = state.apply(bell.bell_state(0, 0), 1, noise)
     psi = state.apply(state.apply(bell.bell_state(1, 0), 0, noise), 1, noise)
     return {
@@ -249,7 +249,7 @@ def of_damping(given: Inputs) -> Values:
 
 
 def of_dephasing(given: Inputs) -> Values:
-    noise = storage.waiting("exponential", math.inf, given["T2"], 0.0, given["t"])
+    noise = storage.waiting("exponential", math.inf, given["T2"], 0.0, given["t"]).transfer
     one = state.apply(bell.bell_state(0, 0), 0, noise)
     return {
         "one": bell.fidelity(one),

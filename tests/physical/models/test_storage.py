@@ -29,8 +29,8 @@ def test_any_number_of_touches_leaves_the_same_decay(
     ages = [0.0, *sorted(age for age in touches if age < end_s), end_s]
     touched = np.eye(4)
     for before, after in pairwise(ages):
-        touched = storage.waiting(law, t1_s, t2_s, before, after) @ touched
-    whole = storage.waiting(law, t1_s, t2_s, 0.0, end_s)
+        touched = storage.waiting(law, t1_s, t2_s, before, after).transfer @ touched
+    whole = storage.waiting(law, t1_s, t2_s, 0.0, end_s).transfer
     assert touched == pytest.approx(whole, abs=1e-12)
     expected = math.exp(-end_s / t2_s)
     if law == "gaussian":
@@ -44,8 +44,11 @@ def test_a_gaussian_law_by_elapsed_times_alone_would_be_seen() -> None:
     right = np.eye(4)
     wrong = np.eye(4)
     for step in range(10):
-        right = storage.waiting("gaussian", math.inf, 1.0, 0.1 * step, 0.1 * (step + 1)) @ right
-        wrong = storage.waiting("gaussian", math.inf, 1.0, 0.0, 0.1) @ wrong
+        right = (
+            storage.waiting("gaussian", math.inf, 1.0, 0.1 * step, 0.1 * (step + 1)).transfer
+            @ right
+        )
+        wrong = storage.waiting("gaussian", math.inf, 1.0, 0.0, 0.1).transfer @ wrong
     assert right[1, 1] == pytest.approx(math.exp(-1.0))
     assert wrong[1, 1] == pytest.approx(math.exp(-0.1))
 
@@ -69,7 +72,7 @@ def test_collective_dephasing_spares_psi_and_strikes_phi_four_times() -> None:
     assert phi[1, 1] == pytest.approx(math.exp(-4 * 0.25))
     alone = state.discard(state.apply_two(state.merge([1, 1, 0, 0], [1, 1, 0, 0]), 0, 1, noise), 1)
     assert alone[1] == pytest.approx(math.exp(-0.25))
-    lone = storage.waiting("gaussian", math.inf, 1.0, 0.0, 0.5)
+    lone = storage.waiting("gaussian", math.inf, 1.0, 0.0, 0.5).transfer
     assert alone[1] == pytest.approx(lone[1, 1])
 
 
