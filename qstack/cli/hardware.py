@@ -1,6 +1,7 @@
 """`qstack hardware`: the hardware profiles, what is in them and what they are worth."""
 
 import json
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -14,10 +15,15 @@ from qstack.physical.figures import PairFigures, pair_figures, stored_fidelity
 from qstack.physical.hardware import Scheme
 from qstack.physical.profile import Profile, ProfileError, parse_profile
 from qstack.physical.profiles import load_packaged_profile, packaged_profiles
+from qstack.physical.validation import Compared, rows
+from qstack.physical.validation import compare as compare_row
 
 SCHEMES: tuple[Scheme, ...] = ("single-click", "double-click")
 """Those that need nothing but the profiles of two nodes."""
 LENGTH_KM = click.FloatRange(0.001, 1000)
+VALIDATION_COLUMNS = (
+    "result", "source", "inputs", "published", "ours", "tolerance", "verdict",
+)  # fmt: skip
 WIDE_COLUMNS = 120  # where standard output is no terminal
 
 
@@ -211,3 +217,44 @@ def _shown(value: object) -> str:
 def _console() -> Console:
     console = Console()
     return console if console.is_terminal else Console(width=WIDE_COLUMNS)
+
+
+@hardware.command()
+@click.option("--json", "as_json", is_flag=True, help="One JSON object, for scripts.")
+@click.option("--markdown", is_flag=True, help="The table of docs/validation.md.")
+def validate(as_json: bool, markdown: bool) -> None:
+    """Put published results beside our own figures. Exit status 1 if one is out of tolerance.
+
+    Parameters are the published ones, nothing is fitted. Results that are only recalled are
+    informative: they neither pass nor fail.
+    """
+    compared = [compare_row(row) for row in rows()]
+    cells = [_validation_cells(each) for each in compared]
+    if as_json:
+        click.echo(json.dumps({"rows": [_validation_object(each) for each in compared]}))
+    elif markdown:
+        click.echo("| " + " | ".join(VALIDATION_COLUMNS) + " |")
+        click.echo("|" + "---|" * len(VALIDATION_COLUMNS))
+        for row in cells:
+            click.echo("| " + " | ".join(row) + " |")
+    else:
+        table = Table(*VALIDATION_COLUMNS)
+        for row in cells:
+            table.add_row(*row)
+        _console().print(table)
+    if any(each.verdict == "FAIL" for each in compared):
+        sys.exit(1)
+
+
+def _validation_cells(compared: Compared) -> list[str]:
+    row = compared.row
+    tolerance = f"{100 * row.relative:g} %" if row.relative else f"{row.absolute:g}"
+    unit = f" {row.unit}" if row.unit else ""
+    figures = f"{row.published:.4g}{unit}", f"{compared.ours:.4g}{unit}"
+    known = f"{row.source} ({row.provenance})"
+    return [row.result, known, row.inputs, *figures, tolerance, compared.verdict]
+
+
+def _validation_object(compared: Compared) -> dict[str, Any]:
+    row = compared.row._asdict()
+    return {**row, "ours": compared.ours, "verdict": compared.verdict}

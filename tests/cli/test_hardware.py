@@ -7,6 +7,7 @@ import pytest
 from click.testing import CliRunner, Result
 
 from qstack.cli.hardware import hardware
+from qstack.physical import validation
 from qstack.physical.profile import ProfileError
 from qstack.physical.profiles import packaged_profile, packaged_profiles
 
@@ -84,3 +85,30 @@ def test_bad_words_are_told_what_was_expected(tmp_path: Path) -> None:
     assert "a picture ends in .png, .svg, .pdf" in wrong.output
     nowhere = run("plot", "bench", "--output", str(tmp_path / "no" / "p.png"))
     assert "cannot be written" in nowhere.output
+
+
+def test_the_validation_table_of_the_documentation_is_that_of_the_command() -> None:
+    said = run("validate", "--markdown")
+    assert said.exit_code == 0
+    kept = (Path(__file__).parents[2] / "docs" / "validation.md").read_text(encoding="utf-8")
+    assert kept.partition("\n\n| result")[2] == said.output.removeprefix("| result")
+
+
+def test_recalled_results_never_pass_and_a_wrong_figure_fails(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    said = json.loads(run("validate", "--json").output)["rows"]
+    assert len(said) >= 19
+    verdicts = {(row["provenance"], row["verdict"]) for row in said}
+    assert verdicts == {
+        ("read", "PASS"),
+        ("abstract", "PASS"),
+        ("computed", "PASS"),
+        ("recalled", "informative"),
+        ("inferred", "informative"),
+    }
+    wrong = validation.Row("r", "s", "read", "i", 1.0, "", lambda: 1.2, relative=0.1)
+    monkeypatch.setattr("qstack.cli.hardware.rows", lambda: [wrong])
+    failed = run("validate")
+    assert failed.exit_code == 1
+    assert "FAIL" in failed.output
