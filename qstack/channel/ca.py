@@ -57,7 +57,7 @@ class Credentials:
         _check_dates(root, self.root_file)
         try:
             certificate.verify_directly_issued_by(root)
-        except (ValueError, TypeError, InvalidSignature):
+        except (ValueError, TypeError, InvalidSignature, UnsupportedAlgorithm):
             raise CredentialsError(
                 f"{self.certificate_file} was not issued by the authority in {self.root_file}; "
                 "ask the operator of this network for a certificate"

@@ -186,6 +186,20 @@ def test_a_certificate_of_an_impossible_version_is_refused(world: World, tmp_pat
         files.write(name)
 
 
+def test_a_root_whose_key_is_of_an_unknown_kind_has_issued_nothing(
+    world: World, tmp_path: Path
+) -> None:
+    files = Folder(world, tmp_path)
+    [found] = _ARMOUR.finditer(files.good["root.pem"])
+    parts = base64.b64decode(found[2]).split(bytes.fromhex("06096086480165030403"))
+    assert len(parts) == 4  # signed, key, signature
+    other, ml_dsa = bytes.fromhex("060960c6480165030403"), bytes.fromhex("06096086480165030403")
+    der = parts[0] + ml_dsa + parts[1] + other + parts[2] + ml_dsa + parts[3]
+    files.write("root.pem", armoured("CERTIFICATE", der))
+    with pytest.raises(CredentialsError, match="was not issued by the authority"):
+        Credentials.in_folder(tmp_path, ALICE)
+
+
 def test_a_certificate_with_an_extension_twice_names_nobody(world: World) -> None:
     [found] = _ARMOUR.finditer(world.files(ALICE)[0].read_bytes())
     der = base64.b64decode(found[2])
