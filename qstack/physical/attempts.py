@@ -274,7 +274,8 @@ class Attempts:
                 batch=batch.number,
                 cycle_ns=self._cycle_ns(asked.link, asked.kind),
                 qubit=batch.qubit.id if asked.kind == "keep" else None,
-            )
+            ),
+            now,
         )
 
     def _cycle_ns(self, link: str, kind: Kind) -> int:
@@ -300,7 +301,8 @@ class Attempts:
                 sequence=self._order.next_sequence(),
                 batch=batch.number,
                 reason=reason,
-            )
+            ),
+            now,
         )
 
     def _finish(self, batch: _Batch, reason: Reason, attempts: int) -> list[Effect]:

@@ -4,6 +4,7 @@ from typing import Final
 
 from qstack.machine import FABRIC, Effect, Send
 from qstack.physical.device import Operation
+from qstack.wire.message import Message
 
 
 class EmulatedDevice:
@@ -11,6 +12,24 @@ class EmulatedDevice:
 
     peer: Final = FABRIC
 
-    def submit(self, operation: Operation) -> list[Effect]:
+    def begin(self, now: int) -> None:
+        """The fabric has begun anew by itself."""
+
+    def submit(self, operation: Operation, now: int) -> list[Effect]:
         """Send `operation` to the fabric."""
+        del now
         return [Send(FABRIC, operation)]
+
+    def received(self, message: Message, now: int) -> list[Message]:
+        """What the fabric says is what the device says."""
+        del now
+        return [message]
+
+    def next_event_ns(self) -> int | None:
+        """Never: everything comes from the fabric."""
+        return None
+
+    def answers(self, now: int) -> list[Message]:
+        """Nothing."""
+        del now
+        return []

@@ -80,7 +80,8 @@ class Receivers:
                 batch=batch.number,
                 cycle_ns=link.source.slot_ns,
                 qubit=None,
-            )
+            ),
+            now,
         )
 
     def stop(self, asked: AttemptsStop, now: int) -> list[Effect]:
@@ -176,7 +177,8 @@ class Receivers:
                 sequence=self._order.next_sequence(),
                 batch=batch.number,
                 reason="stopped",
-            )
+            ),
+            now,
         )
 
     def _step(self, batch: _Batch, received: Input) -> None:
