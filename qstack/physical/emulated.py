@@ -4,6 +4,7 @@ from typing import Final
 
 from qstack.machine import FABRIC, Effect, Send
 from qstack.physical.device import Operation
+from qstack.physical.drivers.setup import Setup
 from qstack.wire.message import Message
 
 
@@ -11,6 +12,11 @@ class EmulatedDevice:
     """A device whose qubits live in the fabric; it holds nothing itself."""
 
     peer: Final = FABRIC
+    has_two_ends = True
+
+    def __init__(self, setup: Setup | None = None) -> None:
+        """It needs to know nothing: the fabric has read the same network file."""
+        del setup
 
     def begin(self, now: int) -> None:
         """The fabric has begun anew by itself."""
