@@ -36,6 +36,7 @@ from qstack.physical.drivers.setup import Setup
 from qstack.physical.durations import result_ns
 from qstack.physical.generation import mismatch
 from qstack.physical.params import READOUT_NS, RESULT_MIN_NS
+from qstack.physical.service import GateName
 from qstack.quantum.gates import GATES
 from qstack.wire.message import Basis, Message
 
@@ -95,7 +96,7 @@ class Driver:
         del qubit
         raise LocalError(ErrorCode.UNSUPPORTED, "this device makes no fresh qubits")
 
-    def gate(self, name: str, angle: float, qubits: list[bytes]) -> None:
+    def gate(self, name: GateName, angle: float, qubits: list[bytes]) -> None:
         """Apply a gate."""
         del angle, qubits
         raise LocalError(ErrorCode.UNSUPPORTED, f"this device has no gate {name}")

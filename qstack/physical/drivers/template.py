@@ -21,6 +21,7 @@ from qstack.physical.device import Generate, MeasuredReply
 from qstack.physical.drivers.driver import Driver
 from qstack.physical.drivers.setup import Setup
 from qstack.physical.params import CHUNK_PAIRS_MAX, NEVER_NS
+from qstack.physical.service import GateName
 from qstack.quantum.gates import gate_transfer
 from qstack.quantum.measurement import readout_effect
 from qstack.wire.message import Basis
@@ -116,7 +117,7 @@ class TemplateDevice(Driver):
         """HARDWARE: bring the qubit to state 0. It may be there already."""
         self._states[qubit] = np.array([1.0, 0.0, 0.0, 2.0 * self.profile.init_fidelity - 1.0])
 
-    def gate(self, name: str, angle: float, qubits: list[bytes]) -> None:
+    def gate(self, name: GateName, angle: float, qubits: list[bytes]) -> None:
         """HARDWARE: apply a gate. Refuse those you do not have."""
         if len(qubits) > 1:
             raise LocalError(ErrorCode.UNSUPPORTED, f"this device has no gate {name}")
