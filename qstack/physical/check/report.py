@@ -9,7 +9,7 @@ from msgspec import Struct
 from qstack.physical.check import functional, statistical
 from qstack.physical.check.bench import Bench, CheckFailedError, NotOfferedError
 from qstack.physical.check.world import check_world
-from qstack.physical.drivers.setup import MakeDevice, Setup
+from qstack.physical.drivers.setup import DriverError, MakeDevice, Setup
 from qstack.physical.hardware import Scheme
 from qstack.physical.profile import Profile
 
@@ -35,7 +35,8 @@ def check_driver(
 ) -> Iterator[Verdict]:
     """The verdicts, as they come. Each check makes the devices anew.
 
-    `setup` has the options and files the driver is made with, if it needs any.
+    `setup` has the options and files the driver is made with, if it needs any. Raises
+    `DriverError` if the driver cannot be made with them.
     """
     world = check_world(profile, scheme)
     has_two_ends = getattr(make, "has_two_ends", False)
@@ -65,6 +66,8 @@ def _verdict(
         detail, verdict = str(reason), "not-offered"
     except CheckFailedError as reason:
         detail, verdict = str(reason), "failed"
+    except DriverError:
+        raise  # it is not the driver that is wrong, but what it was given
     except Exception as error:  # noqa: BLE001 - a driver under check may raise anything
         detail, verdict = f"it raised {type(error).__name__}: {error}", "failed"
     return Verdict(check=name, kind=kind, verdict=verdict, detail=detail)
