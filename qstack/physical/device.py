@@ -12,6 +12,7 @@ is asked for it then. What each call must do and by when is in docs/drivers.md. 
 wrong use (an unknown qubit, a link that is not there) before anything reaches the hardware.
 """
 
+from collections.abc import Sequence
 from typing import Annotated, Literal, Protocol
 
 from msgspec import Meta
@@ -247,6 +248,10 @@ MESSAGES = (
 )  # fmt: skip
 
 
+Answer = Message | Effect
+"""What a device has to say: an answer, or something that has to be sent for it."""
+
+
 class Device(Protocol):
     """A driver of quantum hardware; one node has one.
 
@@ -267,7 +272,7 @@ class Device(Protocol):
         """Take an operation, to be done at its `at_ns`; return what has to be sent for it."""
         ...
 
-    def received(self, message: Message, now: int) -> list[Message]:
+    def received(self, message: Message, now: int) -> Sequence[Answer]:
         """The peer has said something: what that means in answers."""
         ...
 
@@ -275,6 +280,6 @@ class Device(Protocol):
         """When `answers` should be called next; None: not before something else happens."""
         ...
 
-    def answers(self, now: int) -> list[Message]:
+    def answers(self, now: int) -> Sequence[Answer]:
         """Everything that is due at `now` or before, in order."""
         ...

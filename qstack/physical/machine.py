@@ -6,6 +6,7 @@ its own health. A device in this process is asked for its answers by a timer. Th
 the bases of measured pairs, where the asker leaves them to chance, and nothing else.
 """
 
+from collections.abc import Sequence
 from itertools import count
 from typing import Final
 
@@ -27,6 +28,7 @@ from qstack.machine import (
 )
 from qstack.physical.attempts import LINK_LAYER, SHARE_TIMER, Attempts
 from qstack.physical.device import (
+    Answer,
     BasesWanted,
     BatchEnded,
     DetectionReply,
@@ -154,8 +156,14 @@ class PhysicalLayer:
             case _:
                 return [_refused(message, f"not for {source} to ask")]
 
-    def _on_answers(self, messages: list[Message], now: int) -> list[Effect]:
-        return [effect for message in messages for effect in self._on_device(message, now)]
+    def _on_answers(self, answers: Sequence[Answer], now: int) -> list[Effect]:
+        effects: list[Effect] = []
+        for answer in answers:
+            if isinstance(answer, Message):
+                effects += self._on_device(answer, now)
+            else:
+                effects.append(answer)
+        return effects
 
     def _on_device(self, message: Message, now: int) -> list[Effect]:
         if isinstance(message, DeviceHealth) and self._is_reached:

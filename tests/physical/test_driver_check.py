@@ -193,7 +193,7 @@ class Sick(TemplateDevice):
         (Restless, "it is silent before it is asked", "the node would never go on"),
         (Overcounts, "a stopped batch ends", "400 attempts were counted in 200 cycles"),
         (Repeats, "heralds are counted", "herald 7 was followed by 7"),
-        (Talks, "a fresh qubit is answered", "submit returned Tell"),
+        (Talks, "a fresh qubit is answered", "the device wants Tell done"),
         (Sick, "a fresh qubit is answered", "down: no helium"),
     ],
 )

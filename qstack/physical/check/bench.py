@@ -4,7 +4,7 @@ What the emulated device sends goes to a fabric; a driver that answers itself is
 Far ends always attempt with `here`: a driver that imagines them need not have more than one end.
 """
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import Final, Literal, NamedTuple, TypeVar
 
 import numpy as np
@@ -15,6 +15,7 @@ from qstack.ids import boot_id, qubit_id
 from qstack.machine import Send
 from qstack.physical.check.world import HERE
 from qstack.physical.device import (
+    Answer,
     Device,
     DeviceBasis,
     DeviceHealth,
@@ -103,13 +104,7 @@ class Bench:
         busy_ns = duration_ns(profile, operation)
         if node == HERE and busy_ns:
             self._free_ns = operation.at_ns + busy_ns
-        for effect in self.devices[node].submit(operation, self.now):
-            if not (isinstance(effect, Send) and isinstance(effect.message, Operation)):
-                raise CheckFailedError(
-                    f"submit returned {type(effect).__name__}; expected nothing, or Send of"
-                    " operations to its peer"
-                )
-            self._fabric.apply(node, effect.message)
+        self._hear(node, self.devices[node].submit(operation, self.now))
         return operation.sequence
 
     def generate(
@@ -294,11 +289,20 @@ class Bench:
             f" ({self.now} ns), however often answers is called: the node would never go on"
         )
 
-    def _hear(self, node: str, messages: list[Message]) -> None:
-        for message in messages:
-            if isinstance(message, DeviceHealth) and message.state == "down":
-                raise CheckFailedError(f"the device says that it is down: {message.detail}")
-            self.heard.append(Heard(self.now, node, message))
+    def _hear(self, node: str, answers: Sequence[Answer]) -> None:
+        for answer in answers:
+            match answer:
+                case DeviceHealth(state="down", detail=detail):
+                    raise CheckFailedError(f"the device says that it is down: {detail}")
+                case Message():
+                    self.heard.append(Heard(self.now, node, answer))
+                case Send(message=Operation() as operation):
+                    self._fabric.apply(node, operation)
+                case _:
+                    raise CheckFailedError(
+                        f"the device wants {type(answer).__name__} done; expected an answer, or"
+                        " Send of operations to its peer"
+                    )
 
 
 def _name(message: Message | None) -> str:

@@ -3,11 +3,14 @@
 What it writes the replay driver reads: heralds (`recording.py`) and time tags (`time_tags.py`).
 """
 
+from collections.abc import Sequence
+
 import numpy as np
 from msgspec.structs import replace
 
 from qstack.machine import Effect
 from qstack.physical.device import (
+    Answer,
     BellOutcome,
     DetectionReply,
     Device,
@@ -101,7 +104,7 @@ class RecordingDevice:
                 pass
         return self._device.submit(operation, now)
 
-    def received(self, message: Message, now: int) -> list[Message]:
+    def received(self, message: Message, now: int) -> Sequence[Answer]:
         """Write down what the peer means."""
         return self._note(self._device.received(message, now), now)
 
@@ -109,13 +112,13 @@ class RecordingDevice:
         """That of the device."""
         return self._device.next_event_ns()
 
-    def answers(self, now: int) -> list[Message]:
+    def answers(self, now: int) -> Sequence[Answer]:
         """Write down what is due."""
         return self._note(self._device.answers(now), now)
 
     # --- inside -----------------------------------------------------------------------------------
 
-    def _note(self, messages: list[Message], now: int) -> list[Message]:
+    def _note(self, messages: Sequence[Answer], now: int) -> Sequence[Answer]:
         for message in messages:
             match message:
                 case Reply():
