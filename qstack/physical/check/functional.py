@@ -46,6 +46,8 @@ Check = Callable[[Bench], str]
 
 BATCH_WORDS: Final = (Reply, MeasuredReply, DetectionReply, BatchEnded)
 STOP_AFTER_CYCLES: Final = 200
+READY_TRIES: Final = 40
+"""As many times the expected duration of a ready check no check takes, but for one in e^40."""
 DRAWN: Final = BasisProbabilities(0.5, 0.0, 0.5)
 
 
@@ -217,7 +219,8 @@ def a_stopped_batch_ends(bench: Bench) -> str:
     """StopGenerate: one BatchEnded in time, with no more attempts than there were cycles."""
     qubit = bench.new_qubit()
     batch, cycle_ns = _start_on_lossy(bench, qubit)
-    bench.run(bench.now + STOP_AFTER_CYCLES * cycle_ns)
+    cycles = STOP_AFTER_CYCLES + _ready_ns(bench) // cycle_ns
+    bench.run(bench.now + cycles * cycle_ns)
     stopped_ns = bench.stop(batch)
     bench.run(stopped_ns + bench.back_ns(LOSSY_LINK) + 1)
     words = _words_of(bench, batch)
@@ -232,15 +235,15 @@ def a_stopped_batch_ends(bench: Bench) -> str:
     bench.run(bench.now + SECOND_NS)
     _expect_closed(bench, batch)
     attempts = ended[0][1].attempts
-    if not 0 < attempts <= STOP_AFTER_CYCLES + 1:
+    if not 0 < attempts <= cycles + 1:
         raise CheckFailedError(
-            f"{attempts} attempts were counted in {STOP_AFTER_CYCLES} cycles; expected at least"
+            f"{attempts} attempts were counted in {cycles} cycles; expected at least"
             " one, and no more than there were"
         )
     _expect_refused(
         bench, _measure(bench, qubit), "a measurement of the qubit of a batch that failed"
     )
-    return f"{attempts} attempts in {STOP_AFTER_CYCLES} cycles"
+    return f"{attempts} attempts in {cycles} cycles"
 
 
 def stopping_an_unknown_batch_is_silent(bench: Bench) -> str:
@@ -492,6 +495,14 @@ def _kept(bench: Bench) -> Reply:
         raise CheckFailedError(f"a keep batch was answered by {type(reply).__name__}")
     bench.submit(Release(at_ns=bench.start_ns(), sequence=bench.next_sequence(), qubit=qubit))
     return reply
+
+
+def _ready_ns(bench: Bench) -> int:
+    """How long a check of the device before its attempts may take."""
+    profile = bench.world.nodes[HERE].profile
+    if profile.ready_check_ns is None or profile.ready_check_pass is None:
+        return 0
+    return int(READY_TRIES * profile.ready_check_ns / profile.ready_check_pass)
 
 
 def _start_on_lossy(bench: Bench, qubit: bytes) -> tuple[Generate, int]:

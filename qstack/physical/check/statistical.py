@@ -78,6 +78,7 @@ Count = Callable[[Bench], Iterator[Counted]]
 
 def success_probability_of_kept_pairs(bench: Bench) -> Iterator[Counted]:
     """Attempts until a herald: `KEPT` successes in as many attempts as there were cycles."""
+    _require_prompt(bench)
     attempts = 0
     for _ in range(KEPT):
         qubit = bench.new_qubit()
@@ -92,6 +93,7 @@ def success_probability_of_kept_pairs(bench: Bench) -> Iterator[Counted]:
 
 def success_probability_of_measured_pairs(bench: Bench) -> Iterator[Counted]:
     """Measured pairs in the cycles from the start of the batch to the last emission."""
+    _require_prompt(bench)
     cycle_ns = _model(bench).cycle_ns("measure")
     first_cycle = -(-bench.now // cycle_ns)
     parts = measured(bench, MEASURED, "Z")
@@ -196,6 +198,12 @@ def judged(counts: Iterator[Counted]) -> str:
 
 
 # --- parts ---------------------------------------------------------------------------------------
+
+
+def _require_prompt(bench: Bench) -> None:
+    """Attempts can be counted from outside only where they begin at once."""
+    if bench.world.nodes[HERE].profile.ready_check_ns is not None:
+        raise NotOfferedError("the device checks itself before it attempts, for an unknown time")
 
 
 def _model(bench: Bench) -> LinkModel:
