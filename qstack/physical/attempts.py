@@ -170,6 +170,7 @@ class Attempts:
             z_bit=reply.z_bit,
             emitted_at_ns=reply.emitted_at_ns,
             goodness=self._goodness_of(batch.asked, reply.z_bit),
+            calibration=reply.calibration,
         )
         return [Tell(LINK_LAYER, indication), *effects], None
 
@@ -195,6 +196,7 @@ class Attempts:
                 bases=reply.bases,
                 emitted_at_ns=reply.emitted_at_ns,
                 is_last=reply.is_last,
+                calibration=reply.calibration,
             )
             effects.append(Tell(LINK_LAYER, indication))
         if reply.is_last:

@@ -32,6 +32,9 @@ from qstack.wire.message import (
     Text,
 )
 
+Calibration = Count
+"""How often the device had been calibrated when the batch began: on the wire always, here 0 if
+nobody counts. What was learned of pairs of another calibration need not hold for these."""
 DeviceBasis = Basis | Literal["given"]
 """What a measure batch is read in: one basis, or for each pair one its node gives when asked."""
 
@@ -168,6 +171,7 @@ class Reply(Message, frozen=True, kw_only=True):
     x_bit: Bit
     z_bit: Bit
     emitted_at_ns: Nanoseconds
+    calibration: Calibration = 0
 
 
 class MeasuredReply(Message, frozen=True, kw_only=True):
@@ -184,6 +188,7 @@ class MeasuredReply(Message, frozen=True, kw_only=True):
     bases: bytes
     emitted_at_ns: Nanoseconds
     is_last: bool
+    calibration: Calibration = 0
 
 
 class BasesWanted(Message, frozen=True, kw_only=True):
@@ -212,6 +217,7 @@ class DetectionReply(Message, frozen=True, kw_only=True):
     outcomes: bytes
     bases: bytes
     is_last: bool
+    calibration: Calibration = 0
 
 
 class BatchEnded(Message, frozen=True, kw_only=True):

@@ -135,6 +135,7 @@ class Receivers:
             outcomes=reply.outcomes,
             bases=reply.bases,
             is_last=reply.is_last,
+            calibration=reply.calibration,
         )
         return [Tell(LINK_LAYER, indication)]
 

@@ -163,3 +163,12 @@ def test_a_device_is_not_asked_while_network_time_is_away() -> None:
     node.handle(PeerUp(FABRIC, bytes(8)))
     node.run(node.now + 10**6)
     assert node.heard("link", Heralded) == []  # it began anew
+
+
+def test_a_herald_says_how_often_the_device_had_been_calibrated_when_its_batch_began() -> None:
+    node = Node()
+    node.start()
+    node.device.calibration += 1
+    node.start(2)
+    node.run(10**6)
+    assert [each.calibration for each in node.heard("link", Heralded)] == [0, 1]

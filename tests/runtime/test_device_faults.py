@@ -4,6 +4,7 @@ from typing import Any
 
 import pytest
 
+from qstack.machine import Told
 from qstack.physical import service as physical
 from qstack.physical.device import Device
 from qstack.physical.drivers.faulty import (
@@ -14,6 +15,7 @@ from qstack.physical.drivers.faulty import (
     LeakedQubit,
     LostHeralds,
     Outage,
+    Recalibration,
     StuckDetector,
     Unwell,
 )
@@ -173,3 +175,26 @@ def test_an_outage_ends_what_is_open_at_both_ends_and_later_work_is_done(
 def test_a_clock_does_not_step_back() -> None:
     with pytest.raises(ValueError, match="steps forward"):
         FaultyDevice(EmulatedDevice(), [ClockStep(at_ns=0, slots=-1)])
+
+
+def test_heralds_carry_the_calibration_their_batch_began_with(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    net = network("pair", monkeypatch, Recalibration(at_ns=100 * MS), Recalibration(at_ns=200 * MS))
+    seen: list[tuple[int, int]] = []
+    link = net.nodes["alice"].machines["link"]
+    handle = link.handle
+
+    def see(event: Any, now: int) -> Any:
+        if isinstance(event, Told) and isinstance(event.message, physical.Heralded):
+            seen.append((event.message.emitted_at_ns, event.message.calibration))
+        return handle(event, now)
+
+    monkeypatch.setattr(link, "handle", see)
+    both(net, ENDS, 60, within_ns=10**12)
+    net.settle()
+    counts = [calibration for _, calibration in seen]
+    assert set(counts) == {0, 1, 2}
+    assert all(calibration == 0 for at_ns, calibration in seen if at_ns < 100 * MS)
+    assert counts[-1] == 2
+    finish(net)

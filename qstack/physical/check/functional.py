@@ -7,31 +7,43 @@ wrong, `NotOfferedError` for what the driver says it cannot do.
 from collections import Counter
 from collections.abc import Callable
 from contextlib import suppress
-from typing import Final
+from typing import TYPE_CHECKING, Final
 
-import numpy as np
-
-from qstack.errors import ErrorCode
 from qstack.physical.check.bench import (
     SECOND_NS,
     Bench,
     CheckFailedError,
     NotOfferedError,
 )
+from qstack.physical.check.words import (
+    STOP_AFTER_CYCLES,
+    batches_of,
+    check_detections,
+    check_herald,
+    check_parts,
+    expect_closed,
+    expect_refused,
+    first_word,
+    kept,
+    measured,
+    measured_parts,
+    measurement,
+    raise_if_refused,
+    ready_ns,
+    start_on_lossy,
+    words_of,
+)
 from qstack.physical.check.world import HERE, LINK, LOSSY_LINK, SOURCE_LINK
 from qstack.physical.device import (
-    BasesWanted,
     BatchEnded,
     BellOutcome,
     DetectionReply,
     DoBellMeasure,
     DoGate,
-    DoMeasure,
     Generate,
     GiveBases,
     Initialise,
     Initialised,
-    MeasuredReply,
     OperationRefused,
     Outcome,
     Release,
@@ -39,17 +51,11 @@ from qstack.physical.device import (
     Result,
     StopGenerate,
 )
-from qstack.wire.message import BasisProbabilities, Message
-from qstack.wire.packed import bases_size, bits_size, draw_bases, pack_bases, unpack_slots
+
+if TYPE_CHECKING:
+    from qstack.physical.service import GateName
 
 Check = Callable[[Bench], str]
-
-BATCH_WORDS: Final = (Reply, MeasuredReply, DetectionReply, BatchEnded)
-STOP_AFTER_CYCLES: Final = 200
-READY_TRIES: Final = 40
-"""As many times the expected duration of a ready check no check takes, but for one in e^40."""
-DRAWN: Final = BasisProbabilities(0.5, 0.0, 0.5)
-
 
 # --- qubits --------------------------------------------------------------------------------------
 
@@ -72,8 +78,8 @@ def a_qubit_can_be_initialised_again(bench: Bench) -> str:
 def a_measurement_is_answered_and_ends_the_qubit(bench: Bench) -> str:
     """DoMeasure: Outcome by at_ns + readout_ns; the qubit is gone."""
     qubit = bench.initialised()
-    bench.answer_to(_measure(bench, qubit), Outcome)
-    _expect_refused(bench, _measure(bench, qubit), "a measurement of a qubit that was measured")
+    bench.answer_to(measurement(bench, qubit), Outcome)
+    expect_refused(bench, measurement(bench, qubit), "a measurement of a qubit that was measured")
     return ""
 
 
@@ -87,7 +93,7 @@ def a_bell_measurement_is_answered_and_ends_both(bench: Bench) -> str:
         BellOutcome,
     )
     for qubit in (first, second):
-        _expect_refused(bench, _measure(bench, qubit), "a measurement after a Bell measurement")
+        expect_refused(bench, measurement(bench, qubit), "a measurement after a Bell measurement")
     return ""
 
 
@@ -95,20 +101,21 @@ def gates_are_silent(bench: Bench) -> str:
     """DoGate has no answer but a refusal; the qubit is still there."""
     qubit = bench.initialised()
     refused = []
-    for name in ("x", "h", "rz"):
+    gates: tuple[tuple[GateName, float], ...] = (("x", 0.0), ("h", 0.0), ("rz", 0.5))
+    for name, angle in gates:
         gate = DoGate(
             at_ns=bench.start_ns(),
             sequence=bench.next_sequence(),
-            name="x" if name == "x" else "h" if name == "h" else "rz",
+            name=name,
             qubits=[qubit],
-            angle=0.5 if name == "rz" else 0.0,
+            angle=angle,
         )
         answer = bench.any_answer_to(gate)
         if isinstance(answer, OperationRefused):
             refused.append(name)
         elif answer is not None:
             raise CheckFailedError(f"gate {name} was answered by {type(answer).__name__}")
-    bench.answer_to(_measure(bench, qubit), Outcome)
+    bench.answer_to(measurement(bench, qubit), Outcome)
     if refused:
         raise NotOfferedError(f"gates {', '.join(refused)}")
     return ""
@@ -122,14 +129,14 @@ def a_release_ends_the_qubit_and_is_silent(bench: Bench) -> str:
         answer = bench.any_answer_to(release)
         if answer is not None and not isinstance(answer, OperationRefused):
             raise CheckFailedError(f"Release was answered by {type(answer).__name__}")
-    _expect_refused(bench, _measure(bench, qubit), "a measurement of a released qubit")
+    expect_refused(bench, measurement(bench, qubit), "a measurement of a released qubit")
     return ""
 
 
 def an_unknown_qubit_is_refused(bench: Bench) -> str:
     """What names no qubit of the device is refused, not answered."""
     unknown = bench.new_qubit()
-    _expect_refused(bench, _measure(bench, unknown), "a measurement of an unknown qubit")
+    expect_refused(bench, measurement(bench, unknown), "a measurement of an unknown qubit")
     gate = DoGate(
         at_ns=bench.start_ns(),
         sequence=bench.next_sequence(),
@@ -137,7 +144,7 @@ def an_unknown_qubit_is_refused(bench: Bench) -> str:
         qubits=[unknown],
         angle=0.0,
     )
-    _expect_refused(bench, gate, "a gate on an unknown qubit")
+    expect_refused(bench, gate, "a gate on an unknown qubit")
     return ""
 
 
@@ -151,7 +158,7 @@ def answers_come_in_the_order_of_operations(bench: Bench) -> str:
         numbers.append(
             bench.submit(Initialise(at_ns=at_ns, sequence=bench.next_sequence(), qubit=qubit))
         )
-        numbers.append(bench.submit(_measure(bench, qubit)))
+        numbers.append(bench.submit(measurement(bench, qubit)))
     bench.run(bench.start_ns() + SECOND_NS)
     heard = [said.operation for _, said in bench.said(Result) if said.operation in numbers]
     if heard != numbers:
@@ -169,10 +176,10 @@ def a_kept_pair_is_heralded(bench: Bench) -> str:
     reply = first_word(bench, batch, 0)
     if not isinstance(reply, Reply):
         raise CheckFailedError(f"a keep batch was answered by {type(reply).__name__}")
-    _check_herald(bench, batch, reply)
+    check_herald(bench, batch, reply)
     bench.run(bench.now + SECOND_NS)
-    _expect_closed(bench, batch)
-    bench.answer_to(_measure(bench, qubit), Outcome)
+    expect_closed(bench, batch)
+    bench.answer_to(measurement(bench, qubit), Outcome)
     return ""
 
 
@@ -180,7 +187,7 @@ def heralds_are_counted(bench: Bench) -> str:
     """Herald sequences of a link count up by one; cycles ascend."""
     last: Reply | None = None
     for _ in range(5):
-        reply = _kept(bench)
+        reply = kept(bench)
         if last is not None:
             if reply.herald_sequence != last.herald_sequence + 1:
                 raise CheckFailedError(
@@ -195,16 +202,16 @@ def heralds_are_counted(bench: Bench) -> str:
 def measured_pairs_are_complete(bench: Bench) -> str:
     """Generate measure: as many pairs as asked, in parts that follow one another."""
     batch = bench.generate(LINK, kind="measure", pairs=300, basis="Z")
-    parts = _measured_parts(bench, batch, 0)
-    _check_parts(parts, 300, is_given=False)
+    parts = measured_parts(bench, batch, 0)
+    check_parts(parts, 300, is_given=False)
     return f"{len(parts)} parts"
 
 
 def drawn_bases_are_asked_for(bench: Bench) -> str:
     """Basis `given`: the device asks for bases, or says which it has chosen itself."""
     batch = bench.generate(LINK, kind="measure", pairs=300, basis="given")
-    parts = _measured_parts(bench, batch, 0)
-    _check_parts(parts, 300, is_given=True)
+    parts = measured_parts(bench, batch, 0)
+    check_parts(parts, 300, is_given=True)
     given = {
         operation.bases
         for operation in bench.asked[HERE].values()
@@ -218,12 +225,12 @@ def drawn_bases_are_asked_for(bench: Bench) -> str:
 def a_stopped_batch_ends(bench: Bench) -> str:
     """StopGenerate: one BatchEnded in time, with no more attempts than there were cycles."""
     qubit = bench.new_qubit()
-    batch, cycle_ns = _start_on_lossy(bench, qubit)
-    cycles = STOP_AFTER_CYCLES + _ready_ns(bench) // cycle_ns
+    batch, cycle_ns = start_on_lossy(bench, qubit)
+    cycles = STOP_AFTER_CYCLES + ready_ns(bench) // cycle_ns
     bench.run(bench.now + cycles * cycle_ns)
     stopped_ns = bench.stop(batch)
     bench.run(stopped_ns + bench.back_ns(LOSSY_LINK) + 1)
-    words = _words_of(bench, batch)
+    words = words_of(bench, batch)
     ended = [(at, word) for at, word in words if isinstance(word, BatchEnded)]
     if not words:
         raise CheckFailedError(
@@ -231,17 +238,17 @@ def a_stopped_batch_ends(bench: Bench) -> str:
             f" {bench.back_ns(LOSSY_LINK)} ns; expected BatchEnded"
         )
     if not ended:
-        raise NotOfferedError("the pair came first")  # pragma: no cover - once in a blue moon
+        raise NotOfferedError("the pair came first")
     bench.run(bench.now + SECOND_NS)
-    _expect_closed(bench, batch)
+    expect_closed(bench, batch)
     attempts = ended[0][1].attempts
     if not 0 < attempts <= cycles + 1:
         raise CheckFailedError(
             f"{attempts} attempts were counted in {cycles} cycles; expected at least"
             " one, and no more than there were"
         )
-    _expect_refused(
-        bench, _measure(bench, qubit), "a measurement of the qubit of a batch that failed"
+    expect_refused(
+        bench, measurement(bench, qubit), "a measurement of the qubit of a batch that failed"
     )
     return f"{attempts} attempts in {cycles} cycles"
 
@@ -274,7 +281,7 @@ def an_unknown_link_is_refused(bench: Bench) -> str:
         basis=None,
         qubit=bench.new_qubit(),
     )
-    _expect_refused(bench, asked, "attempts on an unknown link")
+    expect_refused(bench, asked, "attempts on an unknown link")
     return ""
 
 
@@ -285,7 +292,7 @@ def detections_follow_one_another(bench: Bench) -> str:
     raise_if_refused(bench, batch)
     stopped_ns = bench.stop(batch)
     bench.run(stopped_ns + bench.back_ns(SOURCE_LINK) + 1)
-    parts = [(at, word) for at, word in _words_of(bench, batch) if isinstance(word, DetectionReply)]
+    parts = [(at, word) for at, word in words_of(bench, batch) if isinstance(word, DetectionReply)]
     if not parts or not parts[-1][1].is_last:
         raise CheckFailedError("a stopped batch of detections has no last DetectionReply in time")
     until = 0
@@ -300,7 +307,7 @@ def detections_follow_one_another(bench: Bench) -> str:
         if len(slots) and int(slots[-1]) * source.slot_ns + light_ns > at_ns:
             raise CheckFailedError(f"slot {slots[-1]} was detected before its light was there")
     bench.run(bench.now + SECOND_NS)
-    _expect_closed(bench, batch)
+    expect_closed(bench, batch)
     return f"{sum(part.detections for _, part in parts)} detections"
 
 
@@ -332,7 +339,7 @@ def nothing_outlives_a_restart(bench: Bench) -> str:
             f"{type(late[0].message).__name__} came after the device began anew; expected nothing"
             " of before"
         )
-    _expect_refused(bench, _measure(bench, qubit), "a measurement of a qubit from before")
+    expect_refused(bench, measurement(bench, qubit), "a measurement of a qubit from before")
     return ""
 
 
@@ -342,8 +349,8 @@ def every_answer_comes_once(bench: Bench) -> str:
         measured(bench, 100, "X")
     for _ in range(3):
         with suppress(NotOfferedError):
-            _kept(bench)
-        bench.any_answer_to(_measure(bench, bench.new_qubit()))
+            kept(bench)
+        bench.any_answer_to(measurement(bench, bench.new_qubit()))
     bench.run(bench.now + SECOND_NS)
     answered = Counter(said.operation for _, said in bench.said(Result))
     unasked = [number for number in answered if number not in bench.asked[HERE]]
@@ -356,15 +363,15 @@ def every_answer_comes_once(bench: Bench) -> str:
     twice = [number for number, times in heralds.items() if times > 1]
     if twice:
         raise CheckFailedError(f"herald {twice[0]} was told {heralds[twice[0]]} times")
-    for batch in _batches(bench):
-        _expect_closed(bench, batch)
+    for batch in batches_of(bench):
+        expect_closed(bench, batch)
     return ""
 
 
 def both_ends_hear_the_same_heralds(bench: Bench) -> str:
     """Cycle, sequence and Bell bits are alike at both ends of a link."""
     for _ in range(5):
-        _kept(bench)
+        kept(bench)
     bench.run(bench.now + SECOND_NS)
     ends = [
         [
@@ -376,194 +383,6 @@ def both_ends_hear_the_same_heralds(bench: Bench) -> str:
     if ends[0] != ends[1]:
         raise CheckFailedError(f"one end heard {ends[0]}, the other {ends[1]}")
     return ""
-
-
-# --- parts ---------------------------------------------------------------------------------------
-
-
-def first_word(bench: Bench, batch: Generate, since: int) -> Message:
-    """What is first said of a batch. Raises if it is refused, or if nothing ever comes."""
-    for word in bench.words(since):
-        _raise_if_refusal(word, batch)
-        if isinstance(word, BATCH_WORDS):
-            if word.batch == batch.batch:
-                return word
-            if word.batch not in [asked.batch for asked in _batches(bench)]:
-                raise CheckFailedError(
-                    f"{type(word).__name__} names batch {word.batch}, which was never asked for"
-                )
-    raise CheckFailedError("a batch was never answered, though its attempts can succeed")
-
-
-def check_detections(part: DetectionReply) -> np.ndarray[tuple[int], np.dtype[np.int64]]:
-    """The slots of a part that is well formed."""
-    try:
-        slots = unpack_slots(part.slots, part.first_slot)
-    except ValueError as error:
-        raise CheckFailedError(f"slots: {error}") from error
-    if len(slots) != part.detections:
-        raise CheckFailedError(f"{part.detections} detections, but {len(slots)} slots")
-    if len(part.outcomes) != bits_size(part.detections):
-        raise CheckFailedError(f"{part.detections} detections, {len(part.outcomes)} outcome bytes")
-    if len(slots) and int(slots[-1]) >= part.until_slot:
-        raise CheckFailedError(f"slot {slots[-1]} is not before until_slot {part.until_slot}")
-    return slots
-
-
-def measured(bench: Bench, pairs: int, basis: str) -> list[MeasuredReply]:
-    """The parts of a measure batch in one basis."""
-    since = len(bench.heard)
-    fixed = next(each for each in ("X", "Y", "Z") if each == basis)
-    batch = bench.generate(LINK, kind="measure", pairs=pairs, basis=fixed)
-    return [part for _, part in _measured_parts(bench, batch, since)]
-
-
-def _measured_parts(bench: Bench, batch: Generate, since: int) -> list[tuple[int, MeasuredReply]]:
-    """All parts of a measure batch; bases are given where they are asked for."""
-    rng = np.random.default_rng(1)
-    parts: list[tuple[int, MeasuredReply]] = []
-    for word in bench.words(since):
-        _raise_if_refusal(word, batch)
-        if isinstance(word, BasesWanted) and word.batch == batch.batch:
-            bench.submit(
-                GiveBases(
-                    at_ns=bench.now,
-                    sequence=bench.next_sequence(),
-                    batch=word.batch,
-                    part=word.part,
-                    bases=pack_bases(draw_bases(rng, DRAWN, word.count)),
-                )
-            )
-        elif isinstance(word, MeasuredReply) and word.batch == batch.batch:
-            parts.append((bench.now, word))
-            if word.is_last:
-                return parts
-        elif isinstance(word, BATCH_WORDS) and word.batch == batch.batch:
-            raise CheckFailedError(f"a measure batch was answered by {type(word).__name__}")
-    made = sum(part.pairs for _, part in parts)
-    raise CheckFailedError(f"a measure batch has no last part: {made} of {batch.pairs} pairs")
-
-
-def _check_parts(parts: list[tuple[int, MeasuredReply]], pairs: int, *, is_given: bool) -> None:
-    made = sum(part.pairs for _, part in parts)
-    if made != pairs:
-        raise CheckFailedError(f"{pairs} pairs were asked for, {made} came")
-    expected = parts[0][1].first_herald_sequence
-    for at_ns, part in parts:
-        if part.pairs and part.first_herald_sequence != expected:
-            raise CheckFailedError(
-                f"herald {expected} should be next, but {part.first_herald_sequence} came"
-            )
-        expected += part.pairs
-        sizes = {len(part.outcomes), len(part.x_bits), len(part.z_bits)}
-        if sizes != {bits_size(part.pairs)}:
-            raise CheckFailedError(
-                f"{part.pairs} pairs take {bits_size(part.pairs)} bytes of bits, not {sizes}"
-            )
-        wanted = bases_size(part.pairs) if is_given else 0
-        if len(part.bases) != wanted:
-            raise CheckFailedError(f"expected {wanted} bytes of bases, not {len(part.bases)}")
-        if part.emitted_at_ns > at_ns:
-            raise CheckFailedError("pairs were told of before they were emitted")
-
-
-def _check_herald(bench: Bench, batch: Generate, reply: Reply) -> None:
-    hardware = bench.link(batch.link)
-    light_ns = max(map(hardware.arm_ns, hardware.ends)) + hardware.arm_ns(HERE)
-    delay_ns = bench.now - reply.emitted_at_ns
-    if delay_ns < light_ns:
-        raise CheckFailedError(
-            f"the herald came {delay_ns} ns after the emission; light takes {light_ns} ns"
-        )
-    if delay_ns > bench.back_ns(batch.link):
-        raise CheckFailedError(
-            f"the herald came {delay_ns} ns after the emission; expected at most"
-            f" {bench.back_ns(batch.link)} ns"
-        )
-    if reply.cycle < batch.first_cycle:
-        raise CheckFailedError(
-            f"cycle {reply.cycle} heralded, before the first one, {batch.first_cycle}"
-        )
-
-
-def _kept(bench: Bench) -> Reply:
-    """One kept pair; its qubit is released."""
-    qubit = bench.new_qubit()
-    batch = bench.generate(LINK, kind="keep", qubit=qubit)
-    reply = first_word(bench, batch, len(bench.heard))
-    if not isinstance(reply, Reply):
-        raise CheckFailedError(f"a keep batch was answered by {type(reply).__name__}")
-    bench.submit(Release(at_ns=bench.start_ns(), sequence=bench.next_sequence(), qubit=qubit))
-    return reply
-
-
-def _ready_ns(bench: Bench) -> int:
-    """How long a check of the device before its attempts may take."""
-    profile = bench.world.nodes[HERE].profile
-    if profile.ready_check_ns is None or profile.ready_check_pass is None:
-        return 0
-    return int(READY_TRIES * profile.ready_check_ns / profile.ready_check_pass)
-
-
-def _start_on_lossy(bench: Bench, qubit: bytes) -> tuple[Generate, int]:
-    batch = bench.generate(LOSSY_LINK, kind="keep", qubit=qubit)
-    profiles = bench.world.end_profiles(LOSSY_LINK)
-    return batch, bench.link(LOSSY_LINK).cycle_ns("keep", *profiles)
-
-
-def raise_if_refused(bench: Bench, batch: Generate) -> None:
-    """Raises `NotOfferedError`, or `CheckFailedError`, if the device has refused a batch."""
-    for _, refusal in bench.said(OperationRefused):
-        _raise_if_refusal(refusal, batch)
-
-
-def _raise_if_refusal(word: Message, batch: Generate) -> None:
-    if isinstance(word, OperationRefused) and word.operation == batch.sequence:
-        if word.error == ErrorCode.UNSUPPORTED.name:
-            raise NotOfferedError(word.detail)
-        raise CheckFailedError(f"attempts were refused: {word.error} {word.detail}")
-
-
-def _words_of(bench: Bench, batch: Generate) -> list[tuple[int, Message]]:
-    raise_if_refused(bench, batch)
-    return [
-        (heard.at_ns, heard.message)
-        for heard in bench.heard
-        if heard.node == HERE
-        and isinstance(heard.message, BATCH_WORDS)
-        and heard.message.batch == batch.batch
-    ]
-
-
-def _expect_closed(bench: Bench, batch: Generate) -> None:
-    """A batch has exactly one last word, and it is the last."""
-    words = [word for _, word in _words_of(bench, batch)]
-    last = [place for place, word in enumerate(words) if _is_last(word)]
-    if last != [len(words) - 1]:
-        said = ", ".join(type(word).__name__ for word in words) or "nothing"
-        raise CheckFailedError(f"a batch has exactly one last answer; this one had: {said}")
-
-
-def _is_last(word: Message) -> bool:
-    return getattr(word, "is_last", True)
-
-
-def _batches(bench: Bench) -> list[Generate]:
-    return [asked for asked in bench.asked[HERE].values() if isinstance(asked, Generate)]
-
-
-def _measure(bench: Bench, qubit: bytes) -> DoMeasure:
-    return DoMeasure(at_ns=bench.start_ns(), sequence=bench.next_sequence(), qubit=qubit, basis="Z")
-
-
-def _expect_refused(bench: Bench, operation: Generate | DoMeasure | DoGate, what: str) -> None:
-    before = len(bench.heard)
-    answer = bench.any_answer_to(operation)
-    if isinstance(answer, OperationRefused):
-        return
-    words = [heard for heard in bench.heard[before:] if heard.node == HERE]
-    said = type(answer or words[0].message).__name__ if answer or words else "nothing"
-    raise CheckFailedError(f"{what} was answered by {said}; expected OperationRefused")
 
 
 FUNCTIONAL: Final[dict[str, Check]] = {

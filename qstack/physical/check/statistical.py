@@ -13,7 +13,7 @@ from typing import Final, NamedTuple
 import numpy as np
 
 from qstack.physical.check.bench import SECOND_NS, Bench, CheckFailedError, NotOfferedError
-from qstack.physical.check.functional import (
+from qstack.physical.check.words import (
     check_detections,
     first_word,
     measured,
@@ -159,9 +159,8 @@ def correlations(bench: Bench) -> Iterator[Counted]:
     """How often both ends read alike, for each Bell state and basis."""
     tables = _model(bench).joint_outcomes(None)
     for code, basis in enumerate(BASES):
-        fixed = next(each for each in BASES if each == basis)
         since = len(bench.heard)
-        batch = bench.generate(LINK, kind="measure", pairs=MEASURED // 2, basis=fixed, far=fixed)
+        batch = bench.generate(LINK, kind="measure", pairs=MEASURED // 2, basis=basis, far=basis)
         first_word(bench, batch, since)
         bench.run(bench.now + 1)
         bench.run_until_quiet()

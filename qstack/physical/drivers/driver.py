@@ -68,6 +68,9 @@ class Driver:
         }
         self.batches: dict[int, Generate] = {}
         self.qubits: dict[bytes, None] = {}
+        self.calibration = 0
+        """How often the device has been calibrated; a driver counts it up."""
+        self._calibrations: dict[int, int] = {}
         self._agenda: list[_Due] = []
         self._numbers = 0
 
@@ -133,8 +136,14 @@ class Driver:
         bits: tuple[int, int],
         emitted_at_ns: int,
         due_ns: int,
+        calibration: int | None = None,
     ) -> None:
-        """A `keep` batch has succeeded, and is closed; its qubit is there."""
+        """A `keep` batch has succeeded, and is closed; its qubit is there.
+
+        `calibration` is that of the device when the batch began, unless something else is said.
+        """
+        if calibration is None:
+            calibration = self.calibration_of(batch)
         del self.batches[batch.batch]
         assert batch.qubit is not None, "a keep batch names a qubit"
         self.qubits[batch.qubit] = None
@@ -145,8 +154,13 @@ class Driver:
             x_bit=bits[0],
             z_bit=bits[1],
             emitted_at_ns=emitted_at_ns,
+            calibration=calibration,
         )
         self.say(due_ns, reply)
+
+    def calibration_of(self, batch: Generate) -> int:
+        """That of the device when the batch began."""
+        return self._calibrations.get(batch.batch, self.calibration)
 
     def ended(self, batch: Generate, reason: str, at_ns: int, *, attempts: int) -> None:
         """A batch that was stopped at `at_ns` came to nothing (more)."""
@@ -166,6 +180,7 @@ class Driver:
         """The device is there (again), with nothing in it."""
         self.batches.clear()
         self.qubits.clear()
+        self._calibrations.clear()
         self._agenda.clear()
         self.began(now)
 
@@ -280,6 +295,7 @@ class Driver:
             if asked.qubit in self.qubits:
                 raise LocalError(ErrorCode.BAD_REQUEST, "the qubit is in use")
         self.batches[asked.batch] = asked
+        self._calibrations[asked.batch] = self.calibration
         try:
             self.start(asked)
         except LocalError:

@@ -93,6 +93,12 @@ class Unwell(Struct, frozen=True, kw_only=True):
     detail: str
 
 
+class Recalibration(Struct, frozen=True, kw_only=True):
+    """The device has been calibrated: batches that begin from `at_ns` on say so."""
+
+    at_ns: int
+
+
 class Outage(Struct, frozen=True, kw_only=True):
     """The device is down, and there again at `until_ns`, with no qubits."""
 
@@ -100,7 +106,16 @@ class Outage(Struct, frozen=True, kw_only=True):
     until_ns: int
 
 
-Fault = StuckDetector | BurstLoss | LostHeralds | ClockStep | LeakedQubit | Unwell | Outage
+Fault = (
+    StuckDetector
+    | BurstLoss
+    | LostHeralds
+    | ClockStep
+    | LeakedQubit
+    | Unwell
+    | Recalibration
+    | Outage
+)
 
 
 class FaultyDevice:
@@ -213,7 +228,7 @@ class FaultyDevice:
             if not isinstance(answer, Message):
                 said.append(answer)
             elif not self._is_down:
-                said += self._changed(answer, now)
+                said += self._changed(self._calibrated(answer), now)
             elif isinstance(answer, Reply):
                 # It was in flight when everything ended: nobody knows of its qubit.
                 said += self._orphan(answer, now)
@@ -249,6 +264,24 @@ class FaultyDevice:
             case _:
                 pass
         return [answer]
+
+    def _calibrated(self, answer: Message) -> Message:
+        """What is said of a batch, with its calibration."""
+        match answer:
+            case Reply() | MeasuredReply() | DetectionReply():
+                times = self._recalibrations(answer.batch)
+                return replace(answer, calibration=answer.calibration + times)
+            case _:
+                return answer
+
+    def _recalibrations(self, batch: int) -> int:
+        """How often the device had been calibrated by this plan when a batch began."""
+        begun = self._batches.get(batch)
+        return sum(
+            isinstance(fault, Recalibration) and fault.at_ns <= begun.at_ns
+            for fault in self._plan
+            if begun is not None
+        )
 
     def _read(self, outcome: Outcome, stuck: StuckDetector | None) -> Outcome:
         operation = self._asked.pop(outcome.operation, None)

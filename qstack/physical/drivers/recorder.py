@@ -151,6 +151,7 @@ class RecordingDevice:
             herald_sequence=reply.herald_sequence,
             x_bit=reply.x_bit,
             z_bit=reply.z_bit,
+            calibration=reply.calibration,
         )
 
     def _note_measured(self, reply: MeasuredReply, now: int) -> None:
@@ -171,6 +172,7 @@ class RecordingDevice:
                     z_bit=z,
                     basis=BASES[code],
                     outcome=outcome,
+                    calibration=reply.calibration,
                 )
             )
 

@@ -11,7 +11,7 @@ Each record is one line. Times are whole nanoseconds of network time: `emitted_a
 qubits were emitted, `at_ns` when the node knew. `keep` is a pair whose qubit was kept; `basis` and
 `outcome` say how it was read in the end, after the one-qubit `gates`, and are null if it was not.
 `measure` is a pair that was read at once. `swap` is a Bell measurement of two kept qubits, named by
-link and herald sequence.
+link and herald sequence. `calibration` (0 if left out) is how often the device had been calibrated.
 """
 
 from collections.abc import Iterable
@@ -60,6 +60,7 @@ class KeptPair(Struct, frozen=True, tag="keep", tag_field="record", forbid_unkno
     gates: tuple[RecordedGate, ...] = ()
     basis: Basis | None = None
     outcome: Bit | None = None
+    calibration: Count = 0
 
 
 class MeasuredPair(
@@ -75,6 +76,7 @@ class MeasuredPair(
     z_bit: Bit
     basis: Basis
     outcome: Bit
+    calibration: Count = 0
 
 
 class Swap(Struct, frozen=True, tag="swap", tag_field="record", forbid_unknown_fields=True):

@@ -178,6 +178,7 @@ class ReplayDevice(Driver):
                 bits=(event.x_bit, event.z_bit),
                 emitted_at_ns=event.emitted_at_ns,
                 due_ns=event.at_ns,
+                calibration=event.calibration,
             )
             return
         pairs = event.pairs[: self._left[batch.batch]]
@@ -204,6 +205,7 @@ class ReplayDevice(Driver):
             bases=pack_bases(codes) if batch.basis == "given" else b"",
             emitted_at_ns=max((pair.emitted_at_ns for pair in pairs), default=0),
             is_last=is_last,
+            calibration=pairs[-1].calibration if pairs else 0,
         )
         self.say(due_ns, reply)
 

@@ -156,6 +156,7 @@ class TemplateDevice(Driver):
             bases=b"",
             emitted_at_ns=at_ns if pairs else 0,
             is_last=is_last,
+            calibration=self.calibration_of(batch),
         )
         self.say(at_ns + back_ns, reply)
 
