@@ -199,8 +199,10 @@ class FaultyDevice:
                         said.append(DeviceHealth(state="degraded", detail=detail))
                     case Outage(at_ns=begins) if begins == at_ns:
                         said += self._fail(now)
-                    case Unwell(until_ns=ends) | Outage(until_ns=ends) if ends == at_ns:
+                    case Outage(until_ns=ends) if ends == at_ns:
                         self._is_down = False
+                        said.append(DeviceHealth(state="ready", detail=""))
+                    case Unwell(until_ns=ends) if ends == at_ns and not self._is_down:
                         said.append(DeviceHealth(state="ready", detail=""))
                     case _:
                         pass
@@ -216,6 +218,9 @@ class FaultyDevice:
             said += self._device.submit(stop, now)
         for qubit in self._qubits:
             said += self._release(qubit, now)
+        for operation in self._asked.values():
+            if isinstance(operation, Initialise):  # it will be made all the same
+                said += self._release(operation.qubit, max(now, operation.at_ns))
         self._forget()
         self._is_down = True
         return said
@@ -348,9 +353,9 @@ class FaultyDevice:
         batch = self._lost_batches.pop(reply.batch, None)
         return [] if batch is None or batch.qubit is None else self._release(batch.qubit, now)
 
-    def _release(self, qubit: bytes, now: int) -> list[Answer]:
-        release = Release(at_ns=now, sequence=self._next_sequence(), qubit=qubit)
-        return [*self._device.submit(release, now)]
+    def _release(self, qubit: bytes, at_ns: int) -> list[Answer]:
+        release = Release(at_ns=at_ns, sequence=self._next_sequence(), qubit=qubit)
+        return [*self._device.submit(release, at_ns)]
 
     def _next_sequence(self) -> int:
         self._sequence += 1

@@ -152,7 +152,8 @@ class ReplayDevice(Driver):
             self._plan(batch, track)
 
     def stop(self, batch: Generate, reason: str, at_ns: int) -> None:
-        """What was emitted before has been told already."""
+        """What was emitted before has been told already. A cycle counts as an attempt: how many
+        were made the recording does not say."""
         if batch.link in self._tags:
             self._say_detections(batch, at_ns, is_last=True)
         elif batch.kind == "measure":
