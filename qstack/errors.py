@@ -48,6 +48,7 @@ class ErrorCode(Enum):
     PEER_DOWN = Row(31, "request", "a node the request needs has gone")
     DEVICE_LOST = Row(32, "request", "the quantum device has gone, and its states with it")
     PORT_IN_USE = Row(33, "request", "another session holds this port")
+    LAYER_LOST = Row(34, "request", "a layer of a node has gone, and its state with it")
     # Qubits.
     NOT_OWNER = Row(40, "call", "the qubit belongs to somebody else")
     GONE = Row(41, "call", "the qubit does not exist any more")

@@ -46,6 +46,12 @@ def boot_id(seed: int, node: str, restarts: int) -> bytes:
     return blake2b(f"{seed}|{node}|{restarts}".encode(), digest_size=BOOT_ID_BYTES).digest()
 
 
+def layer_boot_id(node_boot_id: bytes, layer: str, restarts: int) -> bytes:
+    """The boot id of a layer that was started again alone, so often in this life of its node."""
+    text = b"|".join((node_boot_id, layer.encode(), str(restarts).encode()))
+    return blake2b(text, digest_size=BOOT_ID_BYTES).digest()
+
+
 def link_id(first: str, second: str) -> str:
     """The name of the link between two nodes, the same seen from either end."""
     return "-".join(sorted((first, second)))

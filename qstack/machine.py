@@ -7,7 +7,7 @@ run is a function of (configuration, seed).
 Rules
 1. `handle` is complete on return: nothing of the event is left to do later except by a timer.
 2. Nothing escapes `handle`. A peer's nonsense is answered by the protocol's error; an exception
-   is our own bug and ends the machine.
+   is our own bug and ends the machine. (A machine in another process raises `LayerGoneError`.)
 3. A timer event may come late or for a thing already gone: compare, never assume.
 """
 
@@ -58,12 +58,25 @@ class PeerDown(Struct, frozen=True):
 
 
 class OwnerGone(Struct, frozen=True):
-    """An application session ended; whatever it owned must be freed and the far end told."""
+    """An application session has ended, or another layer of this node has lost its state.
+
+    Whatever it owned or asked for must be freed and the far end told; what a layer has given or
+    promised is void, and its open calls are not answered.
+    """
 
     owner: str
 
 
-Event = Told | FromPeer | TimerFired | PeerUp | PeerDown | OwnerGone
+class LayerUp(Struct, frozen=True):
+    """Another layer of this node begins anew, after `OwnerGone`: it owns and knows nothing.
+
+    What came to it meanwhile is freed; what it is told unasked is told again.
+    """
+
+    layer: str
+
+
+Event = Told | FromPeer | TimerFired | PeerUp | PeerDown | OwnerGone | LayerUp
 
 
 class Tell(Struct, frozen=True):
@@ -114,6 +127,10 @@ class Record(Struct, frozen=True):
 
 
 Effect = Tell | Send | OpenChannel | SetTimer | CancelTimer | Record
+
+
+class LayerGoneError(Exception):
+    """The process a machine lives in has gone, or says what it may not; the text says which."""
 
 
 class Machine(Protocol):

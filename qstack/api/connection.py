@@ -303,7 +303,7 @@ class Connection:
             while self._end is None:
                 await trio.lowlevel.wait_readable(self._socket)
                 data, is_end = self._receive()
-                for frame in self._reader.feed(data):
+                for frame in self._reader.cut(data):
                     message = _registry.decode(frame)
                     if message is not None:
                         self._on_message(message)

@@ -9,7 +9,7 @@ Every error of the registry (`qstack.errors`) becomes one of these; `code` keeps
       Lost          the qubit, or the far half of its pair, is gone
       NotOwner      the qubit belongs to somebody else
       Closed        the socket or stream is closed, here or at the far end
-      NodeGone      the own node, its device, or a node that is needed has gone
+      NodeGone      the own node, its device, a layer of it, or a node that is needed has gone
         NoNode      no node of that name runs here
 """
 
@@ -109,6 +109,7 @@ CLASSES: Final[dict[ErrorCode, type[QstackError]]] = {
     ErrorCode.PEER_DOWN: NodeGone,
     ErrorCode.DEVICE_LOST: NodeGone,
     ErrorCode.PORT_IN_USE: Refused,
+    ErrorCode.LAYER_LOST: NodeGone,
     ErrorCode.NOT_OWNER: NotOwner,
     ErrorCode.GONE: Lost,
     ErrorCode.LOST: Lost,

@@ -132,7 +132,7 @@ class Channel:
         """
         while True:
             if self._fault is not None:
-                await self._cut_off(self._fault)
+                await self.cut_off(self._fault)
             frames, self._early = self._early, []
             self._judge(frames or await self._read_frames())
             if self._answers:
@@ -140,6 +140,17 @@ class Channel:
             if self._ready:
                 ready, self._ready = self._ready, []
                 return ready
+
+    async def cut_off(self, fault: PeerError) -> None:
+        """Answer what ends the channel, close, and raise `ChannelClosed`. For who reads it."""
+        if self._closed is None:
+            self._closed = ChannelClosed(fault.detail, fault.code)
+            frame = error_frame(fault.code, fault.detail, fault.field)
+            with trio.move_on_after(FAREWELL_S):
+                async with self._send_lock:
+                    pass  # let a send that is under way finish, so that the answer can follow it
+            await self.tls.refuse(pack(frame))
+        raise ChannelClosed(self._closed.detail, self._closed.code)
 
     async def aclose(self) -> None:
         """Say goodbye and close. What was sent before still arrives."""
@@ -208,17 +219,6 @@ class Channel:
             await self.send(answers)
         if limit.cancelled_caught:
             self._fault = PeerError(ErrorCode.RATE, "bad messages, and their answers are not read")
-
-    async def _cut_off(self, fault: PeerError) -> None:
-        """Answer what ends the channel, close, and raise `ChannelClosed`."""
-        if self._closed is None:
-            self._closed = ChannelClosed(fault.detail, fault.code)
-            frame = error_frame(fault.code, fault.detail, fault.field)
-            with trio.move_on_after(FAREWELL_S):
-                async with self._send_lock:
-                    pass  # let a send that is under way finish, so that the answer can follow it
-            await self.tls.refuse(pack(frame))
-        raise ChannelClosed(self._closed.detail, self._closed.code)
 
     async def _write(self, data: bytes) -> None:
         lock = self._send_lock

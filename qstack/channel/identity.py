@@ -25,6 +25,7 @@ _LAYERS: Final[dict[str, frozenset[Layer]]] = {
             Layer.TRANSPORT,
             Layer.APPLICATION,
             Layer.CLOCK,  # a node is a participant of an emulated network's clock
+            Layer.NODE,
         ),
         "physical": (Layer.PHYSICAL,),
         "link": (Layer.LINK,),

@@ -2,7 +2,7 @@
 
 import json
 from pathlib import Path
-from typing import Any, get_args
+from typing import Any
 
 import click
 from msgspec import structs
@@ -15,7 +15,8 @@ from qstack.physical.hardware import Scheme
 from qstack.physical.profile import Profile, ProfileError, parse_profile
 from qstack.physical.profiles import load_packaged_profile, packaged_profiles
 
-SCHEMES = [scheme for scheme in get_args(Scheme) if scheme != "spdc"]
+SCHEMES: tuple[Scheme, ...] = ("single-click", "double-click")
+"""Those that need nothing but the profiles of two nodes."""
 LENGTH_KM = click.FloatRange(0.001, 1000)
 WIDE_COLUMNS = 120  # where standard output is no terminal
 

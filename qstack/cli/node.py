@@ -13,8 +13,8 @@ from qstack.cli.daemon import (
     send_delays,
     use_batch_scheduling,
 )
+from qstack.machine import LayerGoneError
 from qstack.runtime.layer_processes import LayerProcesses
-from qstack.runtime.layer_stream import LayerGoneError
 from qstack.runtime.network_file import load_network, require_ports
 from qstack.runtime.node_daemon import BUSY_LIMIT_S, NodeDaemon, NodeOptions
 from qstack.runtime.run_folder import RunFolderError, private_folder, run_folder, socket_path
@@ -75,7 +75,7 @@ def run(
     require_ports(network, str(network_file))
     use_batch_scheduling()
     with LayerProcesses(network_file, network, name, folder, report) as layers:
-        daemon = NodeDaemon(replace(options, layers=layers.connections), report)
+        daemon = NodeDaemon(replace(options, layers=layers), report)
         try:
             run_until_told(daemon.run, lifeline=lifeline)
         except* LayerGoneError as gone:

@@ -87,7 +87,7 @@ def _circuit(circuit: Report) -> str:
 
 
 def _words(summary: Report, key: str) -> str:
-    value = summary.get(key, "?")
+    value = "away" if summary.get("is_away") else summary.get(key, "?")
     if isinstance(value, list):
         return " ".join(str(item) for item in value) or "none"
     return str(value)

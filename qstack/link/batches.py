@@ -67,6 +67,13 @@ class Batches:
             del request.batches[number]
         return batch, request
 
+    def forget_all(self) -> None:
+        """The physical layer has gone, and will answer none of them."""
+        for batch in self._open.values():
+            if (request := batch.request) is not None:
+                del request.batches[batch.number]
+        self._open.clear()
+
     def start(self, peer: Peer, now: int) -> None:
         """Begin as many batches as there are slots and requests that want them."""
         while peer.is_up and not peer.waits_for_memory and peer.batches_open < peer.slots:

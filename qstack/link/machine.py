@@ -12,7 +12,7 @@ This file sees links come and go, and hands everything else to the part whose it
 from qstack.errors import ErrorCode
 from qstack.link import messages, service
 from qstack.link.batches import CHOICE_TIMER, START_TIMER, Batches
-from qstack.link.outbox import Outbox
+from qstack.link.outbox import ABOVE, Outbox
 from qstack.link.pairs import Pairs
 from qstack.link.peer import Peer
 from qstack.link.requests import DEADLINE_TIMER, Requests
@@ -21,6 +21,7 @@ from qstack.machine import (
     Effect,
     Event,
     FromPeer,
+    LayerUp,
     OwnerGone,
     PeerDown,
     PeerUp,
@@ -61,8 +62,10 @@ class LinkLayer:
                 self._on_peer_up(name, boot_id)
             case PeerDown(name):
                 self._on_peer_down(name)
-            case OwnerGone(_):
-                pass  # sessions own nothing of the link layer
+            case OwnerGone(owner):
+                self._on_owner_gone(owner, now)
+            case LayerUp(layer):
+                self._on_layer_up(layer, now)
         return self._out.take()
 
     def summary(self) -> dict[str, object]:
@@ -109,6 +112,22 @@ class LinkLayer:
             peer.capability = None
             peer.waits_for_memory = False
 
+    def _on_owner_gone(self, owner: str, now: int) -> None:
+        """Sessions own nothing of the link layer, but layers beside it do."""
+        if owner == ABOVE:
+            for peer in self.peers.values():
+                self._requests.forget_above(peer, now)
+        elif owner == physical.LAYER:
+            self._batches.forget_all()
+            self._on_device_lost()
+
+    def _on_layer_up(self, layer: str, now: int) -> None:
+        self._on_owner_gone(layer, now)
+        if layer == ABOVE:
+            for peer in self.peers.values():
+                if peer.is_up:
+                    self._announce(peer)
+
     def _say_ready(self, peer: Peer, slots: int) -> None:
         self._out.send(peer.name, messages.Ready(slots=slots, device=peer.devices))
 
@@ -125,8 +144,12 @@ class LinkLayer:
             self._announce_if_up(peer, now)
 
     def _announce_if_up(self, peer: Peer, now: int) -> None:
-        if not peer.is_up:
-            return
+        if peer.is_up:
+            self._announce(peer)
+            self._out.record("up", peer=peer.name)
+            self._batches.start(peer, now)
+
+    def _announce(self, peer: Peer) -> None:
         assert peer.capability is not None
         assert peer.peer_boot_id is not None
         self._out.tell_above(
@@ -141,8 +164,6 @@ class LinkLayer:
                 slots=peer.slots,
             )
         )
-        self._out.record("up", peer=peer.name)
-        self._batches.start(peer, now)
 
     def _lose(self, peer: Peer, error: ErrorCode, detail: str) -> None:
         """The link has gone, if it was there: its requests end, its pairs are void."""

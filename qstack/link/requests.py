@@ -67,17 +67,8 @@ class Requests:
     def cancel(self, request_id: bytes, now: int) -> None:
         """The network layer withdraws a request, its own or the far end's."""
         found = self._find(request_id)
-        if found is None:
-            return  # it has ended, which was said
-        peer, request = found
-        remove = messages.Remove(
-            request=request.id,
-            error=ErrorCode.CANCELLED.name,
-            detail="withdrawn by the far end",
-        )
-        self._out.send(peer.name, remove)
-        self.fail(peer, request, Input.WITHDRAWN, ErrorCode.CANCELLED, "withdrawn")
-        self._batches.start(peer, now)
+        if found is not None:  # else it has ended, which was said
+            self._withdraw(*found, ErrorCode.CANCELLED, "withdrawn", now)
 
     def unlisten(self, peer: Peer, purpose: bytes, now: int) -> None:
         """Accept no more requests for `purpose`, and withdraw those open."""
@@ -85,6 +76,15 @@ class Requests:
         for request in list(peer.requests.values()):
             if request.purpose == purpose:
                 self.cancel(request.id, now)
+
+    def forget_above(self, peer: Peer, now: int) -> None:
+        """The network layer has gone: nobody listens, and nobody wants what was asked for."""
+        peer.purposes.clear()
+        peer.announced.clear()
+        for request in list(peer.requests.values()):
+            self._withdraw(
+                peer, request, ErrorCode.LAYER_LOST, f"the network layer of {peer.node}", now
+            )
 
     # --- from the far end ------------------------------------------------------------------------
 
@@ -168,12 +168,7 @@ class Requests:
 
     def refused_below(self, peer: Peer, request: Request, now: int) -> None:
         """The device does not run the link as the request needs it."""
-        detail = "the device refuses the attempts"
-        error = ErrorCode.UNSUPPORTED
-        remove = messages.Remove(request=request.id, error=error.name, detail=detail)
-        self._out.send(peer.name, remove)
-        self.fail(peer, request, Input.WITHDRAWN, error, detail)
-        self._batches.start(peer, now)
+        self._withdraw(peer, request, ErrorCode.UNSUPPORTED, "the device refuses the attempts", now)
 
     def end_all(self, peer: Peer, error: ErrorCode, detail: str) -> None:
         """The link has gone."""
@@ -201,6 +196,15 @@ class Requests:
         request.step(received)
         self._close(peer, request)
         self._out.tell_failed(request.id, request.purpose, name_of(error), detail, best)
+
+    def _withdraw(
+        self, peer: Peer, request: Request, error: ErrorCode, detail: str, now: int
+    ) -> None:
+        """End a request at both ends."""
+        remove = messages.Remove(request=request.id, error=error.name, detail=detail)
+        self._out.send(peer.name, remove)
+        self.fail(peer, request, Input.WITHDRAWN, error, detail)
+        self._batches.start(peer, now)
 
     # --- parts -----------------------------------------------------------------------------------
 

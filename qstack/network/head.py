@@ -146,6 +146,11 @@ class Heads:
             self._fail(request, RequestInput.CANCELLED, ErrorCode.CANCELLED, "withdrawn")
         return request is not None
 
+    def on_above_gone(self, detail: str) -> None:
+        """Nobody is left who wants these pairs."""
+        for request in list(self._requests.values()):
+            self._fail(request, RequestInput.CANCELLED, ErrorCode.LAYER_LOST, detail)
+
     def on_route_query(self, query: service.RouteQuery) -> None:
         """What could be had to a node."""
         states = self._database.states()

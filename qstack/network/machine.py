@@ -11,7 +11,17 @@ import numpy as np
 
 from qstack.errors import ErrorCode, PeerError
 from qstack.link import service as link
-from qstack.machine import Effect, Event, FromPeer, OwnerGone, PeerDown, PeerUp, TimerFired, Told
+from qstack.machine import (
+    Effect,
+    Event,
+    FromPeer,
+    LayerUp,
+    OwnerGone,
+    PeerDown,
+    PeerUp,
+    TimerFired,
+    Told,
+)
 from qstack.network import messages, service
 from qstack.network.circuit import Circuit, Circuits
 from qstack.network.circuit_states import CircuitInput
@@ -64,7 +74,10 @@ class NetworkLayer:
             case PeerDown():
                 self._on_peer_down(event.peer)
             case OwnerGone():
-                pass  # sessions own nothing of the network layer's
+                self._on_owner_gone(event.owner)
+            case LayerUp():
+                if event.layer == TRANSPORT:
+                    self._on_owner_gone(TRANSPORT)
             case _:
                 assert_never(event)
         return self._out.take()
@@ -150,6 +163,18 @@ class NetworkLayer:
                     tracker.on_cutoff(bytes.fromhex(pair))
             case _:
                 raise AssertionError(f"no timer of ours: {key}")
+
+    def _on_owner_gone(self, owner: str) -> None:
+        """Sessions own nothing of the network layer's, but layers beside it do."""
+        if owner == TRANSPORT:
+            detail = f"the transport layer of {self._out.node}"
+            self._heads.on_above_gone(detail)
+            self._tails.on_above_gone(detail)
+        elif owner == link.LAYER:
+            for up in list(self._database.links.values()):
+                self._on_link(link.LinkDown(link=up.link, peer=up.peer))
+        elif owner == physical.LAYER:
+            self._on_device_lost()
 
     # --- other layers ----------------------------------------------------------------------------
 

@@ -153,6 +153,11 @@ class Tails:
                 request, RequestInput.CANCELLED, ErrorCode.CANCELLED, "withdrawn by the tail"
             )
 
+    def on_above_gone(self, detail: str) -> None:
+        """Nobody is left who wants these pairs."""
+        for request in list(self._requests.values()):
+            self._end_from_here(request, RequestInput.CANCELLED, ErrorCode.LAYER_LOST, detail)
+
     def on_deadline(self, key: str) -> None:
         """The deadline timer; the head has its own."""
         request = self._requests.get(bytes.fromhex(key))

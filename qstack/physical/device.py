@@ -23,6 +23,7 @@ from qstack.wire.frame import Layer
 from qstack.wire.message import (
     Basis,
     Bit,
+    BootId,
     Count,
     Id,
     Label,
@@ -124,6 +125,17 @@ class Release(Operation, frozen=True, kw_only=True):
     qubit: Id
 
 
+class Clear(Operation, frozen=True, kw_only=True):
+    """End every qubit, batch and operation of this node: its physical layer begins anew.
+
+    Result: Cleared. What the device says before that is of the former life. Herald sequences go
+    on, for the link layer lives; `boot_id` is that of the new life of the physical layer.
+    """
+
+    TYPE = 0x0009
+    boot_id: BootId
+
+
 class Result(Message, frozen=True, kw_only=True):
     """Base of what a device answers; `operation` is the sequence of what it answers."""
 
@@ -150,6 +162,12 @@ class BellOutcome(Result, frozen=True, kw_only=True):
     TYPE = 0x0023
     x_bit: Bit
     z_bit: Bit
+
+
+class Cleared(Result, frozen=True, kw_only=True):
+    """There is nothing of the node in the device."""
+
+    TYPE = 0x002A
 
 
 class OperationRefused(Result, frozen=True, kw_only=True):
@@ -242,14 +260,14 @@ class DeviceHealth(Message, frozen=True, kw_only=True):
     """
 
     LAYER = Layer.PHYSICAL
-    TYPE = 0x002A
+    TYPE = 0x002B
     state: HealthState
     detail: Text
 
 
 MESSAGES = (
-    Generate, StopGenerate, GiveBases, Initialise, DoGate, DoMeasure, DoBellMeasure, Release,
-    Initialised, Outcome, BellOutcome, OperationRefused, Reply, MeasuredReply, BasesWanted,
+    Generate, StopGenerate, GiveBases, Initialise, DoGate, DoMeasure, DoBellMeasure, Release, Clear,
+    Initialised, Outcome, BellOutcome, Cleared, OperationRefused, Reply, MeasuredReply, BasesWanted,
     DetectionReply, BatchEnded, DeviceHealth,
 )  # fmt: skip
 

@@ -1,6 +1,7 @@
 """How long a device takes over an operation: the same numbers in the fabric and at the node."""
 
 from qstack.physical.device import (
+    Clear,
     DoBellMeasure,
     DoGate,
     DoMeasure,
@@ -17,7 +18,7 @@ def duration_ns(profile: Profile, operation: Operation) -> int:
     A Bell measurement is a two-qubit gate, a one-qubit gate and a readout of both at once.
     """
     match operation:
-        case Initialise():
+        case Initialise() | Clear():
             return profile.t_init_ns
         case DoGate():
             return profile.gate_1q_ns if len(operation.qubits) == 1 else profile.gate_2q_ns

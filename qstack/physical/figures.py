@@ -4,13 +4,14 @@ Two like nodes, a station in the middle, silica fibre for the photon's wavelengt
 profile. For comparing hardware; a network's own links have lengths and losses of their own.
 """
 
-import math
 from typing import NamedTuple
 
-from qstack.physical.hardware import LinkHardware, Scheme, silica_attenuation_db_per_km
+from qstack.physical.hardware import LinkHardware, Scheme
+from qstack.physical.models.fibre import silica_attenuation_db_per_km, transmission
+from qstack.physical.models.rates import repeaterless_bound
+from qstack.physical.models.storage import waiting
 from qstack.physical.profile import Profile
 from qstack.quantum.bell import bell_state, fidelity
-from qstack.quantum.decay import decoherence, gaussian_dephasing
 from qstack.quantum.state import apply
 
 
@@ -32,7 +33,6 @@ class PairFigures(NamedTuple):
 def pair_figures(profile: Profile, length_m: float, scheme: Scheme) -> PairFigures:
     """The figures of a heralded link of this length.
 
-    PLOB: -log2(1 - eta) ebits a mode, eta the transmission of the fibre (Pirandola et al., 2017).
     Raises ValueError for a length no light takes a nanosecond for, or if nothing is ever heralded.
     """
     link = LinkHardware(
@@ -44,14 +44,13 @@ def pair_figures(profile: Profile, length_m: float, scheme: Scheme) -> PairFigur
     )
     heralded = link.herald(profile, profile)
     cycle_ns = link.cycle_ns("keep", profile, profile)
-    loss_db = link.attenuation_db_per_km * length_m / 1000.0
-    transmission = float(10.0 ** (-loss_db / 10.0))
+    through = transmission(link.attenuation_db_per_km * length_m / 1000.0)
     return PairFigures(
         probability=heralded.probability,
         cycle_ns=cycle_ns,
         rate_hz=heralded.probability * 1e9 / cycle_ns,
         fidelity=fidelity(heralded.state, 1, 0),
-        plob_rate_hz=-math.log1p(-transmission) / math.log(2.0) * 1e9 / cycle_ns,
+        plob_rate_hz=repeaterless_bound(through) * 1e9 / cycle_ns,
     )
 
 
@@ -61,9 +60,5 @@ def stored_fidelity(profile: Profile, storage_s: float) -> float:
     Damping with T1, and dephasing by the profile's decay law: coherence exp(-t/T2), or
     exp(-t/2T1) exp(-(t/T2)^2). Raises ValueError for a negative time.
     """
-    if profile.decay_law == "exponential":
-        waiting = decoherence(storage_s, profile.t1_s, profile.t2_s)
-    else:
-        damping = decoherence(storage_s, profile.t1_s, 2.0 * profile.t1_s)
-        waiting = damping.then(gaussian_dephasing(0.0, storage_s, profile.t2_s))
-    return fidelity(apply(bell_state(0, 0), 1, waiting.transfer), 0, 0)
+    waited = waiting(profile.decay_law, profile.t1_s, profile.t2_s, 0.0, storage_s)
+    return fidelity(apply(bell_state(0, 0), 1, waited.transfer), 0, 0)

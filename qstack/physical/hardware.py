@@ -1,8 +1,9 @@
 """The hardware of one emulated network: nodes, and the links between them.
 
 A link is fibre, a station, and a scheme. In the station of a heralded link are two detectors, and
-what its ends contribute (coupling, visibility, dark counts) is in the profile of each node. In
-that of a photon-pair link (`spdc`) is a source, and each end has a receiver: such a link measures
+what its ends contribute (coupling, visibility, dark counts) is in the profile of each node; a
+link by a midpoint source or by absorptive memories has that in its own `equipment`. In the station
+of a photon-pair link (`spdc`) is a source, and each end has a receiver: such a link measures
 and keeps nothing. From here come the times and probabilities that the fabric emulates and that
 the nodes predict with.
 
@@ -15,67 +16,38 @@ Rules
 
 import math
 from collections.abc import Mapping
-from itertools import pairwise
-from typing import Annotated, Final, Literal
+from typing import Annotated, Literal, Self
 
-from msgspec import Meta, Struct
+from msgspec import Meta, Struct, structs
 
 from qstack.ids import link_id
-from qstack.physical.heralding import Heralded, double_click, single_click
-from qstack.physical.pair_source import PairSource
+from qstack.physical.link_equipment import SCHEME_OF, Equipment, MidpointEquipment
+from qstack.physical.models.absorptive import AbsorptiveLink, absorptive
+from qstack.physical.models.cycles import (
+    frame_cycle_ns,
+    herald_wait_ns,
+    keep_cycle_ns,
+    measure_cycle_ns,
+    multiplexed_probability,
+    train_cycle_ns,
+)
+from qstack.physical.models.fibre import (
+    STANDARD_GROUP_INDEX,
+    TELECOM_ATTENUATION_DB_PER_KM,
+    fibre_delay_ns,
+    transmission,
+)
+from qstack.physical.models.heralding import Heralded, double_click, single_click
+from qstack.physical.models.midpoint_source import MidpointSource, midpoint_source, spdc_pairs
+from qstack.physical.models.pair_source import PairSource
 from qstack.physical.profile import Profile
 from qstack.physical.service import Kind
 from qstack.physical.source_hardware import PairSourceHardware
 
-Scheme = Literal["single-click", "double-click", "spdc"]
+Scheme = Literal["single-click", "double-click", "spdc", "midpoint-source", "absorptive-memory"]
 Attenuation = Annotated[float, Meta(ge=0, le=1000, description="decibels per kilometre, 0 to 1000")]
 GroupIndex = Annotated[float, Meta(ge=1, le=4, description="a group index, 1 to 4")]
 ArmLoss = Annotated[float, Meta(ge=0, le=200, description="decibels in each arm, 0 to 200")]
-
-LIGHT_M_PER_S: Final = 299_792_458
-TELECOM_ATTENUATION_DB_PER_KM: Final = 0.2
-STANDARD_GROUP_INDEX: Final = 1.468
-
-SILICA_ATTENUATION: Final = (
-    (100.0, 1000.0),
-    (370.0, 60.0),
-    (422.0, 30.0),
-    (493.0, 17.0),
-    (532.0, 12.0),
-    (580.0, 8.0),
-    (637.0, 5.0),
-    (737.0, 4.0),
-    (780.0, 3.5),
-    (854.0, 2.2),
-    (980.0, 1.2),
-    (1092.0, 0.8),
-    (1310.0, 0.35),
-    (1550.0, 0.2),
-    (1600.0, 0.2),
-    (1650.0, 0.3),
-    (1750.0, 2.0),
-    (2000.0, 20.0),
-    (2500.0, 1000.0),
-)
-"""(nm, dB/km) of the single-mode silica fibre one would lay for that wavelength. 637 nm and
-1550 nm are the values of the 2019 QuTech parameter set; the others are recalled to about 30 %."""
-
-
-def silica_attenuation_db_per_km(wavelength_nm: float) -> float:
-    """What silica fibre loses at a wavelength (dB/km), between the rows of the table linearly."""
-    rows = SILICA_ATTENUATION
-    if wavelength_nm <= rows[0][0]:
-        return rows[0][1]
-    for (low_nm, low_db), (high_nm, high_db) in pairwise(rows):
-        if wavelength_nm <= high_nm:
-            share = (wavelength_nm - low_nm) / (high_nm - low_nm)
-            return low_db + share * (high_db - low_db)
-    return rows[-1][1]
-
-
-def fibre_delay_ns(length_m: float, group_index: float = STANDARD_GROUP_INDEX) -> float:
-    """How long light takes through `length_m` of fibre: L n / c, in nanoseconds, not rounded."""
-    return length_m * group_index * 1e9 / LIGHT_M_PER_S
 
 
 class LinkHardware(Struct, frozen=True, kw_only=True):
@@ -83,7 +55,8 @@ class LinkHardware(Struct, frozen=True, kw_only=True):
 
     `extra_loss_db` is lost in each arm beside the fibre: connectors, splices, a receiver's optics.
     Raises ValueError for ends out of order, arms that are not the length, an arm shorter than
-    1 ns of light, and a `source` on a heralded link or none on a photon-pair link.
+    1 ns of light, a `source` on a heralded link or none on a photon-pair link, and `equipment` that
+    is not the scheme's.
     """
 
     ends: tuple[str, str]
@@ -94,11 +67,15 @@ class LinkHardware(Struct, frozen=True, kw_only=True):
     group_index: float = STANDARD_GROUP_INDEX
     extra_loss_db: float = 0.0
     source: PairSourceHardware | None = None
+    equipment: Equipment | None = None
 
     def __post_init__(self) -> None:
         """Refuse what cannot be."""
         if (self.scheme == "spdc") != (self.source is not None):
             raise ValueError(f"a source goes with spdc, and only there, not with {self.scheme}")
+        has = None if self.equipment is None else SCHEME_OF[type(self.equipment)]
+        if has != (self.scheme if self.scheme in SCHEME_OF.values() else None):
+            raise ValueError(f"equipment of {has or 'no scheme'} does not go with {self.scheme}")
         if not self.ends[0] < self.ends[1]:
             raise ValueError(f"two ends in the order of their names, not {self.ends}")
         if not math.isclose(sum(self.arms_m), self.length_m):
@@ -127,6 +104,15 @@ class LinkHardware(Struct, frozen=True, kw_only=True):
         """From node to node over the fibre."""
         return round(fibre_delay_ns(self.length_m, self.group_index))
 
+    def without_provenance(self) -> Self:
+        """The same numbers, without where they come from."""
+        source, equipment = self.source, self.equipment
+        return structs.replace(
+            self,
+            source=None if source is None else structs.replace(source, sources=()),
+            equipment=None if equipment is None else structs.replace(equipment, sources=()),
+        )
+
     def other_end(self, end: str) -> str:
         """The neighbour of `end`. Raises ValueError if `end` is not an end."""
         return self.ends[1 - self._place(end)]
@@ -138,18 +124,53 @@ class LinkHardware(Struct, frozen=True, kw_only=True):
     def cycle_ns(self, kind: Kind, profile_a: Profile, profile_b: Profile) -> int:
         """The time from one attempt to the next, with the slower end's hardware.
 
-        `keep`: preparation + emission + 2 x the longer arm, for the herald must be back before
-        the qubit can be used again. `measure`: preparation + emission + readout; attempts are
-        pipelined, and the preparation is the reset after the readout before it. A pair source:
-        one slot.
+        `keep` waits for the herald, `measure` is pipelined (`models/cycles.py`); the preparation is
+        the reset after the readout before it. A pair source: one slot.
         """
         if self.source is not None:
             return self.source.slot_ns
         profiles = (profile_a, profile_b)
+        prepare_ns = max(p.t_init_ns for p in profiles)
+        if self.equipment is None:
+            emit_ns = max(p.t_init_ns + p.t_emit_ns for p in profiles) - prepare_ns
+        else:
+            emit_ns = self.equipment.train_ns
         if kind == "measure":
-            return max(p.t_init_ns + p.t_emit_ns + p.readout_ns for p in profiles)
-        herald_ns = 2 * max(self.arm_ns(end) for end in self.ends)
-        return max(p.t_init_ns + p.t_emit_ns for p in profiles) + herald_ns
+            if self.equipment is not None:
+                readout_ns = max(p.readout_ns for p in profiles)
+                return measure_cycle_ns(prepare_ns, emit_ns, readout_ns)
+            return max(measure_cycle_ns(p.t_init_ns, p.t_emit_ns, p.readout_ns) for p in profiles)
+        arms_ns = (self.arm_ns(self.ends[0]), self.arm_ns(self.ends[1]))
+        if isinstance(self.equipment, MidpointEquipment):
+            trials, trial_ns = self.equipment.trials, self.equipment.trial_ns
+            return frame_cycle_ns(trials, trial_ns, prepare_ns, arms_ns)
+        if self.equipment is not None:
+            modes, mode_ns = self.equipment.modes, self.equipment.mode_ns
+            return train_cycle_ns(modes, mode_ns, prepare_ns, arms_ns)
+        return keep_cycle_ns(prepare_ns, emit_ns, arms_ns)
+
+    def emission_offset_ns(self, profile_a: Profile, profile_b: Profile) -> int:
+        """From the start of a cycle to its emission, the birth of what is kept.
+
+        With equipment that is when the first light of an attempt may be stored: a pair counts as
+        old as its frame or train, whichever part of it succeeded.
+        """
+        profiles = (profile_a, profile_b)
+        if self.equipment is not None:
+            return max(p.t_init_ns for p in profiles)
+        return max(p.t_init_ns + p.t_emit_ns for p in profiles)
+
+    def herald_back_ns(self, end: str) -> int:
+        """From an emission until its herald is at `end`. Raises ValueError if it is not an end.
+
+        The photon of the longer arm decides. With a midpoint source the numbers of what was
+        latched cross from end to end; a train is heralded when all of it has arrived.
+        """
+        arms_ns = (self.arm_ns(self.ends[0]), self.arm_ns(self.ends[1]))
+        train_ns = 0 if self.equipment is None else self.equipment.train_ns
+        if isinstance(self.equipment, MidpointEquipment):
+            return train_ns + sum(arms_ns)
+        return train_ns + herald_wait_ns(arms_ns, self._place(end))
 
     def efficiency(self, end: str, profile: Profile) -> float:
         """The probability that a photon emitted at `end` makes a detector click.
@@ -183,19 +204,22 @@ class LinkHardware(Struct, frozen=True, kw_only=True):
         """
         if not self.is_heralded:
             raise ValueError(f"{self.id} is a photon-pair link: nothing heralds")
+        if self.equipment is not None:
+            return self._equipped(self.equipment)
         eta_a = self.efficiency(self.ends[0], profile_a)
         eta_b = self.efficiency(self.ends[1], profile_b)
         # One station, one set of detectors: the noisier of the two figures is the safe one.
         dark = max(profile_a.dark_count_probability, profile_b.dark_count_probability)
         visibility = link_visibility(profile_a, profile_b)
         emission = _emission_fidelity(profile_a, profile_b)
+        is_resolving = profile_a.number_resolving and profile_b.number_resolving
         if self.scheme == "double-click":
             return double_click(
                 eta_a=eta_a,
                 eta_b=eta_b,
                 dark_probability=dark,
                 visibility=visibility,
-                number_resolving=profile_a.number_resolving and profile_b.number_resolving,
+                number_resolving=is_resolving,
                 emission_fidelity=emission,
             )
         return single_click(
@@ -209,13 +233,46 @@ class LinkHardware(Struct, frozen=True, kw_only=True):
             / math.sqrt(2.0),
             emission_fidelity=emission,
             double_excitation=_double_excitation(profile_a, profile_b),
+            number_resolving=is_resolving,
         )
+
+    def _equipped(self, equipment: Equipment) -> Heralded:
+        """One frame of a midpoint source, or one train of modes into absorptive memories."""
+        first, second = (self._arm_transmission(end) for end in self.ends)
+        if isinstance(equipment, MidpointEquipment):
+            latch, false = equipment.latch_efficiency, equipment.false_latch_probability
+            return midpoint_source(
+                MidpointSource(
+                    pair_numbers=spdc_pairs(equipment.pair_parameter),
+                    efficiencies=(latch * first, latch * second),
+                    trials=equipment.trials,
+                    false_latches=(false, false),
+                    source_fidelity=equipment.source_fidelity,
+                    write_fidelities=(equipment.write_fidelity, equipment.write_fidelity),
+                )
+            )
+        idler, write = equipment.idler_efficiency, equipment.write_efficiency
+        absorbed = absorptive(
+            AbsorptiveLink(
+                mean_pairs=(equipment.pair_parameter, equipment.pair_parameter),
+                idler_efficiencies=(idler * first, idler * second),
+                write_efficiencies=(write, write),
+                dark_probability=equipment.dark_count_probability,
+                visibility=equipment.visibility,
+                number_resolving=equipment.number_resolving,
+            )
+        )
+        of_mode = absorbed.stored if equipment.storage_heralded else absorbed.heralded
+        if of_mode is None:
+            raise ValueError("no herald is possible: the memories store nothing")
+        some = multiplexed_probability(of_mode.probability, equipment.modes)
+        return Heralded(some, of_mode.state, of_mode.state_minus)
 
     def _arm_transmission(self, end: str) -> float:
         """What of a photon gets through the arm of `end`."""
         arm_m = self.arms_m[self._place(end)]
         loss_db = self.attenuation_db_per_km * arm_m / 1000.0 + self.extra_loss_db
-        return float(10.0 ** (-loss_db / 10.0))
+        return transmission(loss_db)
 
     def _place(self, end: str) -> int:
         if end not in self.ends:

@@ -17,6 +17,7 @@ from qstack.machine import (
     Effect,
     Event,
     FromPeer,
+    LayerUp,
     OwnerGone,
     PeerDown,
     PeerUp,
@@ -137,6 +138,8 @@ class PhysicalLayer:
                 return self._on_device_down()
             case OwnerGone(owner=owner):
                 return self._on_owner_gone(owner, now)
+            case LayerUp(layer=layer):
+                return self._on_layer_up(layer, now)
 
     def _on_told(self, source: str, message: Message, now: int) -> list[Effect]:
         match message:
@@ -262,12 +265,24 @@ class PhysicalLayer:
         self._is_ready = True
         self._order.reset()
         effects += [Tell(layer, DeviceReady()) for layer in TOLD_LAYERS]
-        effects += [
-            Tell(LINK_LAYER, link_capability(self._world, self._node, link))
-            for link in self._world.links_of(self._node)
-        ]
-        capability = node_capability(self._world, self._node)
-        return [*effects, Tell("network", capability), Record("physical.device_ready", {})]
+        effects += [told for layer in TOLD_LAYERS for told in self._capabilities(layer)]
+        return [*effects, Record("physical.device_ready", {})]
+
+    def _capabilities(self, layer: str) -> list[Effect]:
+        """What the device can do, as far as it matters to `layer`."""
+        if layer == LINK_LAYER:
+            links = self._world.links_of(self._node)
+            return [Tell(layer, link_capability(self._world, self._node, link)) for link in links]
+        if layer == "network":
+            return [Tell(layer, node_capability(self._world, self._node))]
+        return []
+
+    def _on_layer_up(self, layer: str, now: int) -> list[Effect]:
+        """A layer begins anew: it learns of the device what it would have if that came now."""
+        effects = self._on_owner_gone(layer, now)
+        if self._is_ready and layer in TOLD_LAYERS:
+            effects += [Tell(layer, DeviceReady()), *self._capabilities(layer)]
+        return effects
 
     def _on_device_down(self) -> list[Effect]:
         """Every call and batch is answered, then everybody who had anything is told."""

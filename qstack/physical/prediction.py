@@ -7,8 +7,8 @@ import numpy as np
 
 from qstack.physical.generation import has_storage
 from qstack.physical.hardware import LinkHardware, World
-from qstack.physical.heralding import Heralded
-from qstack.physical.pair_source import bell_weights, gain
+from qstack.physical.models.heralding import Heralded
+from qstack.physical.models.pair_source import bell_weights, gain
 from qstack.physical.params import BRIGHT_STATES, SOURCE_SLOTS
 from qstack.physical.profile import Profile
 from qstack.physical.service import (

@@ -157,6 +157,8 @@ class Receivers:
 
     def take_news_of_room(self) -> bool:
         """Whether a link that was refused could be admitted now; asked once, told once."""
+        if not self._refused_links:
+            return False  # asked after every event
         if any(self._is_free(link) for link in self._refused_links):
             self._refused_links.clear()
             return True

@@ -9,7 +9,7 @@ from typing import Annotated, Any, Final
 
 from msgspec import Meta, Struct, structs
 
-from qstack.physical.pair_source import MEAN_PAIRS_MAX
+from qstack.physical.models.pair_source import MEAN_PAIRS_MAX
 from qstack.physical.profile import Provenance, Wavelength, read_entries
 
 SlotRate = Annotated[

@@ -9,7 +9,7 @@ from typing import Annotated
 from msgspec import Meta, Struct
 
 from qstack.wire.frame import Layer
-from qstack.wire.message import BootId, Count, Label, Message, Name, Nanoseconds
+from qstack.wire.message import BootId, Count, Label, Message, Name, Nanoseconds, NetworkTime
 
 
 class _Clock(Message, frozen=True, kw_only=True):
@@ -20,7 +20,7 @@ class Join(_Clock, frozen=True, kw_only=True):
     """A node is there. `now_ns`: the largest network time it has seen, if a fabric died before."""
 
     TYPE = 0x0001
-    now_ns: Nanoseconds
+    now_ns: NetworkTime
 
 
 class Change(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):

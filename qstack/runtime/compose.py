@@ -16,6 +16,7 @@ from qstack.machine import Machine
 from qstack.network.machine import NetworkLayer
 from qstack.physical.machine import PhysicalLayer
 from qstack.physical.params import READOUT_NS
+from qstack.runtime.absent_layer import NotedCalls
 from qstack.runtime.drivers import make_device
 from qstack.runtime.layer_link import LayerConnection
 from qstack.runtime.network_file import Network
@@ -33,11 +34,11 @@ def entropy_of(entropy: int, *names: str) -> bytes:
 
 
 def make_machine(
-    layer: LayerName, network: Network, name: str, boot_id: bytes, rng: np.random.Generator
+    layer: str, network: Network, name: str, boot_id: bytes, rng: np.random.Generator
 ) -> Machine:
     """One layer of node `name`, at the beginning of a life.
 
-    Raises `DriverError` if its device cannot be made.
+    Raises ValueError for no layer, and `DriverError` if its device cannot be made.
     """
     match layer:
         case "physical":
@@ -58,6 +59,30 @@ def make_machine(
             return NetworkLayer(name, boot_id, rng, network.cutoff_ns)
         case "transport":
             return TransportLayer(name, boot_id, rng, known_nodes=frozenset(network.nodes))
+        case _:
+            raise ValueError(f"a node has no {layer} layer")
+
+
+def begin_layer(
+    layer: str,
+    network: Network,
+    name: str,
+    boot_id: bytes,
+    entropy: int,
+    outside: LayerConnection | None = None,
+) -> Machine:
+    """A life of a layer, in this process or at the other end of `outside`.
+
+    Raises `LayerGoneError` if that has gone.
+    """
+    own = entropy_of(entropy, name, boot_id.hex(), layer)
+    if outside is not None:
+        machine: Machine = outside.start(boot_id, own)
+    else:
+        rng = np.random.default_rng(int.from_bytes(own))
+        machine = make_machine(layer, network, name, boot_id, rng)
+    may_die_alone = layer == "physical" and network.nodes[name].layout == "split"
+    return NotedCalls(machine) if may_die_alone else machine
 
 
 def compose(
@@ -72,14 +97,10 @@ def compose(
 
     `outside` are the layers that are processes of their own, which start now.
     """
-    machines: dict[str, Machine] = {}
-    for layer in get_args(LayerName):
-        own = entropy_of(entropy, name, boot_id.hex(), layer)
-        if layer in outside:
-            machines[layer] = outside[layer].start(boot_id, own)
-        else:
-            rng = np.random.default_rng(int.from_bytes(own))
-            machines[layer] = make_machine(layer, network, name, boot_id, rng)
+    machines: dict[str, Machine] = {
+        layer: begin_layer(layer, network, name, boot_id, entropy, outside.get(layer))
+        for layer in get_args(LayerName)
+    }
     machines["session"] = SessionLayer()
     timing = Timing(network.machine_event_ns, network.application_call_ns)
     return Node(name, boot_id, machines, timing, trace)

@@ -1,4 +1,8 @@
-"""The fabric's control socket (see `control_messages.py`): one request, one answer, in order."""
+"""The fabric's control socket (see `control_messages.py`): one request, one answer, in order.
+
+A hold that has been answered stays until it is released, whoever asked for it; one that is still
+waited for ends with the connection.
+"""
 
 import os
 from contextlib import suppress
@@ -30,6 +34,7 @@ if TYPE_CHECKING:
     from qstack.runtime.fabric_daemon import FabricDaemon
 
 _registry: Final = Registry(REQUESTS)
+READ_BYTES: Final = 65_536
 PAIRS_MAX: Final = 10_000  # in one answer: 1.3 MB
 
 
@@ -49,31 +54,65 @@ async def serve_control(daemon: "FabricDaemon", path: Path) -> None:
 
 
 async def _serve(daemon: "FabricDaemon", stream: trio.SocketStream) -> None:
-    async with stream:
+    client = _Client(stream)
+    pieces_in, pieces = trio.open_memory_channel[bytes](0)
+    async with stream, trio.open_nursery() as nursery:
+        nursery.start_soon(client.read, pieces_in)
         with suppress(trio.BrokenResourceError):  # who asked has gone, and hears no answer
             try:
-                await _answer_all(daemon, stream)
+                await _answer_all(daemon, client, pieces)
             except PeerError as error:
                 await stream.send_all(pack(encode(ControlFailed(detail=str(error)[:500]))))
+        nursery.cancel_scope.cancel()
 
 
-async def _answer_all(daemon: "FabricDaemon", stream: trio.SocketStream) -> None:
+class _Client:
+    """A connection, and the hold it waits for."""
+
+    def __init__(self, stream: trio.SocketStream) -> None:
+        self.stream = stream
+        self.holding = trio.CancelScope()
+        self._has_gone = False
+
+    async def read(self, pieces: trio.MemorySendChannel[bytes]) -> None:
+        """Read ahead by no more than one piece; who has said the last waits for no hold."""
+        async with pieces:
+            with suppress(trio.BrokenResourceError):
+                while data := await self.stream.receive_some(READ_BYTES):
+                    await pieces.send(data)
+            self._has_gone = True
+            self.holding.cancel()
+
+    async def hold(self, daemon: "FabricDaemon", at_ns: int | None) -> Message:
+        """Wait until the clock stands, or the client goes."""
+        self.holding = trio.CancelScope()
+        if self._has_gone:
+            self.holding.cancel()
+        try:
+            with self.holding:
+                return Held(now_ns=await daemon.clock.hold(at_ns))
+        except ValueError as error:
+            return ControlFailed(detail=str(error))
+        return ControlFailed(detail="who asked for it has gone")
+
+
+async def _answer_all(
+    daemon: "FabricDaemon", client: _Client, pieces: trio.MemoryReceiveChannel[bytes]
+) -> None:
     reader = FrameReader()
-    while data := await stream.receive_some():
-        for frame in reader.feed(data):
-            request = _registry.decode(frame)
-            if request is not None:
-                answer = await _answer(daemon, request)
-                await stream.send_all(pack(encode(answer)))
+    async with pieces:
+        async for data in pieces:
+            for frame in reader.cut(data):
+                request = _registry.decode(frame)
+                if request is not None:
+                    answer = await _answer(daemon, client, request)
+                    await client.stream.send_all(pack(encode(answer)))
 
 
-async def _answer(daemon: "FabricDaemon", request: Message) -> Message:
+async def _answer(daemon: "FabricDaemon", client: _Client, request: Message) -> Message:
     match request:
         case Hold(at_ns=at_ns):
-            try:
-                return Held(now_ns=await daemon.clock.hold(at_ns))
-            except ValueError as error:
-                return ControlFailed(detail=str(error))
+            return await client.hold(daemon, at_ns)
         case Release():
             daemon.clock.release()
             return ControlDone()

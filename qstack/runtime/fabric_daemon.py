@@ -102,7 +102,7 @@ class FabricClock(Protocol):
         ...
 
     def clock_message(self, node: NodeChannel, message: Message) -> None:
-        """A node says something about the clock."""
+        """A node says something about the clock. Raises `PeerError` for what cannot be."""
         ...
 
     def operation(self, node: NodeChannel, operation: device.Operation) -> None:
@@ -219,8 +219,11 @@ class FabricDaemon:
             nursery.start_soon(self._write, node)
             try:
                 while self.nodes.get(node.name) is node:
-                    for _, message in await channel.receive():
-                        self._take(node, message)
+                    try:
+                        for _, message in await channel.receive():
+                            self._take(node, message)
+                    except PeerError as fault:
+                        await channel.cut_off(fault)
                     self.clock.turn()
             except ChannelClosed as end:
                 self.report(f"node {node.name} has gone: {end}")

@@ -11,6 +11,7 @@ from qstack.machine import (
     CancelTimer,
     Event,
     FromPeer,
+    LayerUp,
     OpenChannel,
     OwnerGone,
     PeerDown,
@@ -45,6 +46,8 @@ def event_messages(event: Event, now: int) -> list[Message]:
             return [Handle(now_ns=now, kind="peer-down", name=peer, boot_id=None)]
         case OwnerGone(owner):
             return [Handle(now_ns=now, kind="owner-gone", name=owner, boot_id=None)]
+        case LayerUp(layer):
+            return [Handle(now_ns=now, kind="layer-up", name=layer, boot_id=None)]
 
 
 def event_of(handle: Handle, following: Next) -> Event:
@@ -64,6 +67,8 @@ def event_of(handle: Handle, following: Next) -> Event:
             return PeerDown(handle.name)
         case "owner-gone":
             return OwnerGone(handle.name)
+        case "layer-up":
+            return LayerUp(handle.name)
 
 
 def effect_messages(effect: MachineEffect) -> list[Message]:

@@ -8,13 +8,13 @@ Rules
 """
 
 import socket
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Final
 
 from qstack.errors import ErrorCode
 from qstack.machine import Effect as MachineEffect
-from qstack.machine import Event
+from qstack.machine import Event, LayerGoneError
 from qstack.runtime.layer_envelope import effect_of, event_messages
 from qstack.runtime.layer_messages import (
     Effect,
@@ -25,7 +25,7 @@ from qstack.runtime.layer_messages import (
     Summary,
     SummaryAsk,
 )
-from qstack.runtime.layer_stream import LayerGoneError, LayerStream
+from qstack.runtime.layer_stream import LayerStream
 from qstack.runtime.network_file import Network
 
 ANSWER_S: Final = 30.0
@@ -73,51 +73,52 @@ class RemoteMachine:
         return dict(message.facts)
 
 
+def listen_for_layers(path: Path) -> socket.socket:
+    """A socket at `path`, for processes of this user alone."""
+    path.unlink(missing_ok=True)
+    listener = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+    listener.bind(str(path))
+    path.chmod(0o600)
+    listener.listen(16)
+    return listener
+
+
 def gather(
-    path: Path,
+    listener: socket.socket,
     network: Network,
     node: str,
-    layers: Iterable[str],
+    layers: Sequence[str],
     begin: Callable[[], None],
     report: Callable[[str], None],
 ) -> dict[str, LayerConnection]:
-    """Wait at the socket `path` until all of `layers` have come; `begin` is called when it listens.
+    """Wait until all of `layers` have come, which `begin` may start.
 
     A stranger, or a layer that comes twice, is refused and reported.
     """
-    wanted = list(layers)
     found: dict[str, LayerConnection] = {}
-    path.unlink(missing_ok=True)
-    with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as listener:
-        listener.bind(str(path))
-        path.chmod(0o600)
-        listener.listen(16)
-        try:
-            begin()
-            while len(found) < len(wanted):
-                connection, _ = listener.accept()
-                connection.settimeout(ANSWER_S)
-                came = _judge(LayerStream(connection), network, node, wanted, found, report)
-                if came is None:
-                    connection.close()
-                else:
-                    found[came.layer] = came
-        finally:
-            path.unlink(missing_ok=True)
+    begin()
+    while len(found) < len(layers):
+        connection, _ = listener.accept()
+        came = judge(connection, network, node, layers, found, report)
+        if came is not None:
+            found[came.layer] = came
     return found
 
 
-def _judge(
-    stream: LayerStream,
+def judge(
+    connection: socket.socket,
     network: Network,
     node: str,
-    wanted: list[str],
-    found: dict[str, LayerConnection],
+    layers: Sequence[str],
+    found: Mapping[str, LayerConnection],
     report: Callable[[str], None],
 ) -> LayerConnection | None:
+    """Who has come; None if it is refused (rule 1)."""
+    connection.settimeout(ANSWER_S)
+    stream = LayerStream(connection)
     try:
         hello = stream.next()
-        error, detail = _why_not(hello, network, node, wanted, found)
+        error, detail = _why_not(hello, network, node, layers, found)
         if error is None:
             assert isinstance(hello, LayerHello)
             return LayerConnection(hello.layer, stream)
@@ -125,6 +126,7 @@ def _judge(
         stream.send([LayerRefused(error=error.name, detail=detail[:200])])
     except LayerGoneError as gone:
         report(f"a layer that came: {gone}")
+    stream.close()
     return None
 
 
@@ -132,8 +134,8 @@ def _why_not(
     hello: object,
     network: Network,
     node: str,
-    wanted: list[str],
-    found: dict[str, LayerConnection],
+    wanted: Sequence[str],
+    found: Mapping[str, LayerConnection],
 ) -> tuple[ErrorCode | None, str]:
     if not isinstance(hello, LayerHello):
         return ErrorCode.OUT_OF_STATE, "LayerHello comes first"

@@ -49,7 +49,10 @@ class LayerHello(_Node, frozen=True, kw_only=True):
 
 
 class LayerStart(_Node, frozen=True, kw_only=True):
-    """The node takes the layer. Its generator is made of `entropy`, and of nothing else."""
+    """The node takes the layer. Its generator is made of `entropy`, and of nothing else.
+
+    `boot_id` is this life's: the node's own, or another one if the layer begins again alone.
+    """
 
     TYPE = 0x0002
     boot_id: BootId
@@ -67,12 +70,13 @@ class LayerRefused(_Node, frozen=True, kw_only=True):
 class Handle(_Node, frozen=True, kw_only=True):
     """One event, at network time `now_ns`. A message follows with kinds told and from-peer.
 
-    `name` is who said it, the timer's key, the peer or the owner; `boot_id` comes with peer-up.
+    `name` is who said it, the timer's key, the peer, the owner or the layer; `boot_id` comes with
+    peer-up.
     """
 
     TYPE = 0x0010
     now_ns: Nanoseconds
-    kind: Literal["told", "from-peer", "timer", "peer-up", "peer-down", "owner-gone"]
+    kind: Literal["told", "from-peer", "timer", "peer-up", "peer-down", "owner-gone", "layer-up"]
     name: Label
     boot_id: BootId | None
 

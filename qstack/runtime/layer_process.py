@@ -5,6 +5,7 @@ from pathlib import Path
 
 import numpy as np
 
+from qstack.machine import LayerGoneError
 from qstack.runtime.compose import make_machine
 from qstack.runtime.layer_envelope import effect_messages, event_of
 from qstack.runtime.layer_link import VERSION
@@ -17,7 +18,7 @@ from qstack.runtime.layer_messages import (
     Summary,
     SummaryAsk,
 )
-from qstack.runtime.layer_stream import LayerGoneError, LayerStream
+from qstack.runtime.layer_stream import LayerStream
 from qstack.runtime.network_file import Network
 from qstack.runtime.network_tables import LayerName
 

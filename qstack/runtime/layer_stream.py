@@ -7,16 +7,13 @@ import socket
 from typing import Final
 
 from qstack.errors import ErrorCode, PeerError
+from qstack.machine import LayerGoneError
 from qstack.runtime.layer_messages import REGISTRY
 from qstack.wire.codec import encode
 from qstack.wire.frame import BULK_BYTES_MAX, Frame, FrameReader, pack
 from qstack.wire.message import Message
 
 READ_BYTES: Final = 65_536
-
-
-class LayerGoneError(Exception):
-    """The other end has gone, or says what it may not; the text says which."""
 
 
 class LayerStream:
@@ -52,6 +49,10 @@ class LayerStream:
         if message is None:
             raise LayerGoneError(f"it broke a rule: {ErrorCode.UNKNOWN_TYPE.name}")
         return message
+
+    def fileno(self) -> int:
+        """What the operating system knows it by."""
+        return self._connection.fileno()
 
     def close(self) -> None:
         """End it."""

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Final
 
 import trio
 
+from qstack.errors import ErrorCode, PeerError
 from qstack.machine import FABRIC
 from qstack.runtime.clock_messages import (
     Advance,
@@ -22,12 +23,14 @@ from qstack.runtime.clock_messages import (
 )
 from qstack.runtime.compose import lookahead_ns
 from qstack.runtime.lockstep import Coordinator, Round, Sent
-from qstack.wire.message import Message
+from qstack.wire.message import NETWORK_TIME_MAX_NS, Message
 
 if TYPE_CHECKING:
     from qstack.physical.device import Operation
     from qstack.runtime.fabric_daemon import FabricDaemon, NodeChannel
 
+DELAY_NS_MAX: Final = 3600 * 10**9  # of any message: the longest fibre takes a second
+HOLD_AHEAD_NS: Final = 86_400 * 10**9  # where nothing is to be done the clock goes there at once
 DONE_LIMIT_S: Final = 30.0  # a slow computer is not a dead one; this is
 RETURN_LIMIT_S: Final = 20.0  # so long the clock is held for a node that is being restarted
 
@@ -62,6 +65,7 @@ class LockstepFabric:
         self._changes: dict[str, list[Change]] = {}
         self._calls: dict[str, Wake] = {}
         self._waiting: set[str] = set()
+        self._until_ns = 0  # how far the round goes that is waited for
         self._dead: list[str] = []
         self._cuts: dict[tuple[str, str], _Cut] = {}  # channels said to be broken, by their ends
         self._hold_ns: int | None = None
@@ -95,29 +99,45 @@ class LockstepFabric:
         if isinstance(message, Wake):
             self._calls[node.name] = message
             self._tell_news()
-        elif isinstance(message, Done) and message.round == self._coordinator.rounds:
-            sent = {
-                target: Sent(what.count, what.earliest_ns)
-                for target, what in message.sent.items()
-                if target in self._coordinator.participants
-            }
-            self._coordinator.done(
-                node.name,
-                message.next_ns,
-                sent,
-                is_demanding=message.is_demanding,
-                is_waiting=message.is_waiting,
-            )
-            wake = self._calls.get(node.name)
-            if wake is not None and self._is_attended:  # Done outdates what it said
-                self._calls[node.name] = Wake(
-                    has_calls=False, is_busy=False, applications=wake.applications
-                )
-            self._waiting.discard(node.name)
-            if not self._waiting:
-                self._tell_news()
+        elif isinstance(message, Done):
+            self._judge(node.name, message)
+            self._done(node.name, message)
         elif isinstance(message, ChannelLost):
             self._lost(node.name, message.node)
+
+    def _judge(self, name: str, done: Done) -> None:
+        """Refuse a Done nobody asked for, or whose times cannot be: it would drive the clock."""
+        if name not in self._waiting or done.round != self._coordinator.rounds:
+            detail = f"nobody waits for round {done.round} of {name}"
+            raise PeerError(ErrorCode.OUT_OF_STATE, detail, field="round")
+        if done.next_ns is not None and done.next_ns < self._until_ns:
+            detail = f"{done.next_ns} is before {self._until_ns}, to which the round went"
+            raise PeerError(ErrorCode.INVALID, detail, field="next_ns")
+        for target, what in done.sent.items():
+            # Operations are handed over at once; nothing else arrives within its round.
+            first_ns = self._coordinator.now_ns if target == FABRIC else self._until_ns
+            if not first_ns <= what.earliest_ns <= self._until_ns + DELAY_NS_MAX:
+                detail = f"what was sent to {target} is not handled at {what.earliest_ns}"
+                raise PeerError(ErrorCode.INVALID, detail, field=f"sent.{target}")
+
+    def _done(self, name: str, done: Done) -> None:
+        sent = {
+            target: Sent(what.count, what.earliest_ns)
+            for target, what in done.sent.items()
+            if target in self._coordinator.participants
+        }
+        next_ns = done.next_ns
+        if next_ns is not None and next_ns > NETWORK_TIME_MAX_NS:
+            next_ns = None  # that will never be
+        self._coordinator.done(
+            name, next_ns, sent, is_demanding=done.is_demanding, is_waiting=done.is_waiting
+        )
+        wake = self._calls.get(name)
+        if wake is not None and self._is_attended:  # Done outdates what it said
+            self._calls[name] = Wake(has_calls=False, is_busy=False, applications=wake.applications)
+        self._waiting.discard(name)
+        if not self._waiting:
+            self._tell_news()
 
     def _lost(self, name: str, other: str) -> None:
         """A node says that its channel to another is broken. The other one must say so, too."""
@@ -256,6 +276,7 @@ class LockstepFabric:
         start_ns = round_.until_ns - coordinator.lookahead_ns
         floor_ns = max(coordinator.now_ns, start_ns - self._network.application_call_ns)
         self._waiting = set(round_.names)
+        self._until_ns = round_.until_ns
         for name in round_.names:
             node = self._daemon.nodes.get(name)
             if node is None:
@@ -419,12 +440,20 @@ class LockstepFabric:
         now = self._coordinator.now_ns
         if at_ns is not None and at_ns < now:
             raise ValueError(f"network time is {now} ns already; it cannot stand at {at_ns} ns")
+        if at_ns is not None and at_ns > now + HOLD_AHEAD_NS:
+            raise ValueError(f"{at_ns} ns is more than a day of network time ahead of {now} ns")
         wanted = now if at_ns is None else at_ns
         self._hold_ns = wanted
         stands = trio.Event()
         self._held.append(stands)
         self._tell_news()
-        await stands.wait()
+        try:
+            await stands.wait()
+        except trio.Cancelled:  # who asked has gone, and could not release it
+            self._held.remove(stands)
+            if self._hold_ns == wanted:
+                self.release()
+            raise
         if self._hold_ns != wanted:
             raise ValueError(f"the hold at {wanted} ns was released or replaced by another")
         return self._coordinator.now_ns

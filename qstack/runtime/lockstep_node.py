@@ -4,7 +4,9 @@ The coordinator lives in the fabric's process (CLOCK.md). Between rounds the nod
 what applications call then is kept until the next round, whose start is the call's time.
 """
 
+from collections.abc import Callable
 from contextlib import suppress
+from functools import partial
 from typing import TYPE_CHECKING, Final
 
 import trio
@@ -27,13 +29,23 @@ from qstack.runtime.clock_messages import (
     Wake,
 )
 from qstack.runtime.fabric_link import FabricLink
-from qstack.runtime.node import Noted, Output, ToFabric, ToOpen, ToPeer, ToSession
+from qstack.runtime.node import (
+    LayerAway,
+    LayerDue,
+    Noted,
+    Output,
+    ToFabric,
+    ToOpen,
+    ToPeer,
+    ToSession,
+)
 from qstack.wire.message import Message
 
 if TYPE_CHECKING:
     from qstack.physical.hardware import LinkHardware
     from qstack.runtime.node_daemon import NodeDaemon
 
+LAYER_LIMIT_S: Final = 20.0  # so long the clock is held for a layer that is being restarted
 ESCAPE_S: Final = 0.1  # interactive: the clock goes on without it after so long
 INBOX_MAX: Final = 4096  # clock messages not yet handled; a round is one of them
 
@@ -51,7 +63,8 @@ class LockstepClock:
         self._in_round = False
         self._is_member = False
         self._has_begun = False  # this life has been told what time it is
-        self._parked: list[tuple[str, int, Message | None]] = []
+        self._parked: list[Callable[[int], None]] = []  # each is told at which network time
+        self._due: dict[str, None] = {}  # layers that are to be back at a network time
         self._sent: dict[str, SentTo] = {}
         self._last_wake: Wake | None = None
         self._busy_news = trio.Event()
@@ -146,6 +159,8 @@ class LockstepClock:
                     self._daemon.sessions.tell(output.session, output.at_ns, output.message)
                 elif isinstance(output, ToOpen):
                     self._node.channel_refused(output.peer, self._node.now)
+                elif isinstance(output, LayerAway | LayerDue):
+                    self._carry(output)
         self._daemon.sessions.flush()
         self._floor_ns = max(self._floor_ns, self._node.now)
 
@@ -188,6 +203,8 @@ class LockstepClock:
         node = self._node
         while (due := node.next_event_ns) is not None and due < until_ns:
             for output in node.step():
+                if isinstance(output, LayerDue):
+                    await self._wait_for_layer(output.layer)
                 self._carry(output)
             if self._in_round and self._daemon.sessions.busy:
                 await self._settle()
@@ -235,8 +252,34 @@ class LockstepClock:
                 self._daemon.sessions.tell(session, at_ns, message)
             case ToOpen(peer, at_ns):
                 self._open(peer, at_ns)
+            case LayerAway(layer, at_ns):
+                self._layer_away(output)
+            case LayerDue(layer, at_ns):
+                self._layer_due(layer, at_ns)
             case Noted():
                 self._daemon.note(output)
+
+    # --- layers that die alone -------------------------------------------------------------------
+
+    def _layer_away(self, away: LayerAway) -> None:
+        """One that is ours to start is back at a stated time; an external one, when it comes."""
+        self._daemon.layer_away(away)
+        if not self._daemon.layers.is_external(away.layer):
+            self._due[away.layer] = None
+            self._node.layer_due(away.layer, away.at_ns + self._network.restart_ns)
+
+    async def _wait_for_layer(self, layer: str) -> None:
+        """The clock is held for it, but not for ever."""
+        with trio.move_on_after(LAYER_LIMIT_S):
+            await self._daemon.layers.arrived(layer)
+
+    def _layer_due(self, layer: str, at_ns: int) -> None:
+        self._due.pop(layer, None)
+        if layer in self._daemon.layers.connections:
+            self._begin_layer(layer, at_ns)
+
+    def _begin_layer(self, layer: str, at_ns: int) -> None:
+        self._node.layer_came(layer, partial(self._daemon.begin_layer, layer), at_ns)
 
     def _open(self, peer: str, at_ns: int) -> None:
         known = peer in self._network.nodes and peer != self._node.name
@@ -300,25 +343,36 @@ class LockstepClock:
         else:
             self._node.message_arrived(peer, position, arrival, message)
 
+    def waiting_from(self, peer: str) -> int:
+        """See `PeerUser`."""
+        return self._node.waiting_from(peer)
+
     def turn(self) -> None:
         """See `NodeClock`: rounds say when things are handled."""
 
     def call(self, session: str, sequence: int, message: Message) -> None:
         """See `NodeClock`."""
-        if self._in_round:
-            self._node.call(session, sequence, self.now_ns, message)
-        else:
-            self._park(session, sequence, message)
+        self._at_once_or_parked(lambda now: self._node.call(session, sequence, now, message))
 
     def session_ended(self, session: str, sequence: int) -> None:
         """See `NodeClock`."""
-        if self._in_round:
-            self._node.session_ended(session, sequence, self.now_ns)
-        else:
-            self._park(session, sequence, None)
+        self._at_once_or_parked(lambda now: self._node.session_ended(session, sequence, now))
 
-    def _park(self, session: str, sequence: int, message: Message | None) -> None:
-        self._parked.append((session, sequence, message))
+    def layer_gone(self, layer: str) -> None:
+        """See `NodeClock`."""
+        machine = self._node.machines[layer]
+        self._at_once_or_parked(lambda now: self._node.layer_gone(layer, machine, now))
+
+    def layer_came(self, layer: str) -> None:
+        """See `NodeClock`: it begins when it is due, or now if it is late or was not waited for."""
+        if layer not in self._due:
+            self._at_once_or_parked(partial(self._begin_layer, layer))
+
+    def _at_once_or_parked(self, make: Callable[[int], None]) -> None:
+        if self._in_round:
+            make(self.now_ns)
+            return
+        self._parked.append(make)
         if self._is_member:
             self.sessions_changed()
         elif self._has_begun:
@@ -328,11 +382,8 @@ class LockstepClock:
 
     def _make_parked_calls(self) -> None:
         parked, self._parked = self._parked, []
-        for session, sequence, message in parked:
-            if message is None:
-                self._node.session_ended(session, sequence, self.now_ns)
-            else:
-                self._node.call(session, sequence, self.now_ns, message)
+        for make in parked:
+            make(self.now_ns)
 
     def sessions_changed(self) -> None:
         """See `NodeClock`: outside a round the coordinator is told what may change the clock."""

@@ -103,12 +103,7 @@ class Network(Struct, frozen=True, kw_only=True, dict=True):
             name: replace(node, profile=replace(node.profile, sources=()))
             for name, node in self.nodes.items()
         }
-        links = {
-            name: link
-            if link.source is None
-            else replace(link, source=replace(link.source, sources=()))
-            for name, link in self.links.items()
-        }
+        links = {name: link.without_provenance() for name, link in self.links.items()}
         said = replace(self, nodes=nodes, links=links, folder=None)
         content = msgspec.msgpack.encode(said, order="sorted")
         return blake2b(content, digest_size=DIGEST_BYTES).digest()
@@ -128,8 +123,9 @@ class Network(Struct, frozen=True, kw_only=True, dict=True):
         for node in self.nodes.values():
             names |= dict.fromkeys(f"{node.profile.name}.{key}" for key in keys(node.profile))
         for link in self.links.values():
-            if link.source is not None:
-                names |= dict.fromkeys(f"{link.id}.{key}" for key in link.source.marked(mark))
+            for part in (link.source, link.equipment):
+                if part is not None:
+                    names |= dict.fromkeys(f"{link.id}.{key}" for key in part.marked(mark))
         return list(names)
 
     def path_delay_ns(self, source: str, target: str) -> int:

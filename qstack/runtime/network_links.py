@@ -6,12 +6,10 @@ Each link is judged by itself, with the profiles of its two nodes.
 from collections.abc import Mapping
 from typing import Final
 
-from qstack.physical.hardware import (
-    LinkHardware,
-    fibre_delay_ns,
-    silica_attenuation_db_per_km,
-)
-from qstack.physical.pair_source import gain
+from qstack.physical.hardware import LinkHardware
+from qstack.physical.link_equipment import SCHEME_OF, TABLE_OF, Equipment, read_equipment
+from qstack.physical.models.fibre import fibre_delay_ns, silica_attenuation_db_per_km
+from qstack.physical.models.pair_source import gain
 from qstack.physical.params import DETECTIONS_MAX_HZ
 from qstack.physical.profile import Profile
 from qstack.physical.source_hardware import PairSourceHardware, read_pair_source
@@ -37,6 +35,8 @@ def build_link(
     if (table.scheme == "spdc") != (table.pair_source is not None):
         problems.append(_misplaced_source(table, path))
         return None
+    if not _has_its_equipment_alone(table, path, problems):
+        return None
     if table.pair_source is not None:
         source = read_pair_source(table.pair_source, f"{path}.pair_source", problems)
         if source is None or arms_m is None:
@@ -48,6 +48,19 @@ def build_link(
         return _of_bearable_rate(_link(table, arms_m, attenuation, source), path, problems)
     ends = [profiles.get(end) for end in table.ends]
     first, second = ends
+    for kind, name in TABLE_OF.items():
+        raw = getattr(table, name)
+        if raw is not None:
+            equipment = read_equipment(kind, raw, f"{path}.{name}", problems)
+            if equipment is None or arms_m is None:
+                return None
+            advice = f"light in a telecom band ({name}.wavelength_nm)"
+            attenuation = _attenuation(table, equipment.wavelength_nm, advice, path, problems)
+            if attenuation is None or first is None or second is None:
+                return None
+            equipped = _link(table, arms_m, attenuation, None, equipment)
+            where = f"numbers of {name}"  # the order of the ends is no matter: both are alike
+            return _of_hope(equipped, (first, second), path, problems, where)
     if first is None or second is None:
         return None  # the node's own problem is reported already
     if not _can_interfere(table, first, second, path, problems):
@@ -69,6 +82,7 @@ def _link(
     arms_m: tuple[float, float],
     attenuation_db_per_km: float,
     source: PairSourceHardware | None,
+    equipment: Equipment | None = None,
 ) -> LinkHardware:
     swap = table.ends[0] > table.ends[1]
     low, high = sorted(table.ends)
@@ -81,7 +95,29 @@ def _link(
         group_index=table.group_index,
         extra_loss_db=table.extra_loss_db,
         source=source,
+        equipment=equipment,
     )
+
+
+def _has_its_equipment_alone(table: LinkTable, path: str, problems: list[str]) -> bool:
+    """Whether the table of the scheme is there and no other one."""
+    is_good = True
+    for kind, name in TABLE_OF.items():
+        scheme = SCHEME_OF[kind]
+        is_there = getattr(table, name) is not None
+        if is_there and table.scheme != scheme:
+            problems.append(
+                f'{path}.{name}: is not for a link of scheme "{table.scheme}"; expected none, or '
+                f'scheme = "{scheme}"'
+            )
+            is_good = False
+        if table.scheme == scheme and not is_there:
+            problems.append(
+                f"{path}.{name}: is missing; expected a table [link.{name}] for a link of scheme "
+                f'"{scheme}"'
+            )
+            is_good = False
+    return is_good
 
 
 def _misplaced_source(table: LinkTable, path: str) -> str:
@@ -97,7 +133,11 @@ def _misplaced_source(table: LinkTable, path: str) -> str:
 
 
 def _of_hope(
-    link: LinkHardware, ends: tuple[Profile, Profile], path: str, problems: list[str]
+    link: LinkHardware,
+    ends: tuple[Profile, Profile],
+    path: str,
+    problems: list[str],
+    where: str = "coupling of the profiles",
 ) -> LinkHardware | None:
     """The heralded link, unless no attempt on it will ever succeed."""
     try:
@@ -106,7 +146,7 @@ def _of_hope(
         probability = 0.0
     if probability >= SUCCESS_MIN:
         return link
-    problems.append(_hopeless(f"{path}.ends: an attempt", probability, "coupling of the profiles"))
+    problems.append(_hopeless(f"{path}.ends: an attempt", probability, where))
     return None
 
 

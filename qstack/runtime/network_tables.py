@@ -12,7 +12,8 @@ from msgspec import Meta, Struct
 
 from qstack.ids import link_id
 from qstack.physical.document import PROBLEMS_MAX, check_keys, listed, nearest, read_table, shown
-from qstack.physical.hardware import STANDARD_GROUP_INDEX, ArmLoss, Attenuation, GroupIndex, Scheme
+from qstack.physical.hardware import ArmLoss, Attenuation, GroupIndex, Scheme
+from qstack.physical.models.fibre import STANDARD_GROUP_INDEX
 from qstack.runtime.drivers import EMULATED, FILE_SUFFIX, unknown_driver
 
 Clock = Literal["lockstep", "wall"]
@@ -61,6 +62,13 @@ Station = Annotated[
 
 SourceTable = Annotated[
     dict[str, Any], Meta(description="a table [link.pair_source]: the source and its receivers")
+]
+MidpointTable = Annotated[
+    dict[str, Any], Meta(description="a table [link.midpoint_source]: the source and the memories")
+]
+AbsorptiveTable = Annotated[
+    dict[str, Any],
+    Meta(description="a table [link.absorptive_memory]: sources, memories and detectors"),
 ]
 
 T = TypeVar("T", bound=Struct)
@@ -112,7 +120,8 @@ class NodeTable(Struct, frozen=True, kw_only=True):
 class LinkTable(Struct, frozen=True, kw_only=True):
     """One `[[link]]`. Without `attenuation_db_per_km` it is that of silica at the wavelength.
 
-    `pair_source` is a table of its own (`qstack.physical.source_hardware`), of scheme spdc alone.
+    `pair_source` is a table of its own (`qstack.physical.source_hardware`), of scheme spdc alone;
+    so are `midpoint_source` and `absorptive_memory` (`qstack.physical.link_equipment`).
     """
 
     ends: Ends
@@ -123,6 +132,8 @@ class LinkTable(Struct, frozen=True, kw_only=True):
     group_index: GroupIndex = STANDARD_GROUP_INDEX
     extra_loss_db: ArmLoss = 0.0
     pair_source: SourceTable | None = None
+    midpoint_source: MidpointTable | None = None
+    absorptive_memory: AbsorptiveTable | None = None
 
 
 class Tables(NamedTuple):

@@ -7,9 +7,14 @@ called while one is running.
 Processing time is a constant (CLOCK.md, 6): a message or a device's answer is handled
 `machine_event_ns` after it arrived, an application's call `application_call_ns` after it was
 made; timers fire when they are due.
+
+A layer may die alone. Its timers go with it, an `AbsentLayer` takes its place, the other layers are
+told by `OwnerGone`, and what of peers and device is for it waits for its next life (`lives.py`).
+When that begins, the others are told by `LayerUp`.
 """
 
 from collections import deque
+from collections.abc import Callable
 from dataclasses import dataclass
 from enum import IntEnum
 from heapq import heapify, heappop, heappush
@@ -23,6 +28,8 @@ from qstack.machine import (
     Effect,
     Event,
     FromPeer,
+    LayerGoneError,
+    LayerUp,
     Machine,
     OpenChannel,
     OwnerGone,
@@ -34,6 +41,9 @@ from qstack.machine import (
     TimerFired,
     Told,
 )
+from qstack.physical.device import Cleared
+from qstack.runtime.absent_layer import AbsentLayer, NotedCalls
+from qstack.runtime.lives import LAYERS, Handed, Lives
 from qstack.runtime.trace import Trace
 from qstack.wire.frame import Layer
 from qstack.wire.message import Message
@@ -42,8 +52,6 @@ GENERATION_SHIFT: Final = 48
 """Messages of one channel are numbered below this many bits, its generation above them."""
 TIMER: Final = "@timer"
 """The source of what fires, told by identity."""
-LAYERS: Final = ("physical", "link", "network", "transport", "session")
-"""The machines of a node, from below."""
 NEVER_NS: Final = 2**63
 CANCELLED_MIN: Final = 256  # fewer cancelled timers are not worth rebuilding the heap for
 ROOM: Final = {
@@ -52,6 +60,7 @@ ROOM: Final = {
     Layer.NETWORK: "network",
     Layer.TRANSPORT: "transport",
     Layer.APPLICATION: "session",
+    Layer.NODE: "",  # the node itself
 }
 
 
@@ -94,7 +103,40 @@ class Noted(Struct, frozen=True):
     fields: dict[str, object]
 
 
-Output = ToPeer | ToFabric | ToSession | ToOpen | Noted
+class LayerAway(Struct, frozen=True):
+    """A layer has gone; another life of it is wanted (`Node.layer_came`)."""
+
+    layer: str
+    at_ns: int
+    why: str
+
+
+class LayerDue(Struct, frozen=True):
+    """The time has come at which a layer that is away was to be back."""
+
+    layer: str
+    at_ns: int
+
+
+Output = ToPeer | ToFabric | ToSession | ToOpen | Noted | LayerAway | LayerDue
+
+
+class _OfLayer(Struct, frozen=True):
+    """What a driver says of a layer; no machine is told it as it is."""
+
+    layer: str
+
+
+class _Gone(_OfLayer, frozen=True):
+    machine: Machine  # the life that has gone
+
+
+class _Due(_OfLayer, frozen=True):
+    pass
+
+
+class _Came(_OfLayer, frozen=True):
+    start: Callable[[bytes], Machine]
 
 
 class Urgency(IntEnum):
@@ -139,22 +181,26 @@ class Node:
         self.trace = trace
         self.now = 0
         self.events_handled = 0
-        self._heap: list[tuple[int, str, int, str, Event]] = []
+        self._heap: list[tuple[int, str, int, str, Event | _OfLayer]] = []
         self._timers: dict[tuple[str, str], _Timer] = {}
         self._armed: dict[int, _Timer] = {}  # the same timers by the sequence of their firing
         self._timer_sequence = 0
         self._cancelled = 0  # about so many timers in the heap are cancelled
         self._own_numbers: dict[str, int] = {}
         self._ahead = [0] * len(Urgency)
-        self._peers: dict[str, bytes] = {}
+        self._lives = Lives(boot_id)
         self._generation: dict[str, int] = {}  # of the channel to a peer: one up with each loss
+        self._waiting: dict[str, int] = {}  # messages of a peer that are still to be handled
 
     # --- what the driver says --------------------------------------------------------------------
 
     def message_arrived(self, peer: str, sequence: int, at_ns: int, message: Message) -> None:
         """The `sequence`-th message of this channel to `peer` is here at network time `at_ns`."""
+        if peer == FABRIC and not self._lives.admits(message):
+            return
         due = at_ns + self.timing.machine_event_ns
-        room = ROOM[Layer(message.LAYER)]
+        room = "" if isinstance(message, Cleared) else ROOM[Layer(message.LAYER)]
+        self._waiting[peer] = self._waiting.get(peer, 0) + 1
         generation = self._generation.get(peer, 0)
         numbered = generation << GENERATION_SHIFT | sequence
         self._push(due, peer, numbered, room, FromPeer(peer, message))
@@ -176,6 +222,7 @@ class Node:
 
     def peer_down(self, peer: str, at_ns: int) -> None:
         """The channel is gone, and what has arrived by it but is still to be handled is void."""
+        self._waiting[peer] = 0
         for source in (peer, "@up " + peer):
             self._generation[source] = self._generation.get(source, 0) + 1
         self._push_own("@down " + peer, at_ns, PeerDown(peer))
@@ -186,7 +233,30 @@ class Node:
 
     def is_up(self, peer: str) -> bool:
         """Whether the layers have been told of a channel to `peer`."""
-        return peer in self._peers
+        return self._lives.is_up(peer)
+
+    def layer_gone(self, layer: str, machine: Machine, at_ns: int) -> None:
+        """This life of a layer is over, as is seen from outside at `at_ns`."""
+        due = at_ns + self.timing.application_call_ns
+        self._push_own("@gone " + layer, due, _Gone(layer, machine))
+
+    def layer_due(self, layer: str, at_ns: int) -> None:
+        """A layer that is away is to be back at `at_ns`: the clock goes there, and `LayerDue` is
+        said.
+        """
+        self._push_own("@due " + layer, at_ns, _Due(layer))
+
+    def layer_came(self, layer: str, start: Callable[[bytes], Machine], at_ns: int) -> None:
+        """A layer that is away is back at `at_ns`: `start` makes it, with the boot id it is given.
+
+        Should `start` raise `LayerGoneError`, it has gone again.
+        """
+        due = at_ns + self.timing.application_call_ns
+        self._push_own("@came " + layer, due, _Came(layer, start))
+
+    def waiting_from(self, peer: str) -> int:
+        """How many messages of a peer are here and not handled yet."""
+        return self._waiting.get(peer, 0)
 
     # --- running ---------------------------------------------------------------------------------
 
@@ -221,24 +291,32 @@ class Node:
                 continue
             events += 1
             self.now = max(self.now, due)
-            if room:  # most events are for one layer
+            if isinstance(event, _OfLayer):
+                self._run(self._on_layer(event, outputs), source, sequence, outputs)
+            elif not room:
+                self._run(self._on_all(event, source, outputs), source, sequence, outputs)
+            elif self._lives.is_plain or not self._is_void(room, event):
                 self._run(deque(((room, event),)), source, sequence, outputs)
-            elif self._is_news(event, source):
-                queue = deque((target, event) for target in LAYERS)
-                self._run(queue, source, sequence, outputs)
         self.events_handled += events
         return outputs
 
-    def _is_news(self, event: Event, source: str) -> bool:
-        """Channels that were up, or down, before need not be told again."""
-        if isinstance(event, PeerUp):
-            if self._peers.get(event.peer) == event.boot_id:
-                return False
-            self._peers[event.peer] = event.boot_id
-        elif isinstance(event, PeerDown):
-            was_up = self._peers.pop(event.peer, None) is not None
-            return was_up or source.startswith("@refused")
-        return True
+    def _is_void(self, room: str, event: Event) -> bool:
+        return isinstance(event, FromPeer) and self._lives.is_void(event.peer, room)
+
+    def _on_all(self, event: Event, source: str, outputs: list[Output]) -> deque[tuple[str, Event]]:
+        """What an event that is for no layer alone is to the layers."""
+        match event:
+            case PeerUp(peer, boot_id):
+                handed = self._lives.peer_up(peer, boot_id, self.now)
+            case PeerDown(peer):
+                is_refusal = source.startswith("@refused")
+                handed = self._lives.peer_down(peer, is_refusal=is_refusal)
+            case FromPeer(peer, message):
+                handed = self._lives.heard(peer, message)
+            case _:
+                handed = [(target, event) for target in LAYERS]
+        self._say(outputs)
+        return deque(handed)
 
     def _run(
         self,
@@ -250,11 +328,67 @@ class Node:
         now = self.now
         while queue:
             room, event = queue.popleft()
-            effects = self.machines[room].handle(event, now)
+            try:
+                effects = self.machines[room].handle(event, now)
+            except LayerGoneError as gone:
+                self._lose(room, str(gone), queue, outputs)
+                effects = self.machines[room].handle(event, now)
             if self.trace is not None:
                 self.trace.add(now, source, sequence, room, event, effects)
             for effect in effects:
                 self._take(room, effect, queue, outputs)
+
+    # --- lives of layers -------------------------------------------------------------------------
+
+    def _on_layer(self, event: _OfLayer, outputs: list[Output]) -> deque[tuple[str, Event]]:
+        queue: deque[tuple[str, Event]] = deque()
+        machine = self.machines[event.layer]
+        is_away = isinstance(machine, AbsentLayer)
+        match event:
+            case _Gone() if machine is event.machine and not is_away:
+                self._lose(event.layer, "its process has ended", queue, outputs)
+            case _Due() if is_away:
+                outputs.append(LayerDue(event.layer, self.now))
+            case _Came() if is_away:
+                queue.extend(self._begin(event.layer, event.start, outputs))
+            case _:
+                pass  # it was seen before
+        return queue
+
+    def _lose(
+        self, layer: str, why: str, queue: deque[tuple[str, Event]], outputs: list[Output]
+    ) -> None:
+        """A layer has gone, with its timers and all it knew; the others hear of it in turn."""
+        machine, self.machines[layer] = self.machines[layer], AbsentLayer(layer)
+        for room, key in list(self._timers):
+            if room == layer:
+                self._cancel_timer(room, key)
+        self._lives.layer_gone(layer, self.now)
+        self._say(outputs)
+        if isinstance(machine, NotedCalls):
+            words = machine.last_words()
+            outputs.extend(ToSession(word.to, self.now, word.message) for word in words)
+        outputs.append(LayerAway(layer, self.now, why))
+        queue.extend((other, OwnerGone(layer)) for other in LAYERS if other != layer)
+
+    def _begin(
+        self, layer: str, start: Callable[[bytes], Machine], outputs: list[Output]
+    ) -> Handed:
+        """A layer begins a life: the others are told first, who have something to tell it."""
+        try:
+            self.machines[layer] = start(self._lives.boot_id_of(layer))
+        except LayerGoneError as gone:
+            outputs.append(LayerAway(layer, self.now, str(gone)))
+            return []
+        others: Handed = [(other, LayerUp(layer)) for other in LAYERS if other != layer]
+        handed = others + self._lives.layer_up(layer, self.now)
+        self._say(outputs)
+        return handed
+
+    def _say(self, outputs: list[Output]) -> None:
+        for peer, message in self._lives.take():
+            to_peer = ToPeer(peer, self.now, message)
+            outputs.append(ToFabric(self.now, message) if peer == FABRIC else to_peer)
 
     def _take(
         self,
@@ -281,17 +415,22 @@ class Node:
         elif isinstance(effect, CancelTimer):
             self._cancel_timer(room, effect.key)
         elif isinstance(effect, OpenChannel):
-            outputs.append(ToOpen(effect.peer, self.now))
+            if self._lives.is_away_there(effect.peer, room):
+                queue.append((room, PeerDown(effect.peer)))
+            else:
+                outputs.append(ToOpen(effect.peer, self.now))
         else:
             outputs.append(Noted(self.now, room, effect.name, effect.fields))
 
     # --- heap and timers -------------------------------------------------------------------------
 
-    def _push(self, due: int, source: str, sequence: int, room: str, event: Event) -> None:
+    def _push(
+        self, due: int, source: str, sequence: int, room: str, event: Event | _OfLayer
+    ) -> None:
         heappush(self._heap, (due, source, sequence, room, event))
         self._ahead[Urgency.WORK] += 1
 
-    def _push_own(self, source: str, due: int, event: Event) -> None:
+    def _push_own(self, source: str, due: int, event: Event | _OfLayer) -> None:
         """An event of the driver's making, numbered by its source alone.
 
         When a driver comes to say it, within a round, is a matter of wall time: a count it shared
@@ -339,7 +478,7 @@ class Node:
             if heappop(heap)[1] is not TIMER:
                 self._ahead[Urgency.WORK] -= 1
 
-    def _leaves_heap(self, source: str, sequence: int, room: str, event: Event) -> bool:
+    def _leaves_heap(self, source: str, sequence: int, room: str, event: Event | _OfLayer) -> bool:
         """Account for an event taken from the heap; False if it is stale."""
         if source is TIMER:
             timer = self._armed.pop(sequence, None)
@@ -350,4 +489,8 @@ class Node:
             self._ahead[timer.urgency] -= 1
             return True
         self._ahead[Urgency.WORK] -= 1
-        return sequence >> GENERATION_SHIFT >= self._generation.get(source, 0)
+        if sequence >> GENERATION_SHIFT < self._generation.get(source, 0):
+            return False
+        if isinstance(event, FromPeer):
+            self._waiting[source] -= 1
+        return True

@@ -5,8 +5,8 @@ No protocol decision is made in any of them.
 """
 
 import os
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Final, Protocol
 
@@ -15,18 +15,20 @@ import trio
 from qstack.channel.ca import Credentials
 from qstack.errors import ErrorCode
 from qstack.ids import boot_id
-from qstack.runtime.compose import compose
+from qstack.machine import LayerGoneError, Machine
+from qstack.runtime.compose import begin_layer, compose
 from qstack.runtime.fabric_link import FabricLink, dial_fabric
-from qstack.runtime.layer_link import LayerConnection
+from qstack.runtime.layer_processes import LayerProcesses
 from qstack.runtime.listen import forget, listen, listen_locally
 from qstack.runtime.lockstep_node import LockstepClock
 from qstack.runtime.network_file import Network
-from qstack.runtime.node import Node, Noted
+from qstack.runtime.node import LayerAway, Node, Noted
 from qstack.runtime.peers import PeerChannels, PeerUser, node_hello
 from qstack.runtime.session_server import SessionServer
 from qstack.runtime.status import node_report
 from qstack.runtime.trace import Trace
 from qstack.runtime.wall_node import WallClock
+from qstack.transport import service as transport
 from qstack.wire.frame import Layer
 from qstack.wire.message import Message
 
@@ -49,7 +51,7 @@ class NodeOptions:
     is_strict: bool = True
     busy_limit_s: float = BUSY_LIMIT_S
     send_delay_s: Callable[[], float] | None = None  # wall delays on every send, for tests
-    layers: Mapping[str, LayerConnection] = field(default_factory=dict)  # outside this process
+    layers: LayerProcesses | None = None  # outside this process
 
 
 class NodeClock(PeerUser, Protocol):
@@ -69,6 +71,14 @@ class NodeClock(PeerUser, Protocol):
 
     def sessions_changed(self) -> None:
         """Sessions came, went, or became busy or idle."""
+        ...
+
+    def layer_gone(self, layer: str) -> None:
+        """The process of a layer has ended."""
+        ...
+
+    def layer_came(self, layer: str) -> None:
+        """A layer that was away is here."""
         ...
 
     @property
@@ -93,7 +103,9 @@ class NodeDaemon:
         entropy = seed if seed is not None else int.from_bytes(os.urandom(16))
         boot = boot_id(seed, name, options.restarts) if seed is not None else os.urandom(8)
         self.trace = Trace() if network.clock == "lockstep" else None
-        self.node: Node = compose(network, name, boot, entropy, self.trace, options.layers)
+        self._entropy = entropy
+        outside = {} if options.layers is None else options.layers.connections
+        self.node: Node = compose(network, name, boot, entropy, self.trace, outside)
         layers = [Layer.PHYSICAL, Layer.LINK, Layer.NETWORK, Layer.TRANSPORT]
         self.hello = node_hello(network, name, "node", boot, [int(layer) for layer in layers])
         self.fabric: FabricLink | None = None
@@ -131,14 +143,40 @@ class NodeDaemon:
             assert isinstance(pair, bytes)
             self.discarded_pairs[pair.hex()] = None
 
+    # --- layers that are processes of their own --------------------------------------------------
+
+    @property
+    def layers(self) -> LayerProcesses:
+        """They; only if the layout is split."""
+        assert self.options.layers is not None, "no layer is outside this process"
+        return self.options.layers
+
+    def layer_away(self, away: LayerAway) -> None:
+        """A layer has gone: see that another life of it comes."""
+        if away.layer == transport.LAYER:  # and with it the sockets
+            for session in list(self.sessions.sessions.values()):
+                if not session.is_observer:
+                    self.sessions.end(session.name, ErrorCode.LAYER_LOST, "the transport layer")
+        self.layers.away(away.layer, away.why)
+
+    def begin_layer(self, layer: str, boot_id: bytes) -> Machine:
+        """The life of a layer that has come. Raises `LayerGoneError`."""
+        outside = self.layers.connections.get(layer)
+        if outside is None:
+            raise LayerGoneError("it has gone before it could begin")
+        return begin_layer(layer, self.network, self.name, boot_id, self._entropy, outside)
+
     async def run(self) -> None:
-        """Run until cancelled."""
+        """Run until cancelled. Raises `LayerGoneError` if a layer dies again and again."""
         listener = await listen(self.network.nodes[self.name].address)
         sessions = listen_locally(self.options.session_socket)
         try:
             async with trio.open_nursery() as nursery:
                 nursery.start_soon(self.peers.run, listener)
                 nursery.start_soon(self.sessions.serve, sessions)
+                if self.options.layers is not None:
+                    clock = self.clock
+                    nursery.start_soon(self.layers.run, clock.layer_gone, clock.layer_came)
                 while True:
                     self.fabric = await self._find_fabric()
                     try:

@@ -7,6 +7,8 @@ counted in both directions for the life of a channel, because lockstep waits for
 A channel belongs to one life (boot id) of the peer. Frames of a life the clock has not told us of
 yet are kept until it does. In lockstep a channel that broke is `broken off` until the clock says
 at which network time the next one begins, at both ends: nothing is sent, dialled or accepted.
+
+A peer that sends much more than is handled, or than its life not known yet may, is cut off (RATE).
 """
 
 from collections.abc import Callable
@@ -23,6 +25,7 @@ from qstack.channel.identity import Identity
 from qstack.errors import ErrorCode, PeerError
 from qstack.link import messages as link
 from qstack.network import messages as network
+from qstack.runtime import life_messages
 from qstack.runtime.clock_messages import PEER_MESSAGES
 from qstack.runtime.listen import Unreached, serve
 from qstack.runtime.network_file import Network
@@ -33,7 +36,16 @@ from qstack.wire.message import Message
 from qstack.wire.session import Error, Hello, Stamp
 
 REDIAL_S: Final = 0.05
-REGISTRY: Final = Registry((*link.MESSAGES, *network.MESSAGES, *transport.MESSAGES, *PEER_MESSAGES))
+AHEAD_NS: Final = 3600 * 10**9  # no node is so far behind another: timers are seconds apart
+WAITING_MAX: Final = 65_536  # messages of one peer that wait to be handled
+EARLY_BYTES_MAX: Final = 16 * 2**20  # of a life of the peer that the clock has not told us of
+EARLY_BYTES_EACH: Final = 1024  # what any message takes, beside its body
+REGISTRY: Final = Registry(
+    (
+        *link.MESSAGES, *network.MESSAGES, *transport.MESSAGES, *life_messages.MESSAGES,
+        *PEER_MESSAGES,
+    )
+)  # fmt: skip
 
 
 class PeerUser(Protocol):
@@ -41,6 +53,15 @@ class PeerUser(Protocol):
 
     def message(self, peer: str, position: int, at_ns: int, message: Message) -> None:
         """The message at `position` of the channel to `peer`, sent at `at_ns` of network time."""
+        ...
+
+    @property
+    def now_ns(self) -> int:
+        """Network time here."""
+        ...
+
+    def waiting_from(self, peer: str) -> int:
+        """How many messages of `peer` were handed over and are not handled yet."""
         ...
 
     def turn(self) -> None:
@@ -67,6 +88,7 @@ class Peer:
     stamp_in_ns: int = 0
     stamp_out_ns: int = -1
     early: list[tuple[int, Message]] = field(default_factory=list)
+    early_bytes: int = 0  # of all of them
     outbox: list[Frame] = field(default_factory=list)
     wakeup: trio.Event = field(default_factory=trio.Event)
     is_dialling: bool = False
@@ -77,6 +99,11 @@ class Peer:
     def is_usable(self) -> bool:
         """Whether there is a channel to the life of the peer that the layers know."""
         return self.channel is not None and self.channel.hello.boot_id == self.boot_id
+
+    def take_early(self) -> list[tuple[int, Message]]:
+        """What came too early, which is kept no more."""
+        early, self.early, self.early_bytes = self.early, [], 0
+        return early
 
 
 class PeerChannels:
@@ -159,7 +186,14 @@ class PeerChannels:
         """The layers know of this life of the peer from now on."""
         peer = self.peers[name]
         peer.boot_id = boot_id
-        early, peer.early = peer.early, []
+        early = peer.take_early()
+        if peer.is_usable and any(self._is_ahead(at_ns) for at_ns, _ in early):
+            self._report(f"{name} speaks from the far future; its channel ends")
+            channel = peer.channel
+            assert channel is not None
+            self._drop(peer)
+            self._user.channel_lost(name, channel)
+            return
         if peer.is_usable:
             for at_ns, message in early:
                 self._hand_over(peer, at_ns, message)
@@ -183,7 +217,7 @@ class PeerChannels:
         if peer.is_broken_off:
             return False
         peer.is_broken_off, peer.mended = True, trio.Event()
-        peer.early.clear()
+        peer.take_early()
         self._drop(peer)
         self._tick()
         return True
@@ -277,13 +311,17 @@ class PeerChannels:
             self._drop(peer)
         peer.channel = channel
         peer.received = 0
-        peer.early.clear()
+        peer.take_early()
         peer.wakeup.set()
         self._user.channel_made(peer.name, channel)
         try:
             while peer.channel is channel:
-                for _, message in await channel.receive():
-                    self._take(peer, channel, message)
+                frames = await channel.receive()
+                try:
+                    for frame, message in frames:
+                        self._take(peer, channel, message, len(frame.body))
+                except PeerError as fault:
+                    await channel.cut_off(fault)
                 self._tick()
                 self._user.turn()
         except ChannelClosed as end:
@@ -307,7 +345,7 @@ class PeerChannels:
 
     # --- messages --------------------------------------------------------------------------------
 
-    def _take(self, peer: Peer, channel: Channel, message: Message | None) -> None:
+    def _take(self, peer: Peer, channel: Channel, message: Message | None, size: int) -> None:
         match message:
             case None:
                 pass
@@ -319,9 +357,22 @@ class PeerChannels:
             case _ if peer.channel is not channel:
                 pass  # a channel that was replaced while its last frames were read
             case _ if peer.is_usable:
+                if self._is_ahead(peer.stamp_in_ns):
+                    detail = f"{peer.stamp_in_ns} is far ahead of network time"
+                    raise PeerError(ErrorCode.INVALID, detail, field="at_ns")
+                if self._user.waiting_from(peer.name) >= WAITING_MAX:
+                    raise PeerError(ErrorCode.RATE, f"{WAITING_MAX} messages wait to be handled")
                 self._hand_over(peer, peer.stamp_in_ns, message)
             case _:
+                peer.early_bytes += size + EARLY_BYTES_EACH
+                if peer.early_bytes > EARLY_BYTES_MAX:
+                    detail = "too much before the clock has told us of this life"
+                    raise PeerError(ErrorCode.RATE, detail)
                 peer.early.append((peer.stamp_in_ns, message))
+
+    def _is_ahead(self, at_ns: int) -> bool:
+        """Whether nobody can have said anything at that time yet: it would drive our clock."""
+        return at_ns > self._user.now_ns + AHEAD_NS
 
     def _hand_over(self, peer: Peer, at_ns: int, message: Message) -> None:
         peer.received += 1

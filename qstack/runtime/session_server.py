@@ -52,6 +52,7 @@ class Session:
     told: int = 0  # messages sent to it
     heard: int = 0  # of them, those it has said it received
     calls: int = 0
+    given: physical.Transfer | None = None  # kept until its SendQubit comes
     outbox: list[bytes] = field(default_factory=list)
     outbox_bytes: int = 0
     wakeup: trio.Event = field(default_factory=trio.Event)
@@ -180,7 +181,7 @@ class SessionServer:
         async with stream, trio.open_nursery() as nursery:
             try:
                 while data := await stream.receive_some(65536):
-                    for frame in reader.feed(data):
+                    for frame in reader.cut(data):
                         message = _registry.decode(frame)
                         if session is None:
                             session = self._attach(stream, message)
@@ -243,8 +244,23 @@ class SessionServer:
                 self.flush()
             case _:
                 _judge_call(session, message)
-                self._on_call(session.name, session.calls, message)
-                session.calls += 1
+                self._call(session, message)
+
+    def _call(self, session: Session, message: Message) -> None:
+        """Hand on a call. A qubit is given only together with what says to whom it is sent."""
+        given, session.given = session.given, None
+        if given is None and isinstance(message, physical.Transfer):
+            session.given = message
+            return
+        if given is not None:
+            if not isinstance(message, transport.SendQubit) or message.qubit != given.qubit:
+                raise PeerError(ErrorCode.OUT_OF_STATE, "Transfer is followed by its SendQubit")
+            self._hand_on(session, given)
+        self._hand_on(session, message)
+
+    def _hand_on(self, session: Session, message: Message) -> None:
+        self._on_call(session.name, session.calls, message)
+        session.calls += 1
 
     def _detach(self, session: Session) -> None:
         del self.sessions[session.name]

@@ -6,6 +6,9 @@ from typing import TYPE_CHECKING
 
 import msgspec
 
+from qstack.machine import LayerGoneError, Machine
+from qstack.runtime.absent_layer import AbsentLayer
+
 if TYPE_CHECKING:
     from qstack.channel.channel import Channel
     from qstack.runtime.node_daemon import NodeDaemon
@@ -27,6 +30,16 @@ def process_report() -> dict[str, object]:
     return {"pid": os.getpid(), "rss_mib": round(usage.ru_maxrss / 1024, 1)}
 
 
+def _facts(layer: str, machine: Machine) -> dict[str, object]:
+    """What a layer says of itself; one that has just gone is about to be noticed."""
+    summary = getattr(machine, "summary", dict)
+    try:
+        facts: dict[str, object] = summary()
+    except LayerGoneError:
+        facts = AbsentLayer(layer).summary()
+    return facts
+
+
 def node_report(daemon: "NodeDaemon") -> bytes:
     """A node: process, layers, clock, channels, sessions, counters and trace."""
     channels = [
@@ -36,11 +49,7 @@ def node_report(daemon: "NodeDaemon") -> bytes:
     ]
     if daemon.fabric is not None:
         channels.append(channel_report("fabric", daemon.fabric.channel))
-    machines = daemon.node.machines
-    layers = {}
-    for name, machine in machines.items():
-        summary = getattr(machine, "summary", None)
-        layers[name] = summary() if summary is not None else {}
+    layers = {name: _facts(name, machine) for name, machine in daemon.node.machines.items()}
     return msgspec.json.encode(
         {
             "node": daemon.name,

@@ -5,16 +5,27 @@ network, program and seed the trace is that of the daemons.
 """
 
 from collections.abc import Callable
+from functools import partial
 from heapq import heappop, heappush
 
 from qstack.ids import boot_id
 from qstack.machine import FABRIC
 from qstack.physical.device import Operation
 from qstack.physical.fabric import Delivery, Fabric
-from qstack.runtime.compose import compose, lookahead_ns
+from qstack.runtime.compose import begin_layer, compose, lookahead_ns
 from qstack.runtime.lockstep import Coordinator, Round, Sent
 from qstack.runtime.network_file import Network
-from qstack.runtime.node import Node, Noted, Output, ToFabric, ToOpen, ToPeer, ToSession
+from qstack.runtime.node import (
+    LayerAway,
+    LayerDue,
+    Node,
+    Noted,
+    Output,
+    ToFabric,
+    ToOpen,
+    ToPeer,
+    ToSession,
+)
 from qstack.runtime.trace import Trace, run_digest
 from qstack.wire.message import Message
 
@@ -45,6 +56,7 @@ class VirtualNetwork:
         self._received: dict[tuple[str, str], int] = {}
         self._sessions: dict[tuple[str, str], _Session] = {}
         self._faults: list[tuple[int, int, str, bool]] = []  # (time, order, node, comes back)
+        self._layer_faults: list[tuple[int, int, str, str]] = []  # (time, order, node, layer)
         self._returns: list[tuple[int, int, str]] = []
         self._order = 0
         for name in sorted(network.nodes):
@@ -78,7 +90,8 @@ class VirtualNetwork:
     @property
     def _is_wanted(self) -> bool:
         clock = self.coordinator
-        return clock.has_demand or clock.is_waiting or bool(self._faults or self._returns)
+        faults = self._faults or self._layer_faults or self._returns
+        return clock.has_demand or clock.is_waiting or bool(faults)
 
     def _advance(self, limit_ns: int) -> bool:
         """One round or one fault; False when the clock stands at the limit."""
@@ -133,6 +146,13 @@ class VirtualNetwork:
                 self._to_session(name, session, at_ns, message)
             case ToOpen(peer, at_ns):
                 self._open(name, peer, at_ns, sent)
+            case LayerAway(layer, at_ns):
+                self.nodes[name].layer_due(layer, at_ns + self.network.restart_ns)
+                if layer == "transport":
+                    self._end_sessions(name)
+            case LayerDue(layer, at_ns):
+                start = partial(begin_layer, layer, self.network, name, entropy=self.seed)
+                self.nodes[name].layer_came(layer, lambda boot_id: start(boot_id=boot_id), at_ns)
             case Noted():
                 if self._watch is not None:
                     self._watch(name, output)
@@ -203,6 +223,12 @@ class VirtualNetwork:
         if entry is not None:
             self._call(name, session, at_ns, entry.program(message, at_ns))
 
+    def _end_sessions(self, node: str) -> None:
+        """Their sockets have gone with the transport layer."""
+        for name, session in list(self._sessions):
+            if name == node:
+                self.detach(name, session)
+
     # --- faults ----------------------------------------------------------------------------------
 
     def kill(self, node: str, at_ns: int, *, comes_back: bool = True) -> None:
@@ -213,11 +239,25 @@ class VirtualNetwork:
         self._order += 1
         heappush(self._faults, (at_ns, self._order, node, comes_back))
 
+    def kill_layer(self, node: str, layer: str, at_ns: int) -> None:
+        """Let one layer of `node` die at `at_ns`; it begins anew `restart_ns` later.
+
+        Nothing happens if it, or the node, is dead then.
+        """
+        self._order += 1
+        heappush(self._layer_faults, (at_ns, self._order, node, layer))
+
     def _next_stop(self) -> int | None:
-        stops = [heap[0][0] for heap in (self._faults, self._returns) if heap]
-        return min(stops, default=None)
+        heaps = (self._faults, self._layer_faults, self._returns)
+        return min((heap[0][0] for heap in heaps if heap), default=None)
 
     def _do_stop(self, at_ns: int) -> None:
+        if self._layer_faults and self._layer_faults[0][0] == at_ns:
+            _, _, name, layer = heappop(self._layer_faults)
+            if name in self.nodes:
+                self.nodes[name].layer_gone(layer, self.nodes[name].machines[layer], at_ns)
+                self._woke(name)
+            return
         if self._faults and self._faults[0][0] == at_ns:
             _, _, name, comes_back = heappop(self._faults)
             if name not in self.nodes:

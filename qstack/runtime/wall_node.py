@@ -6,6 +6,7 @@ than that (CLOCK.md). All that one turn produced is written in one send to each 
 """
 
 from contextlib import suppress
+from functools import partial
 from typing import TYPE_CHECKING, Final
 
 import trio
@@ -23,7 +24,7 @@ from qstack.runtime.clock_messages import (
     Time,
 )
 from qstack.runtime.fabric_link import FabricLink
-from qstack.runtime.node import Output, ToFabric, ToOpen, ToPeer, ToSession
+from qstack.runtime.node import LayerAway, Noted, Output, ToFabric, ToOpen, ToPeer, ToSession
 from qstack.runtime.wall_time import ASK_EVERY_S, ASK_TIMES, WallTime
 from qstack.wire.message import Message
 
@@ -187,7 +188,9 @@ class WallClock:
             self._daemon.sessions.tell(output.session, output.at_ns, output.message)
         elif isinstance(output, ToOpen):
             self._open(output.peer)
-        else:
+        elif isinstance(output, LayerAway):
+            self._daemon.layer_away(output)
+        elif isinstance(output, Noted):
             self._daemon.note(output)
 
     def _open(self, name: str) -> None:
@@ -227,6 +230,10 @@ class WallClock:
             arrival = at_ns + self._network.path_delay_ns(self._node.name, peer)
             self._node.message_arrived(peer, position, max(arrival, self._arrival_ns()), message)
 
+    def waiting_from(self, peer: str) -> int:
+        """See `PeerUser`."""
+        return self._node.waiting_from(peer)
+
     def call(self, session: str, sequence: int, message: Message) -> None:
         """See `NodeClock`."""
         self._node.call(session, sequence, self._arrival_ns(), message)
@@ -234,6 +241,16 @@ class WallClock:
     def session_ended(self, session: str, sequence: int) -> None:
         """See `NodeClock`."""
         self._node.session_ended(session, sequence, self._arrival_ns())
+        self._wake()
+
+    def layer_gone(self, layer: str) -> None:
+        """See `NodeClock`."""
+        self._node.layer_gone(layer, self._node.machines[layer], self.now_ns)
+        self._wake()
+
+    def layer_came(self, layer: str) -> None:
+        """See `NodeClock`: it begins at once."""
+        self._node.layer_came(layer, partial(self._daemon.begin_layer, layer), self.now_ns)
         self._wake()
 
     def sessions_changed(self) -> None:

@@ -20,6 +20,7 @@ from qstack.machine import (
     Effect,
     Event,
     FromPeer,
+    LayerUp,
     OwnerGone,
     PeerDown,
     PeerUp,
@@ -111,6 +112,8 @@ class TransportLayer:
                 self._on_peer_down(peer)
             case OwnerGone(owner=owner):
                 self._on_owner_gone(owner)
+            case LayerUp():
+                pass  # what a layer below owed us ended when it went
         return context.effects
 
     # --- sessions ---
@@ -235,7 +238,24 @@ class TransportLayer:
             case _:
                 raise AssertionError(f"unknown kind of socket {socket}")
 
-    def _on_owner_gone(self, session: str) -> None:
+    def _on_owner_gone(self, owner: str) -> None:
+        match owner:
+            case network.LAYER:
+                self._on_network_gone()
+            case physical.LAYER:
+                self._on_device_lost()
+            case session:
+                self._on_session_gone(session)
+
+    def _on_network_gone(self) -> None:
+        """It has forgotten what we asked for, and what our peers asked for us."""
+        why = reason(ErrorCode.LAYER_LOST, f"the network layer of {self.node}")
+        for request, user in list(self._context.requests.items()):
+            if self._context.requests.get(request) is user:
+                user.on_failed(why)
+        self._routes.on_network_gone(why)
+
+    def _on_session_gone(self, session: str) -> None:
         self._calls.orphan(session)
         for socket in self._sockets.of_session(session):
             self._close(socket)
@@ -303,17 +323,20 @@ class TransportLayer:
             case physical.QubitsFreed():
                 self._pairs.on_qubits_freed(message.owner, message.qubits)
             case physical.DeviceLost():
-                self._context.on_device_lost()
-                self._flows.on_device_lost()
-                self._accepts.on_device_lost()
-                self._streams.on_device_lost()
-                self._echo.on_device_lost()
-                self._echo_calls.on_device_lost()
-                self._pairs.on_device_lost()
+                self._on_device_lost()
             case physical.DeviceReady():
                 pass
             case _:
                 self._context.record("transport.unknown_message", source=physical.LAYER)
+
+    def _on_device_lost(self) -> None:
+        self._context.on_device_lost()
+        self._flows.on_device_lost()
+        self._accepts.on_device_lost()
+        self._streams.on_device_lost()
+        self._echo.on_device_lost()
+        self._echo_calls.on_device_lost()
+        self._pairs.on_device_lost()
 
     # --- peers ---
 

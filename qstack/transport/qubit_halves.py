@@ -139,6 +139,7 @@ class HalvesOfStream:
             if arrival is not None:
                 self._missing(arrival)
             return
+        halves.is_ended = False  # if a network layer that went had only thought so
         self._context.hold(message.qubit)
         if arrival is None:
             halves.qubits[message.pair] = message.qubit

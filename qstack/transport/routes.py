@@ -42,6 +42,11 @@ class Routes:
             )
             self._calls.answer(call, info)
 
+    def on_network_gone(self, why: Reason) -> None:
+        """The network layer has gone: nobody answers."""
+        for call in list(self._asking.values()):
+            self._withdraw(call, why)
+
     def on_session_gone(self, session: str) -> None:
         """Its questions are not answered."""
         for call in list(self._asking.values()):

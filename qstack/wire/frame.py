@@ -6,6 +6,7 @@ The header is judged before anything is allocated for the body.
 """
 
 import struct
+from collections.abc import Iterator
 from enum import IntEnum
 from typing import Final, NamedTuple
 
@@ -29,7 +30,7 @@ class Layer(IntEnum):
     TRANSPORT = 4
     APPLICATION = 5  # an application's session with its node
     CLOCK = 6  # the lockstep coordinator and its participants
-    NODE = 7  # a node and those of its layers that are processes of their own
+    NODE = 7  # a node, those of its layers that are processes of their own, and other nodes
 
 
 class Frame(NamedTuple):
@@ -69,6 +70,13 @@ class FrameReader:
         if not frames and len(buffer) >= HEADER.size:
             self._judge(*HEADER.unpack_from(buffer))
         return frames
+
+    def cut(self, data: bytes) -> Iterator[Frame]:
+        """The same one by one; what can never become a frame raises `PeerError` in its turn."""
+        frames = self.feed(data)
+        while frames:
+            yield from frames
+            frames = self.feed(b"") if self._buffer else []
 
     def _cut(self, data: bytes | bytearray) -> tuple[list[Frame], int]:
         """The frames that are whole, up to a faulty header, and where they end."""

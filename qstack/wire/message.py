@@ -14,6 +14,9 @@ Label = Annotated[str, Meta(max_length=200)]
 Id = Annotated[bytes, Meta(min_length=16, max_length=16)]
 BootId = Annotated[bytes, Meta(min_length=8, max_length=8)]
 Nanoseconds = Annotated[int, Meta(ge=0, le=2**63 - 1)]
+NETWORK_TIME_MAX_NS = 2**62
+"""Network time ends here, after 146 years: sums with the longest span stay below 2**63."""
+NetworkTime = Annotated[int, Meta(ge=0, le=NETWORK_TIME_MAX_NS)]
 Count = Annotated[int, Meta(ge=0, le=2**53)]
 Bit = Annotated[int, Meta(ge=0, le=1)]
 Probability = Annotated[float, Meta(ge=0.0, le=1.0)]

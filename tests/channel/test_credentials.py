@@ -79,6 +79,7 @@ def test_each_role_speaks_for_its_layers_and_the_session():
             Layer.TRANSPORT,
             Layer.APPLICATION,
             Layer.CLOCK,
+            Layer.NODE,
         },
         "physical": {Layer.PHYSICAL},
         "link": {Layer.LINK},

@@ -11,6 +11,7 @@ import pytest
 
 from qstack.cli.demo import expectation_states
 from qstack.cli.demo.expectation_states import Pairs
+from qstack.physical.models.heralding import single_click
 from qstack.physical.profile import Profile
 from qstack.physical.profiles import load_packaged_profile
 from tests.cli.expectation_cases import ORACLES, SIGMAS, sigmas
@@ -201,10 +202,31 @@ def test_single_click_gives_the_oracle(name: str) -> None:
         asked["p_dark_per_detector_window"],
         asked["visibility"],
         math.exp(-(asked["sigma_phase"] ** 2) / 2.0),
+        is_resolving=False,
     )
     fidelity = (state.populations[1] + state.populations[2]) / 2.0 + state.coherence
     assert state.probability == pytest.approx(wanted["P_success"], rel=1e-8)
     assert fidelity == pytest.approx(wanted["F"], rel=1e-8)
+
+
+def test_single_click_with_resolving_detectors_is_that_of_the_physics_library() -> None:
+    state = expectation_states.single_click(
+        (0.4, 0.6), (0.3, 0.2), 0.02, 0.85, 1.0, is_resolving=True
+    )
+    other = single_click(
+        alpha_a=0.3,
+        alpha_b=0.2,
+        eta_a=0.4,
+        eta_b=0.6,
+        dark_probability=0.02,
+        visibility=0.85,
+        number_resolving=True,
+    )
+    assert state.probability == pytest.approx(other.probability, rel=1e-12)
+    assert 2.0 * state.coherence == pytest.approx(other.state[1, 1], rel=1e-12)
+    assert state.populations[3] + state.populations[0] == pytest.approx(
+        (1.0 + other.state[3, 3]) / 2.0, rel=1e-12
+    )
 
 
 def test_a_received_qubit_equals_the_circuit_on_three_qubits() -> None:

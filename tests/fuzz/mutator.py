@@ -116,6 +116,13 @@ def _length(rng: Random, data: bytearray, _: Sequence[bytes]) -> None:
     data[place : place + 4] = rng.choice(LENGTHS)
 
 
+def _longer(rng: Random, data: bytearray, _: Sequence[bytes]) -> None:
+    """A small number as one with a length of its own: the same value, not canonical."""
+    small = [place for place, byte in enumerate(data) if byte < 0x80]
+    if small:
+        data.insert(rng.choice(small), 0xCC)
+
+
 def _type_byte(rng: Random, data: bytearray, _: Sequence[bytes]) -> None:
     if data:
         data[rng.randrange(len(data))] = rng.choice(TYPE_BYTES)
@@ -144,7 +151,8 @@ def _text_number(rng: Random, data: bytearray, _: Sequence[bytes]) -> None:
 
 CHANGES: tuple[Callable[[Random, bytearray, Sequence[bytes]], None], ...] = (
     _flip, _flip, _set, _set, _count, _count, _insert, _repeat, _delete, _duplicate, _swap, _splice,
-    _append, _truncate, _length, _type_byte, _type_byte, _number, _number, _nest, _text_number,
+    _append, _truncate, _length, _longer, _type_byte, _type_byte, _number, _number, _nest,
+    _text_number,
 )  # fmt: skip
 
 

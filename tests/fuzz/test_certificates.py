@@ -22,6 +22,7 @@ from qstack.channel.ca import Credentials, CredentialsError, identity_of, issue
 from qstack.channel.identity import Identity
 from qstack.channel.tls import make_context
 from tests.channel.peers import ALICE, BOB, World
+from tests.fuzz import tally
 from tests.fuzz.mutator import mutated, named
 
 _ARMOUR = re.compile(rb"-----BEGIN ([A-Z ]+)-----\n(.*?)-----END", re.DOTALL)
@@ -201,3 +202,4 @@ def test_many_mutated_files_names_and_requests(world: World, tmp_path: Path, see
     run_files(world, tmp_path, seed, inputs=800)
     run_names(world, seed, inputs=800)
     run_requests(world, tmp_path, seed, inputs=400)
+    tally.add("certificates", 2000)

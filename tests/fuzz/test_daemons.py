@@ -1,9 +1,11 @@
 """Mutated bytes, HELLOs, frames and calls against daemons that run: channels and local sockets.
 
-After each batch the daemons still make pairs, have raised nothing, and have closed their files.
-What ends a connection is an ERROR of the registry, or a close.
+Every bad input (`judge.py`) is answered by an error of the registry before the connection ends, or
+by an alert where TLS itself refuses it. After each batch the daemons still make pairs, have raised
+nothing, and have closed their files.
 """
 
+import re
 from collections.abc import Awaitable, Callable
 from contextlib import suppress
 from pathlib import Path
@@ -18,16 +20,18 @@ from qstack.channel.tls import harden
 from qstack.link import messages as link
 from qstack.network import messages as network
 from qstack.physical import device
+from qstack.runtime import control_server, fabric_daemon, peers, session_server
 from qstack.runtime.clock_messages import FABRIC_MESSAGES, PEER_MESSAGES, Join
 from qstack.runtime.control_client import open_control
 from qstack.runtime.control_messages import REQUESTS
 from qstack.runtime.session_messages import Attach
 from qstack.runtime.session_server import CALLS
 from qstack.transport import messages as transport
-from qstack.wire.codec import encode
+from qstack.wire.codec import Registry, encode
 from qstack.wire.frame import pack
 from qstack.wire.session import MESSAGES, Hello, Stamp
-from tests.fuzz.court import Court, court, verdict_of
+from tests.fuzz import judge, tally
+from tests.fuzz.court import CLOSE_S, Court, Verdict, court, verdict_of
 from tests.fuzz.mutator import mutated, named, with_right_length
 from tests.fuzz.samples import sample, valid_frames
 from tests.runtime.running import run_folder
@@ -76,19 +80,22 @@ async def send_bytes(court_: Court, rng: Random, number: int) -> int:
     stream = await court_.dial(rng.choice(["alice", "fabric"]))
     async with stream:
         with named(0, number, data):
+            is_refused = judge.tls_alerts(court_.daemons.prepared.credentials("bob", "node"), data)
             await push(stream, data)
-            if rng.random() < 0.9:
+            if rng.random() < 0.9 and not is_refused:
                 await stream.send_eof()
-            with trio.move_on_after(0.02):
-                await read_all(stream)
+            said = await read_all(stream, CLOSE_S if is_refused else 0.02)
+            assert judge.has_alert(said) or not is_refused
     return 1
 
 
-async def read_all(stream: trio.abc.ReceiveStream) -> None:
-    """Until it ends."""
-    with suppress(trio.BrokenResourceError):
-        while await stream.receive_some(65_536):
-            pass
+async def read_all(stream: trio.abc.ReceiveStream, limit_s: float) -> bytes:
+    """What still comes, until it ends or `limit_s` are over."""
+    said = b""
+    with trio.move_on_after(limit_s), suppress(trio.BrokenResourceError):
+        while data := await stream.receive_some(65_536):
+            said += data
+    return said
 
 
 async def say_hello(court_: Court, rng: Random, number: int) -> int:
@@ -103,12 +110,25 @@ async def say_hello(court_: Court, rng: Random, number: int) -> int:
         data = changed_hello(court_, rng, name, tls.binding)
         with named(0, number, data):
             await push(tls, data)
-            with trio.move_on_after(1.0):
-                await tls.wait_send_all_might_not_block()
-            verdict = await verdict_of(tls, 0.03)
-            assert verdict.is_open or verdict.frames <= 2
+            await check_hello(tls, data, hellos=1)
         await trio.aclose_forcefully(stream)
     return 1
+
+
+async def check_hello(tls: trio.abc.Stream, data: bytes, hellos: int) -> None:
+    """A HELLO is answered by HELLO (one of so many frames that come) or an error, the rest by one
+    and the end; of what is not whole more is waited for.
+    """
+    judgement = judge.judge_hello(data)
+    if judgement is not None:
+        verdict = await verdict_of(tls, CLOSE_S)
+        assert not verdict.is_open
+        assert verdict.said == judgement.errors
+    elif judge.is_hello(data):
+        verdict = await verdict_of(tls, CLOSE_S, lambda v: v.frames >= hellos)
+        assert verdict.frames >= hellos or verdict.said
+    else:
+        await verdict_of(tls, 0.02)
 
 
 def changed_hello(court_: Court, rng: Random, name: str, binding: bytes) -> bytes:
@@ -140,17 +160,18 @@ async def talk_to_a_node(court_: Court, rng: Random, number: int) -> int:
             if tls is not None:
                 break
             await trio.sleep(0.01)  # the clock has not told alice yet of a new channel
-    return await talk(tls, rng, number, FOR_PEERS)
+    return await talk(court_, tls, rng, number, FOR_PEERS, peers.REGISTRY)
 
 
 async def talk_to_the_fabric(court_: Court, rng: Random, number: int) -> int:
-    """Mutated frames to the fabric, by a new life of carol."""
-    tls = await court_.open("fabric", "carol", rng.randbytes(8))
-    if tls is None:
-        return 0
-    if rng.random() < 0.5:
-        await tls.send_all(pack(encode(Join(now_ns=0))))
-    return await talk(tls, rng, number, FOR_FABRIC)
+    """Mutated frames to the fabric, by a new life of carol, whose old one is away."""
+    async with court_.puppets["carol"].away():
+        tls = await court_.open("fabric", "carol", rng.randbytes(8))
+        if tls is None:
+            return 0
+        if rng.random() < 0.5:
+            await tls.send_all(pack(encode(Join(now_ns=0))))
+        return await talk(court_, tls, rng, number, FOR_FABRIC, fabric_daemon.REGISTRY)
 
 
 async def serve_a_node(court_: Court, rng: Random, number: int) -> int:
@@ -170,50 +191,86 @@ async def serve_a_node(court_: Court, rng: Random, number: int) -> int:
         return 0
     if rng.random() < 0.5:
         async with tls:
-            await push(tls, changed_hello(court_, rng, "mallory", tls.binding))
-            with trio.move_on_after(0.03):
-                await read_all(tls)
+            data = changed_hello(court_, rng, "mallory", tls.binding)
+            with named(0, number, data):
+                await push(tls, data)
+                await check_hello(tls, data, hellos=1)
         return 1
     life = court_.puppets["mallory"].hello.boot_id
     await push(tls, pack(encode(court_.hello("mallory", life, binding=tls.binding))))
-    return await talk(tls, rng, number, FOR_PEERS)
+    return await talk(court_, tls, rng, number, FOR_PEERS, peers.REGISTRY)
 
 
-async def talk(tls: trio.abc.Stream, rng: Random, number: int, corpus: list[bytes]) -> int:
-    """Send frames until the other side has had enough, and hear what it says."""
+ENDED = re.compile(r"(?:the channel to \w+ ended|node \w+ has gone): ([A-Z_]+): ")
+"""What a daemon reports of a channel it has ended itself."""
+
+
+def reasons(lines: list[str]) -> list[str]:
+    """Why daemons ended channels."""
+    return [found[1] for found in map(ENDED.match, lines) if found]
+
+
+async def talk(
+    court_: Court,
+    tls: trio.abc.Stream,
+    rng: Random,
+    number: int,
+    corpus: list[bytes],
+    registry: Registry,
+) -> int:
+    """Send frames until the other side has had enough, and hear what it says to each bad one."""
     frames = frames_of(rng, corpus)
+    data = b"".join(frames)
+    judgement = judge.judge_channel(data, registry)
+
+    def is_all(verdict: Verdict) -> bool:
+        return not judgement.ends and judge.is_subsequence(judgement.errors, verdict.said)
+
+    reported = len(court_.daemons.said)
     async with tls:
-        with named(0, number, b"".join(frames)):
-            await push(tls, b"".join(frames))
+        with named(0, number, data):
+            await push(tls, data)
             if rng.random() < 0.2:
                 await trio.aclose_forcefully(tls)
                 return len(frames)
-            verdict = await verdict_of(tls, 0.05)
-            assert verdict.is_open or len(verdict.said) <= len(frames) + 1
+            verdict = await verdict_of(tls, CLOSE_S if judgement.errors else 0.02, is_all)
+            if judge.is_subsequence(judgement.errors, verdict.said):
+                assert not (verdict.is_open and judgement.ends), verdict
+                return len(frames)
+            # What a layer finds in a good frame may end it before the rest is judged.
+            words = f"{judgement}, {verdict}"
+            assert not verdict.is_open, words
+            assert verdict.said, words
+            await trio.aclose_forcefully(tls)
+            await court_.fact(
+                f"it ended for {verdict.said[-1]}: {words}",
+                lambda: verdict.said[-1] in reasons(court_.daemons.said[reported:]),
+            )
     return len(frames)
 
 
 async def call_a_node(court_: Court, rng: Random, number: int) -> int:
     """A session with mutated calls."""
     path = court_.session(rng.choice(["alice", "bob"]))
-    return await talk_locally(
-        path, rng, number, FOR_SESSIONS, rng.choice([ATTACH, ATTACH, LOOK, b""])
-    )
+    first = rng.choice([ATTACH, ATTACH, LOOK, b""])
+    return await talk_locally(path, rng, number, FOR_SESSIONS, first, session_server._registry)
 
 
 async def control_the_fabric(court_: Court, rng: Random, number: int) -> int:
     """Mutated requests at the control socket; who holds the clock lets it go."""
     path = court_.daemons.prepared.control_socket
-    count = await talk_locally(path, rng, number, FOR_CONTROL, b"")
+    count = await talk_locally(path, rng, number, FOR_CONTROL, b"", control_server._registry)
     async with open_control(path) as control:
         await control.release()
     return count
 
 
 async def talk_locally(
-    path: Path, rng: Random, number: int, corpus: list[bytes], first: bytes
+    path: Path, rng: Random, number: int, corpus: list[bytes], first: bytes, registry: Registry
 ) -> int:
+    """Send frames; the first bad one is answered, and is the end."""
     frames = frames_of(rng, corpus)
+    judgement = judge.judge_session(first + b"".join(frames), registry)
     stream = await trio.open_unix_socket(str(path))
     async with stream:
         with named(0, number, first + b"".join(frames)):
@@ -222,8 +279,9 @@ async def talk_locally(
                 return len(frames)  # and read nothing
             if rng.random() < 0.5:
                 await stream.send_eof()
-            verdict = await verdict_of(stream, 0.02)
-            assert len(verdict.said) <= len(frames) + 1
+            verdict = await verdict_of(stream, CLOSE_S if judgement.ends else 0.02)
+            assert verdict.said or not judgement.ends
+            assert not (judgement.ends and verdict.is_open)
     return len(frames)
 
 
@@ -268,4 +326,4 @@ async def test_daemons_outlive_what_is_sent_to_them(target: Target) -> None:
 @pytest.mark.parametrize("seed", range(4000, 4005))
 @pytest.mark.parametrize("target", TARGETS, ids=lambda target: target.__name__)
 async def test_daemons_outlive_much_more(target: Target, seed: int) -> None:
-    await run(target, seed, connections=150)
+    tally.add("daemons", await run(target, seed, connections=150))

@@ -27,6 +27,7 @@ from qstack.runtime.network_file import (
     parse_network,
 )
 from qstack.runtime.virtual import VirtualNetwork
+from tests.fuzz import tally
 from tests.fuzz.mutator import mutated, named
 
 NETWORKS = [packaged_network(name).encode() for name in packaged_networks()]
@@ -175,7 +176,8 @@ SCALARS = st.one_of(
 KEYS = st.sampled_from(
     [
         "name", "clock", "address", "profile", "memory", "layout", "ends", "length_m", "length_km",
-        "scheme", "station", "pair_source", "cutoff_ns", "restart_ns", "time_scale", "group_index",
+        "scheme", "station", "pair_source", "midpoint_source", "absorptive_memory", "cutoff_ns",
+        "restart_ns", "time_scale", "group_index",
         "attenuation_db_per_km", "extra_loss_db", "value", "source", "mark", "wavelength_nm",
     ]
 ) | st.text(max_size=5)  # fmt: skip
@@ -254,13 +256,16 @@ def test_made_up_profiles_say_what_is_wrong(made_up: dict[str, Any]) -> None:
 
 
 @pytest.mark.soak
-@settings(max_examples=4000, deadline=None, database=None)
+@pytest.mark.parametrize("_part", range(8))  # each within the limit of one test, on a busy machine
+@settings(max_examples=500, deadline=None, database=None)
 @given(DOCUMENTS)
-def test_many_made_up_documents(made_up: dict[str, Any]) -> None:
+def test_many_made_up_documents(_part: int, made_up: dict[str, Any]) -> None:
     use_network(document(made_up))
+    tally.add("documents", 1)
 
 
 @pytest.mark.soak
 @pytest.mark.parametrize("seed", range(2000, 2010))
 def test_many_mutated_files(seed: int, tmp_path: Path) -> None:
     run(seed, inputs=2000, folder=tmp_path)
+    tally.add("documents", 2000)

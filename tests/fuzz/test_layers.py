@@ -17,6 +17,7 @@ from qstack.runtime.peers import REGISTRY
 from qstack.wire.codec import encode
 from qstack.wire.frame import Frame
 from qstack.wire.message import Message
+from tests.fuzz import tally
 from tests.fuzz.mutator import mutated
 from tests.runtime.scripts import SECOND, WatchedNetwork
 from tests.runtime.swarm import start_work
@@ -151,4 +152,5 @@ def test_no_layer_raises_whatever_peers_say() -> None:
 @pytest.mark.soak
 @pytest.mark.parametrize("first", range(5000, 8000, 200))
 def test_no_layer_raises_whatever_more_peers_say(first: int) -> None:
-    run_many(range(first, first + 200))
+    inputs, _ = run_many(range(first, first + 200))
+    tally.add("messages", inputs)

@@ -7,7 +7,7 @@ from msgspec import ValidationError, convert, to_builtins
 
 from qstack.link import messages, service
 from qstack.link.params import NUMBER_MAX, PAIR_HISTORY_MAX, REQUESTS_MAX
-from qstack.machine import OwnerGone, PeerUp, TimerFired, Told
+from qstack.machine import LayerUp, OwnerGone, PeerUp, TimerFired, Told
 from qstack.physical import service as physical
 from tests.link.bench import (
     ALICE,
@@ -89,6 +89,36 @@ def test_channels_of_others_and_ends_of_sessions_do_not_matter() -> None:
     bench.say(ALICE, physical.CallDone(call=1))
     assert rows(bench, ALICE) == []
     assert bench.ends[ALICE].records[-1] == "link.unexpected"
+
+
+@pytest.mark.parametrize("by", BOTH)
+def test_requests_and_listeners_of_a_network_layer_that_has_gone_end_at_both_ends(by: str) -> None:
+    bench = Bench().begin()
+    bench.serving(create(1, OTHER[by], number=3), by)
+    bench.event(ALICE, OwnerGone("network"))
+    bench.deliver()
+    assert bench.errors(BOB) == ["LAYER_LOST"]
+    assert not any(bench.ends[name].batches for name in BOTH)
+    before = len(bench.all(ALICE, service.LinkUp))
+    bench.event(ALICE, LayerUp("network"))
+    assert len(bench.all(ALICE, service.LinkUp)) == before + 1, "the new one is told of its link"
+    bench.say(BOB, create(2, ALICE))
+    bench.deliver()
+    assert bench.errors(BOB) == ["LAYER_LOST", "REJECTED"], "nobody listens at alice"
+
+
+def test_a_physical_layer_that_has_gone_is_a_device_that_has_gone() -> None:
+    bench = Bench().begin()
+    bench.serving(create(1, number=3))
+    bench.event(ALICE, OwnerGone("physical"))
+    assert bench.ends[ALICE].machine.open_batches == 0, "nobody will answer them"
+    bench.deliver()
+    for name in BOTH:
+        assert bench.errors(name) == ["DEVICE_LOST"]
+    bench.event(ALICE, LayerUp("physical"))
+    bench.device_ready(ALICE)
+    bench.deliver()
+    assert len(bench.all(BOB, service.LinkUp)) == 2
 
 
 # --- requests ------------------------------------------------------------------------------------

@@ -14,6 +14,8 @@ from msgspec.structs import replace
 from qstack.ids import boot_id
 from qstack.physical.device import (
     BellOutcome,
+    Clear,
+    Cleared,
     DoBellMeasure,
     DoGate,
     DoMeasure,
@@ -372,6 +374,24 @@ def test_a_node_that_goes_down_loses_its_qubits_and_batches_and_the_far_end_wait
     fabric.node_up("a", boot_id(0, "a", 1))
     fabric.apply("a", generate(10**6, 0, "a-b"))
     assert [type(d.message) for d in fabric.run(10**8)] == [Reply, Reply]
+
+
+def test_a_device_that_is_cleared_holds_nothing_and_heralds_on() -> None:
+    fabric = started_fabric(chain("ab", 1.0))
+    for node in "ab":
+        fabric.apply(node, generate(0, 1, "a-b"))
+    first = [d.message for d in fabric.run(10**6) if isinstance(d.message, Reply)]
+    fabric.apply("a", generate(10**6, 2, "a-b"))
+    fabric.apply("a", Initialise(at_ns=10**7, sequence=3, qubit=name(9)))
+    life = boot_id(0, "a", 1)
+    (cleared,) = do(fabric, "a", Clear(at_ns=10**6, sequence=2**52, boot_id=life))
+    assert cleared.message == Cleared(operation=2**52)
+    snapshot = fabric.snapshot()
+    assert (snapshot.qubits["a"], snapshot.batches["a"], snapshot.operations_waiting) == (0, 0, 0)
+    for node in "ab":
+        fabric.apply(node, generate(10**7, 4, "a-b"))
+    then = [d.message for d in fabric.run(10**8) if isinstance(d.message, Reply)]
+    assert [reply.herald_sequence for reply in (*first, *then)] == [0, 0, 1, 1]
 
 
 def test_herald_sequences_count_on_and_begin_again_with_a_new_life() -> None:

@@ -8,11 +8,10 @@ from qstack.physical.hardware import (
     NodeHardware,
     Scheme,
     World,
-    fibre_delay_ns,
     link_visibility,
-    silica_attenuation_db_per_km,
 )
-from qstack.physical.heralding import Heralded
+from qstack.physical.models.fibre import fibre_delay_ns, silica_attenuation_db_per_km
+from qstack.physical.models.heralding import Heralded
 from qstack.physical.profile import Profile
 from qstack.physical.profiles import load_packaged_profile
 from qstack.physical.service import Kind

@@ -20,7 +20,13 @@ from qstack.physical.device import (
 )
 from qstack.physical.fabric.clicks import BOTH, SourceModel
 from qstack.physical.hardware import LinkHardware
-from qstack.physical.pair_source import PairSource, error_rate, gain, outcome_table, pair_numbers
+from qstack.physical.models.pair_source import (
+    PairSource,
+    error_rate,
+    gain,
+    outcome_table,
+    pair_numbers,
+)
 from qstack.physical.params import CHUNK_NS, DETECTIONS_MAX, READOUT_NS, SOURCE_CHUNK_MIN_NS
 from qstack.physical.prediction import link_capability, link_slots
 from qstack.physical.service import (

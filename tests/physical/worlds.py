@@ -26,8 +26,8 @@ from qstack.physical.device import Operation
 from qstack.physical.emulated import EmulatedDevice
 from qstack.physical.fabric import Fabric
 from qstack.physical.hardware import LinkHardware, NodeHardware, World
-from qstack.physical.heralding import Heralded
 from qstack.physical.machine import PhysicalLayer
+from qstack.physical.models.heralding import Heralded
 from qstack.physical.profile import Profile
 from qstack.physical.source_hardware import PairSourceHardware
 from qstack.quantum.bell import bell_state

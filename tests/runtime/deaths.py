@@ -1,249 +1,195 @@
 """Any process dies at any network time, while two applications ask for everything there is.
 
-A case is a kind of death (one process, two at once, or an application) and a time. The ends keep
-asking for pairs, teleports, messages and echoes, each call with a deadline. The clock is held at
-the time of the case, the processes are killed, and the clock goes on. Checked: every call of an
-application that lives ends within its deadline, with a result or an error; a new pair comes when
-the processes are back; then no qubit, request, socket or session is left anywhere.
+A case is a kind of death (one process, two at once, or an application) and a time, in the midst of
+the work of `death_work.py`, or while the network recovers from the death of a repeater before. The
+clock is held at the time of the case, the processes are killed, and the clock goes on. Checked:
+every call of an application that lives ends within its deadline, with a result or an error; a new
+pair comes when the processes are back; then no qubit, request, socket, session or process is left
+anywhere that was not there before.
 """
 
 import os
 import signal
 import sys
-from collections.abc import Awaitable, Callable
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
 from random import Random
 from typing import Any, NamedTuple
 
 import trio
 
 import qstack
-from qstack.api.node import Node
-from qstack.runtime.control_client import open_control
-from tests.runtime.running import RunningNetwork, everybody_answers
+from qstack.runtime.control_client import FabricControl, open_control
+from tests.runtime.death_work import ENDS, PAIRS, PAUSE_NS, Application
+from tests.runtime.running import RunningNetwork, everybody_answers, processes_of
 
 KINDS: tuple[tuple[str, ...], ...] = (
     ("fabric",), ("alice",), ("r1",), ("r2",), ("bob",), ("alice's application",),
     ("bob's application",), ("r1", "r2"), ("alice", "bob"), ("fabric", "r1"),
 )  # fmt: skip
+SPANS = ((10, 0, 60), (30, 60, 700))  # so many times, from and to ms: circuits are made; the work
+RECOVERIES, RECOVERED_MS = 10, 1200  # and after another death, whose node is back after 1000 ms
 TIMES = 50
-LATEST_NS = 600_000_000  # into the work: several of everything are made by then
+FIRST_NS = 100_000_000  # into the work, of the death before
 AFTER_NS = 300_000_000  # of more work, after the death
-DEADLINE_NS = 250_000_000
-LATE_NS = 10_000_000  # processing of an answer that came in time
-HANG_S = 25.0  # of wall time, for all of a case's calls
-PAUSE_NS = 20_000_000
-PAIRS, QUBITS, NOTES, ECHOES = 21, 22, 23, 0
-ENDS = {"alice": "bob", "bob": "alice"}
+RETURN_S = 30.0  # of wall time, for the restart and the work meanwhile
+HANG_S = 60.0  # and for all of a case's calls
 
 
 class Case(NamedTuple):
-    """Who dies, and how long (network time) into the work."""
+    """Who dies, how long (network time) into the work, or after the death of `before`."""
 
     number: int
     victims: tuple[str, ...]
     after_ns: int
+    before: str | None
 
 
 def cases(seed: int = 1) -> list[Case]:
     """All of them, no process twice in a row: kinds take turns."""
     rng = Random(seed)
-    times = [[int(LATEST_NS * (k + rng.random()) / TIMES) for k in range(TIMES)] for _ in KINDS]
-    for column in times:
-        rng.shuffle(column)
+    columns = [_times(rng, kind) for kind in KINDS]
     rows = [
-        (kind, column[k]) for k in range(TIMES) for kind, column in zip(KINDS, times, strict=True)
+        (kind, *column[k])
+        for k in range(TIMES)
+        for kind, column in zip(KINDS, columns, strict=True)
     ]
-    return [Case(number, kind, after_ns) for number, (kind, after_ns) in enumerate(rows)]
+    return [Case(number, *row) for number, row in enumerate(rows)]
 
 
-class Application:
-    """One end: work that goes on until it is told to stop; its calls and how they ended."""
+def _times(rng: Random, victims: tuple[str, ...]) -> list[tuple[int, str | None]]:
+    """For one kind of death, in any order: each span is divided evenly, a time in each part."""
+    before = next(name for name in ("r1", "r2", "bob") if name not in victims)
+    times: list[tuple[int, str | None]] = []
+    for count, first, last in (*SPANS, (RECOVERIES, 0, RECOVERED_MS)):
+        who = before if last == RECOVERED_MS else None
+        part_ns = (last - first) * 1_000_000 / count
+        times += [
+            (int(first * 1_000_000 + part_ns * (k + rng.random())), who) for k in range(count)
+        ]
+    rng.shuffle(times)
+    return times
 
-    def __init__(self, name: str, path: str) -> None:
-        self.name = name
-        self.other = ENDS[name]
-        self.path = path
-        self.is_stopping = False
+
+class Deaths:
+    """What has been played: for the figures at the end."""
+
+    def __init__(self) -> None:
+        self.played = 0
+        self.failed: list[str] = []
+        self.open: dict[str, int] = {}  # calls that were open at a death
         self.ended: dict[str, int] = {}
-        self.open: dict[int, str] = {}
-        self.late: list[str] = []
-        self._calls = 0
 
-    async def run(self) -> None:
-        """Work; attach again if the node has gone."""
-        while not self.is_stopping:
-            try:
-                async with qstack.open_node(self.name, path=self.path) as node:
-                    await self._work(node)
-            except* (qstack.QstackError, OSError):
-                await trio.sleep(0.05)
+    def add(self, applications: list[Application], open_then: list[str]) -> None:
+        """One case more."""
+        self.played += 1
+        for what in open_then:
+            self.open[what] = self.open.get(what, 0) + 1
+        for application in applications:
+            for what, count in application.watch.ended.items():
+                self.ended[what] = self.ended.get(what, 0) + count
 
-    async def _work(self, node: Node) -> None:
-        tasks = {
-            "alice": (self._create, self._send_qubits, self._send_notes, self._echo),
-            "bob": (self._accept, self._receive_qubits, self._receive_notes),
-        }
-        async with trio.open_nursery() as nursery:
-            for task in tasks[self.name]:
-                nursery.start_soon(self._again, node, task)
-
-    async def _again(self, node: Node, task: Callable[[Node], Awaitable[None]]) -> None:
-        """A task, from opening its socket on; an error of its socket is not the end."""
-        while not self.is_stopping:
-            try:
-                await task(node)
-            except qstack.NodeGone:
-                raise
-            except qstack.QstackError as error:
-                self._count(error.code)
-            await node.sleep(PAUSE_NS)
-
-    async def call(self, node: Node, what: str, made: Awaitable[Any]) -> Any:
-        """One call: it ends within its deadline, whatever it comes to."""
-        self._calls += 1
-        number, began_ns = self._calls, node.now()
-        self.open[number] = what
-        try:
-            result = await made
-            self._count(what)
-            return result
-        finally:
-            del self.open[number]
-            took_ns = node.now() - began_ns
-            if took_ns > DEADLINE_NS + LATE_NS:
-                self.late.append(f"{what} took {took_ns} ns")
-
-    def _count(self, what: str) -> None:
-        self.ended[what] = self.ended.get(what, 0) + 1
-
-    async def _create(self, node: Node) -> None:
-        async with node.epr_socket(remote=self.other, port=PAIRS) as epr:
-            while not self.is_stopping:
-                pair = await self.call(node, "pair", _one(epr.create_keep(deadline_ns=DEADLINE_NS)))
-                await pair.qubit.measure("Z")
-
-    async def _accept(self, node: Node) -> None:
-        async with node.epr_socket(remote=self.other, port=PAIRS) as epr:
-            while not self.is_stopping:
-                pair = await self.call(node, "pair", _one(epr.accept(deadline_ns=DEADLINE_NS)))
-                await pair.qubit.measure("Z")
-
-    async def _send_qubits(self, node: Node) -> None:
-        async with node.qubit_socket(remote=self.other, port=QUBITS) as out:
-            while not self.is_stopping:
-                qubit = await node.qubit()
-                await self.call(node, "teleport", out.send(qubit, deadline_ns=DEADLINE_NS))
-
-    async def _receive_qubits(self, node: Node) -> None:
-        async with node.listen(port=QUBITS) as server:
-            stream: Any = await self.call(node, "accept", server.accept(deadline_ns=DEADLINE_NS))
-            async with stream:
-                while not self.is_stopping:
-                    arrived = stream.receive(deadline_ns=DEADLINE_NS)
-                    qubit = await self.call(node, "qubit", arrived)
-                    await qubit.measure("Z")
-
-    async def _send_notes(self, node: Node) -> None:
-        async with node.message_socket(
-            remote=self.other, port=NOTES, deadline_ns=DEADLINE_NS
-        ) as out:
-            while not self.is_stopping:
-                await self.call(node, "note", out.send(b"note", deadline_ns=DEADLINE_NS))
-                await node.sleep(PAUSE_NS)
-
-    async def _receive_notes(self, node: Node) -> None:
-        async with node.listen(port=NOTES) as server:
-            stream: Any = await self.call(node, "accept", server.accept(deadline_ns=DEADLINE_NS))
-            async with stream:
-                while not self.is_stopping:
-                    await self.call(node, "receive", stream.receive(deadline_ns=DEADLINE_NS))
-
-    async def _echo(self, node: Node) -> None:
-        async with node.epr_socket(remote=self.other, port=ECHOES) as epr:
-            while not self.is_stopping:
-                pair = await self.call(node, "half", _one(epr.create_keep(deadline_ns=DEADLINE_NS)))
-                await pair.qubit.measure("Z")
-                await self.call(node, "echo", epr.echo(pair, "Z"))
-                await node.sleep(PAUSE_NS)
+    def __str__(self) -> str:
+        figures = [
+            f"{title}: " + ", ".join(f"{what} {count}" for what, count in sorted(counts.items()))
+            for title, counts in (("open at a death", self.open), ("ended", self.ended))
+        ]
+        return "\n".join([f"{self.played} deaths, {len(self.failed)} failed", *figures])
 
 
-async def _one(pairs: Any) -> Any:
-    return await pairs
-
-
-async def play(running: RunningNetwork, case: Case) -> dict[str, Application]:
+async def play(running: RunningNetwork, case: Case, deaths: Deaths) -> None:
     """One case in a network that is up and quiet; it is so again afterwards."""
-    applications = {
-        name: Application(name, str(running.session(name)))
+    applications = [
+        Application(name, str(running.session(name)), running.runs)
         for name in ENDS
         if f"{name}'s application" not in case.victims
-    }
-    before = await running.pids()
+    ]
+    pids = await running.pids()
+    before = len(processes_of(running.runs))
+    open_then: list[str] = []
     with trio.move_on_after(HANG_S) as limit:
         async with trio.open_nursery() as nursery:
-            for application in applications.values():
+            for application in applications:
                 nursery.start_soon(application.run)
-            for name in ENDS:
-                if name not in applications:
-                    await _die_in_work(running, name, case.after_ns)
-            if not case.victims[0].endswith("application"):
-                await _kill_at(running, case, before)
+            async with (
+                _dying_applications(running, case) as dying,
+                open_control(running.control) as control,
+            ):
+                at_ns = (await control.world())["clock"]["now_ns"]
+                if case.before is not None:
+                    at_ns += FIRST_NS
+                    await _kill_at(running, control, at_ns, {case.before: pids[case.before]})
+                victims = {name: {**pids, **dying}[name] for name in case.victims}
+                await control.hold(at_ns + case.after_ns)
+                open_then = [what for a in applications for what in a.watch.open.values()]
+                await _kill_at(running, control, at_ns + case.after_ns, victims)
+            await _return(running, case, pids)
             await _pass(running, AFTER_NS)
-            for application in applications.values():
-                application.is_stopping = True
-    words = f"{case}: {[(a.name, a.open, a.late, a.ended) for a in applications.values()]}"
+            for application in applications:
+                application.stop.set()
+    words = f"{case}: {applications}"
     assert not limit.cancelled_caught, f"calls hang: {words}\n{running.log()}"
-    assert not [late for a in applications.values() for late in a.late], words
+    assert not [late for a in applications for late in a.watch.late], words
     await _check_service(running, words)
     await running.fact(f"nothing is left: {words}", is_empty)
-    return applications
+    assert len(processes_of(running.runs)) == before, words
+    deaths.add(applications, open_then)
 
 
-async def _kill_at(running: RunningNetwork, case: Case, pids: dict[str, int]) -> None:
-    """Let the clock stand, kill, and let it go on; then all of them are there again."""
-    async with open_control(running.control) as control:
-        start_ns = (await control.world())["clock"]["now_ns"]
-        await control.hold(start_ns + case.after_ns)
-        for name in case.victims:
-            os.kill(pids[name], signal.SIGKILL)
-        if "fabric" not in case.victims:
-            await running.fact("they have gone", lambda r: _have_gone(r, case.victims))
-            await control.release()
+@asynccontextmanager
+async def _dying_applications(running: RunningNetwork, case: Case) -> AsyncIterator[dict[str, int]]:
+    """The application that will die, in a process of its own, at work; its name and process."""
+    names = [name for name in ENDS if f"{name}'s application" in case.victims]
+    if not names:
+        yield {}
+        return
+    [name] = names
+    path = str(running.session(name))
+    command = [sys.executable, "-m", "tests.runtime.death_work", name, path, str(running.runs)]
+    process = await trio.lowlevel.open_process(command)
+    try:
+        await running.fact(f"{name}'s application works", lambda r: bool(_sessions(r, name)))
+        yield {f"{name}'s application": process.pid}
+    finally:
+        with trio.CancelScope(shield=True):
+            process.kill()
+            await process.wait()
+
+
+async def _kill_at(
+    running: RunningNetwork, control: FabricControl, at_ns: int, victims: dict[str, int]
+) -> None:
+    """Let the clock stand, kill, and let it go on when they are missed."""
+    await control.hold(at_ns)
+    for pid in victims.values():
+        os.kill(pid, signal.SIGKILL)
+    if "fabric" not in victims:
+        await running.fact(f"{[*victims]} have gone", lambda r: _have_gone(r, [*victims]))
+        await control.release()
+
+
+def _have_gone(report: dict[str, Any], victims: list[str]) -> bool:
+    """Nodes are no more in the fabric's list; of an application's node, the session is over."""
+    fabric = report["fabric"]
+    return fabric is not None and not any(
+        _sessions(report, name.partition("'")[0]) if "'" in name else name in fabric["nodes"]
+        for name in victims
+    )
+
+
+async def _return(running: RunningNetwork, case: Case, pids: dict[str, int]) -> None:
+    """All processes of the network that died are there again."""
+    died = {*case.victims, case.before} & pids.keys()
 
     def back(report: dict[str, Any]) -> bool:
-        return everybody_answers(report) and all(
-            _pid(report, name) != pids[name] for name in case.victims
-        )
+        return everybody_answers(report) and all(_pid(report, n) != pids[n] for n in died)
 
-    await running.fact(f"they are back: {case}", back)
-
-
-def _have_gone(report: dict[str, Any], names: tuple[str, ...]) -> bool:
-    return report["fabric"] is not None and not {*names} & {*report["fabric"]["nodes"]}
+    await running.fact(f"they are back: {case}", back, RETURN_S)
 
 
 def _pid(report: dict[str, Any], name: str) -> int:
     found = report["fabric"] if name == "fabric" else report["nodes"][name]
     return int(found["process"]["pid"])
-
-
-async def _die_in_work(running: RunningNetwork, name: str, after_ns: int) -> None:
-    """An application in a process of its own, killed at its network time."""
-    command = [sys.executable, "-m", "tests.runtime.deaths", name, str(running.session(name))]
-    process = await trio.lowlevel.open_process(command)
-    try:
-        await running.fact(f"{name}'s application works", lambda r: bool(_sessions(r, name)))
-        async with open_control(running.control) as control:
-            now_ns = (await control.world())["clock"]["now_ns"]
-            await control.hold(now_ns + after_ns)
-            process.kill()
-            await process.wait()
-            await running.fact("its session ends", lambda r: not _sessions(r, name))
-            await control.release()
-    finally:
-        with trio.CancelScope(shield=True):
-            process.kill()
-            await process.wait()
 
 
 def _sessions(report: dict[str, Any], name: str) -> list[str]:
@@ -294,7 +240,3 @@ def is_empty(report: dict[str, Any]) -> bool:
             return False
     world = report["fabric"]
     return not any(world["qubits"].values()) and not any(world["batches"].values())
-
-
-if __name__ == "__main__":
-    trio.run(Application(sys.argv[1], sys.argv[2]).run)

@@ -78,10 +78,12 @@ class RunningNetwork:
         """What everybody says of itself."""
         return await observe_network(self.folder)
 
-    async def fact(self, what: str, holds: Callable[[dict[str, Any]], bool]) -> dict[str, Any]:
+    async def fact(
+        self, what: str, holds: Callable[[dict[str, Any]], bool], limit_s: float = FACT_S
+    ) -> dict[str, Any]:
         """Wait until a report shows something; fails with the last report and the log."""
         report: dict[str, Any] = {}
-        with trio.move_on_after(FACT_S):
+        with trio.move_on_after(limit_s):
             while True:
                 report = await self.report()
                 if holds(report):

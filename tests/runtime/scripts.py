@@ -104,12 +104,12 @@ def _listen() -> Script:
 
 class _Spy:
     def __init__(self, machine: Machine, see: Callable[[Event], None]) -> None:
-        self._machine = machine
+        self.machine = machine
         self._see = see
 
     def handle(self, event: Event, now: int) -> list[Effect]:
         self._see(event)
-        return self._machine.handle(event, now)
+        return self.machine.handle(event, now)
 
 
 class WatchedNetwork(VirtualNetwork):
@@ -133,6 +133,12 @@ class WatchedNetwork(VirtualNetwork):
                 self.link_pairs[key] = event.message
 
         machines["network"] = _Spy(machines["network"], see)
+
+    def _end_sessions(self, node: str) -> None:
+        super()._end_sessions(node)
+        for app in self.apps:
+            if app.node == node and app.lives:
+                app.is_alive = False
 
     # --- faults beside the death of nodes, at the time the clock stands ---
 
@@ -193,6 +199,23 @@ class WatchedNetwork(VirtualNetwork):
             link: Any = node.machines["link"]
             assert link.open_batches == 0, f"{name} waits for batches"
             assert not any(peer.requests for peer in link.peers.values()), name
+
+    def check_layers(self) -> None:
+        """Nothing is left in any layer of any node, and everybody knows everybody."""
+        for name, node in self.nodes.items():
+            machines: dict[str, Any] = dict(node.machines)
+            facts = {
+                layer: machines[layer].summary() for layer in ("physical", "link", "transport")
+            }
+            links = self.network.world.links_of(name)
+            assert facts["physical"] == {"is_ready": True, "qubits": 0}, (name, facts)
+            assert facts["link"]["links_up"] == sorted(each.other_end(name) for each in links)
+            assert not any(facts["transport"].values()), (name, facts)
+            layer = machines["network"]
+            network: Any = layer.machine if isinstance(layer, _Spy) else layer
+            assert network.summary()["known_nodes"] == sorted(self.nodes), name
+            assert not network._heads._requests, name
+            assert not network._tails._requests, name
 
 
 # --- scripts -------------------------------------------------------------------------------------

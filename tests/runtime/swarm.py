@@ -3,6 +3,10 @@
 from random import Random
 from typing import Any
 
+from msgspec.structs import replace
+
+from qstack.runtime.network_file import Network, load_packaged_network
+from qstack.transport import service as transport
 from tests.runtime.scripts import (
     SECOND,
     App,
@@ -16,10 +20,10 @@ from tests.runtime.scripts import (
 )
 
 
-def start_work(network: WatchedNetwork, rng: Random, port: int) -> None:
+def start_work(network: WatchedNetwork, rng: Random, port: int, number_max: int = 6) -> None:
     """One piece of work between two nodes, of a random kind."""
     first, second = rng.sample(sorted(network.nodes), 2)
-    number = rng.randint(1, 6)
+    number = rng.randint(1, number_max)
     within_ns = rng.choice([SECOND // 10, SECOND, 5 * SECOND])
     held = rng.random()
     match rng.randrange(6):
@@ -77,20 +81,81 @@ def run_with_broken_parts(seed: int) -> WatchedNetwork:
     for port in range(1, 1 + rng.randint(1, 4)):
         start_work(network, rng, port)
     for _ in range(rng.randint(1, 3)):
-        network.run_until(network.now_ns + int(10 ** rng.uniform(4, 9)))
-        pause_ns = int(10 ** rng.uniform(4, 8.5))
-        if rng.random() < 0.5:
-            name = rng.choice(sorted(network.nodes))
-            network.lose_device(name)
-            network.run_until(network.now_ns + pause_ns)
-            network.return_device(name)
-        else:
-            ends = rng.choice(sorted(link.ends for link in network.network.links.values()))
-            network.cut(*ends)
-            network.run_until(network.now_ns + pause_ns)
-            network.mend(*ends)
+        break_something(network, rng)
     network.settle()
     network.check_calls()
     network.end_everything()
     network.check_empty()
     return network
+
+
+def break_something(network: WatchedNetwork, rng: Random) -> None:
+    """A device or a channel goes, and is back after a while."""
+    network.run_until(network.now_ns + int(10 ** rng.uniform(4, 9)))
+    pause_ns = int(10 ** rng.uniform(4, 8.5))
+    if rng.random() < 0.5:
+        name = rng.choice(sorted(network.nodes))
+        network.lose_device(name)
+        network.run_until(network.now_ns + pause_ns)
+        network.return_device(name)
+    else:
+        ends = rng.choice(sorted(link.ends for link in network.network.links.values()))
+        network.cut(*ends)
+        network.run_until(network.now_ns + pause_ns)
+        network.mend(*ends)
+
+
+LAYERS = ("physical", "link", "network", "transport")
+
+
+def split(name: str) -> Network:
+    """A packaged network whose nodes' layers may die alone."""
+    network = load_packaged_network(name)
+    nodes = {name: replace(node, layout="split") for name, node in network.nodes.items()}
+    return replace(network, nodes=nodes, restart_ns=50_000_000)
+
+
+def run_with_dying_layers(seed: int, layers: tuple[str, ...] = LAYERS) -> WatchedNetwork:
+    """Layers die alone, and in company, and begin anew; then new work is done as ever."""
+    rng = Random(seed)
+    network = WatchedNetwork(split(rng.choice(["pair", "metro", "ring"])), seed)
+    network.settle()
+    for port in range(1, 1 + rng.randint(2, 6)):
+        start_work(network, rng, port, number_max=60)
+    for _ in range(rng.randint(1, 3)):
+        at_ns = network.now_ns + int(10 ** rng.uniform(6, 8.7))
+        for _ in range(rng.choice([1, 1, 1, 2, 3])):
+            network.kill_layer(rng.choice(sorted(network.nodes)), rng.choice(layers), at_ns)
+            at_ns += rng.choice([0, 1000, 100_000, 50_000_000, 50_100_000])
+    if rng.random() < 0.2:
+        network.kill(rng.choice(sorted(network.nodes)), network.now_ns + rng.randrange(SECOND))
+    elif rng.random() < 0.3:
+        break_something(network, rng)
+    network.settle()
+    network.check_calls()
+    check_service(network)
+    network.end_everything()
+    network.check_empty()
+    network.check_layers()
+    return network
+
+
+def check_service(network: WatchedNetwork) -> None:
+    """A pair, a teleport and a message between two ends, with nothing lost."""
+    names = sorted(network.nodes)
+    first, second = names[0], names[-1]
+    for app in network.apps:
+        app.end()
+    network.settle()
+    before = len(network.apps)
+    _both_ends(network, (first, second), 90, 2, basis="Z", within_ns=20 * SECOND)
+    App(network, first, send_qubits(second, 91, [["h"]], 20 * SECOND))
+    App(network, second, take_qubits(91, ["X"], 20 * SECOND))
+    App(network, first, echo(second, ["Z"], 20 * SECOND))
+    network.settle()
+    network.check_calls()
+    for app in network.apps[before:]:
+        failed = [m for m in app.all(transport.Failed) if m.error != "CLOSED"]
+        assert not failed, (app.node, failed)
+    assert network.apps[before].all(transport.PairsMeasured)
+    assert network.apps[before + 3].all(transport.QubitArrived)

@@ -1,12 +1,15 @@
 """Applications that die, never wait, or talk nonsense, and what their node makes of it."""
 
 from collections.abc import Iterator
+from typing import Any
 
 import pytest
 import trio
 
 from qstack.physical import service as physical
 from qstack.runtime import session_messages as words
+from qstack.runtime.control_client import ControlError, open_control
+from qstack.runtime.control_messages import Hold
 from qstack.transport import service as transport
 from qstack.wire.codec import encode
 from qstack.wire.frame import HEADER, pack
@@ -147,6 +150,10 @@ ATTACH = pack(encode(words.Attach(application="test", versions=[1], is_observer=
 
 LOOK = pack(encode(words.Attach(application="test", versions=[1], is_observer=True)))
 GIFT = pack(encode(physical.Transfer(call=None, qubit=bytes(16), to="link")))
+GIVE = pack(encode(physical.Transfer(call=None, qubit=bytes(16), to="transport")))
+SEND_ANOTHER = pack(
+    encode(transport.SendQubit(call=1, socket=0, qubit=bytes(range(16)), within_ns=None))
+)
 
 
 @pytest.mark.parametrize(
@@ -163,6 +170,8 @@ GIFT = pack(encode(physical.Transfer(call=None, qubit=bytes(16), to="link")))
         (ATTACH + pack(encode(physical.MemoryFree())), "UNKNOWN_TYPE"),
         (LOOK + pack(encode(physical.Allocate(call=1))), "OUT_OF_STATE"),
         (ATTACH + GIFT, "INVALID"),
+        (ATTACH + GIVE + GIVE, "OUT_OF_STATE"),
+        (ATTACH + GIVE + SEND_ANOTHER, "OUT_OF_STATE"),
     ],
     ids=[
         "no-attach",
@@ -173,6 +182,8 @@ GIFT = pack(encode(physical.Transfer(call=None, qubit=bytes(16), to="link")))
         "not-for-sessions",
         "observer",
         "gift",
+        "given twice",
+        "another sent",
     ],
 )
 async def test_nonsense_is_answered_and_ends_the_session(
@@ -185,3 +196,58 @@ async def test_nonsense_is_answered_and_ends_the_session(
         session.says_idle = False
         await stream.send_all(said)
         assert (await ended_for(session)).error == error
+
+
+async def test_a_qubit_given_and_never_sent_is_freed_with_its_session(pair: RunningNetwork) -> None:
+    async with attached(pair.session("alice")) as session:
+        session.call(physical.Allocate(call=1))
+        qubit = (await session.until(physical.Allocated, 1)).qubit
+        session.call(physical.Transfer(call=None, qubit=qubit, to="transport"))
+        await session.flush()
+        await pair.fact("it is there", lambda report: has_qubits(report, 1))
+    await pair.fact("it is freed", lambda report: has_qubits(report, 0))
+
+
+def has_qubits(report: dict[str, Any], number: int) -> bool:
+    return bool(report["nodes"]["alice"]["layers"]["physical"]["qubits"] == number)
+
+
+async def test_a_qubit_sent_by_no_socket_comes_back(pair: RunningNetwork) -> None:
+    async with attached(pair.session("alice")) as session:
+        session.call(physical.Allocate(call=1))
+        qubit = (await session.until(physical.Allocated, 1)).qubit
+        session.call(physical.Transfer(call=None, qubit=qubit, to="transport"))
+        session.call(transport.SendQubit(call=2, socket=77, qubit=qubit, within_ns=None))
+        assert (await session.until(transport.Failed, 2)).error == "CLOSED"
+        session.call(physical.Measure(call=3, qubit=qubit, basis="Z"))
+        await session.until(physical.Measured, 3)
+
+
+async def test_who_leaves_while_waiting_for_a_hold_holds_nothing(pair: RunningNetwork) -> None:
+    async with attached(pair.session("bob")) as busy:  # so that the clock stands before it
+        busy.says_idle = False
+        busy.call(words.Busy())
+        await busy.flush()
+        async with await trio.open_unix_socket(str(pair.control)) as stream:
+            await stream.send_all(pack(encode(Hold(at_ns=3600 * 10**9))))
+            await pair.fact("it holds", lambda r: r["fabric"]["clock"]["held_at_ns"] is not None)
+        await pair.fact("it goes on", lambda r: r["fabric"]["clock"]["held_at_ns"] is None)
+    await deliver(pair)
+
+
+async def test_a_hold_stays_when_who_asked_for_it_has_been_answered(pair: RunningNetwork) -> None:
+    async with open_control(pair.control) as control:
+        held_ns = await control.hold(None)
+    async with open_control(pair.control) as control:
+        assert (await control.world())["clock"]["held_at_ns"] == held_ns
+        await control.release()
+        assert (await control.world())["clock"]["held_at_ns"] is None
+    await deliver(pair)
+
+
+async def test_a_hold_more_than_a_day_ahead_is_refused(pair: RunningNetwork) -> None:
+    async with open_control(pair.control) as control:
+        with pytest.raises(ControlError, match="more than a day"):
+            await control.hold(2**62)
+        await control.release()
+    await deliver(pair)

@@ -2,7 +2,7 @@
 
 import pytest
 
-from qstack.physical.pair_source import error_rate, gain
+from qstack.physical.models.pair_source import error_rate, gain
 from qstack.runtime.network_file import load_packaged_network
 from tests.runtime.test_network_file import link, node, parsed, problems_of
 

@@ -2,12 +2,16 @@
 
 from collections import defaultdict
 
+from qstack.ids import layer_boot_id
+from qstack.link import messages as link_messages
 from qstack.machine import (
     FABRIC,
     CancelTimer,
     Effect,
     Event,
     FromPeer,
+    LayerGoneError,
+    LayerUp,
     OpenChannel,
     OwnerGone,
     PeerDown,
@@ -20,9 +24,12 @@ from qstack.machine import (
     Told,
 )
 from qstack.physical.service import DeviceReady, Free
+from qstack.runtime.life_messages import LayerBegun, LayerGone, LayerKnown
+from qstack.runtime.lives import LAYERS
 from qstack.runtime.node import (
     CANCELLED_MIN,
-    LAYERS,
+    LayerAway,
+    LayerDue,
     Node,
     Noted,
     Output,
@@ -285,3 +292,119 @@ def test_timers_that_are_cancelled_or_armed_again_do_not_pile_up() -> None:
         TimerFired("other"),
         TimerFired("k"),
     ]
+
+
+# --- a layer dies alone --------------------------------------------------------------------------
+
+
+class Mortal(Scripted):
+    """A machine whose process may have gone."""
+
+    is_gone = False
+
+    def handle(self, event: Event, now: int) -> list[Effect]:
+        if self.is_gone:
+            raise LayerGoneError("it has ended")
+        return super().handle(event, now)
+
+
+def with_mortal_link() -> tuple[World, Mortal]:
+    world = World()
+    link = Mortal("link", world.log)
+    world.node.machines["link"] = link
+    world.node.peer_up("bob", LIFE, 0)
+    world.run()
+    world.log.clear()
+    return world, link
+
+
+def begin_link(world: World, at_ns: int) -> Scripted:
+    link = Scripted("link", world.log)
+    world.node.layer_came("link", lambda _: link, at_ns)
+    return link
+
+
+def test_a_layer_that_is_found_dead_is_told_to_the_others_and_the_peers() -> None:
+    world, link = with_mortal_link()
+    link.answers["DeviceReady"] = [SetTimer("k", 900)]
+    world.machines["transport"].answers["CloseSocket"] = [
+        Tell("link", DeviceReady()),
+        Tell("network", DeviceReady()),
+    ]
+    world.node.call("app/1", 0, 0, CloseSocket(socket=0))
+    world.node.step()
+    link.is_gone = True
+    world.log.clear()
+    world.node.call("app/1", 1, 100, CloseSocket(socket=0))
+    outputs = world.node.step()
+    assert outputs == [
+        ToPeer("bob", 130, LayerGone(layer="link")),
+        LayerAway("link", 130, "it has ended"),
+    ]
+    gone = (130, OwnerGone("link"))
+    assert world.heard("network") == [(130, Told("transport", DeviceReady())), gone]
+    assert world.heard("physical") == world.heard("session") == [gone]
+    assert world.node.next_event_ns is None, "its timer went with it"
+
+
+def test_a_death_that_is_seen_from_outside_counts_for_that_life_only() -> None:
+    world, link = with_mortal_link()
+    world.node.layer_gone("link", link, 100)
+    world.node.layer_gone("link", link, 100)
+    away = [output for output in world.run() if isinstance(output, LayerAway)]
+    assert away == [LayerAway("link", 100 + CALL_NS, "its process has ended")]
+    begin_link(world, 200)
+    world.node.layer_gone("link", link, 300)
+    assert not [output for output in world.run() if isinstance(output, LayerAway)]
+
+
+def test_a_layer_that_is_due_is_asked_for_unless_it_is_there() -> None:
+    world, link = with_mortal_link()
+    world.node.layer_gone("link", link, 100)
+    world.node.layer_due("link", 500)
+    assert LayerDue("link", 500) in world.run()
+    begin_link(world, 500)
+    world.node.layer_due("link", 600)
+    assert not [output for output in world.run() if isinstance(output, LayerDue)]
+
+
+def test_a_layer_that_has_gone_again_before_it_could_begin_is_away() -> None:
+    world, link = with_mortal_link()
+
+    def start(_: bytes) -> Mortal:
+        raise LayerGoneError("it fell")
+
+    world.node.layer_gone("link", link, 100)
+    world.run()
+    world.node.layer_came("link", start, 200)
+    assert world.run() == [LayerAway("link", 230, "it fell")]
+
+
+def test_what_was_sent_to_a_former_life_is_not_handed_to_the_next() -> None:
+    world, link = with_mortal_link()
+    world.node.layer_gone("link", link, 100)
+    begin_link(world, 200)
+    outputs = world.run()
+    boot_id = layer_boot_id(LIFE, "link", 1)
+    assert ToPeer("bob", 230, LayerBegun(layer="link", boot_id=boot_id)) in outputs
+    assert (230, LayerUp("link")) in world.heard("network")
+    world.log.clear()
+    ready = link_messages.Ready(slots=1, device=0)
+    world.node.message_arrived("bob", 0, 300, ready)
+    world.node.message_arrived("bob", 1, 310, LayerKnown(layer="link", boot_id=boot_id))
+    world.node.message_arrived("bob", 2, 320, ready)
+    world.run()
+    assert world.log == [
+        ("link", 320, PeerUp("bob", LIFE)),
+        ("link", 330, FromPeer("bob", ready)),
+    ]
+
+
+def test_a_channel_to_a_layer_that_is_away_there_cannot_be_had() -> None:
+    world, _ = with_mortal_link()
+    world.machines["transport"].answers["CloseSocket"] = [OpenChannel("bob")]
+    world.node.message_arrived("bob", 0, 100, LayerGone(layer="transport"))
+    world.node.call("app/1", 0, 100, CloseSocket(socket=0))
+    assert world.run() == []
+    down = [event for _, event in world.heard("transport") if isinstance(event, PeerDown)]
+    assert down == [PeerDown("bob"), PeerDown("bob")]

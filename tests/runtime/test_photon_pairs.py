@@ -10,7 +10,7 @@ import pytest
 from qstack.link.service import LinkMeasured
 from qstack.machine import Told
 from qstack.physical import service as physical
-from qstack.physical.pair_source import error_rate, gain
+from qstack.physical.models.pair_source import error_rate, gain
 from qstack.runtime.network_file import load_packaged_network, packaged_network, parse_network
 from qstack.transport import service as transport
 from qstack.wire.message import BasisProbabilities

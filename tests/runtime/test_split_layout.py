@@ -1,7 +1,5 @@
 """Nodes whose layers are processes of their own: nothing else is different."""
 
-import os
-import signal
 import socket
 import subprocess
 from contextlib import ExitStack
@@ -16,6 +14,8 @@ from qstack.machine import (
     Effect,
     Event,
     FromPeer,
+    LayerGoneError,
+    LayerUp,
     OpenChannel,
     OwnerGone,
     PeerDown,
@@ -29,10 +29,10 @@ from qstack.machine import (
 )
 from qstack.physical.service import Free
 from qstack.runtime.layer_envelope import effect_messages, effect_of, event_messages, event_of
-from qstack.runtime.layer_link import RemoteMachine, gather
+from qstack.runtime.layer_link import RemoteMachine, gather, listen_for_layers
 from qstack.runtime.layer_messages import Effect as EffectSaid
 from qstack.runtime.layer_messages import Handle, Handled, LayerHello, LayerRefused, SummaryAsk
-from qstack.runtime.layer_stream import LayerGoneError, LayerStream
+from qstack.runtime.layer_stream import LayerStream
 from qstack.runtime.network_file import load_network
 from qstack.wire.frame import Frame, Layer, pack
 from tests.runtime.programs import daemon_chains, deliver, virtual_chains
@@ -63,6 +63,7 @@ EVENTS: list[Event] = [
     PeerUp("bob", BOOT),
     PeerDown("bob"),
     OwnerGone("app/1"),
+    LayerUp("link"),
 ]
 EFFECTS: list[Effect] = [
     Tell("network", MESSAGE),
@@ -152,7 +153,8 @@ def test_layers_that_do_not_belong_are_refused_and_the_right_one_is_taken(tmp_pa
             clients.append(client)
 
     # All are in the queue of the listener before the first is judged.
-    found = gather(path, pair, "alice", ["link"] * 1, begin, said.append)
+    with listen_for_layers(path) as listener:
+        found = gather(listener, pair, "alice", ["link"], begin, said.append)
     assert list(found) == ["link"]
     for client in clients[:-1]:
         refusal = LayerStream(client).next()
@@ -160,7 +162,6 @@ def test_layers_that_do_not_belong_are_refused_and_the_right_one_is_taken(tmp_pa
         answers.append(refusal.error)
     assert answers == ["ROLE", "ROLE", "VERSION", "NETWORK_MISMATCH"]
     assert len(said) == 4
-    assert not path.exists()
     for client in clients:
         client.close()
     found["link"].stream.close()
@@ -169,7 +170,7 @@ def test_layers_that_do_not_belong_are_refused_and_the_right_one_is_taken(tmp_pa
 # --- processes -----------------------------------------------------------------------------------
 
 
-def layer_processes(running: RunningNetwork) -> dict[tuple[str, str], int]:
+def processes_by_layer(running: RunningNetwork) -> dict[tuple[str, str], int]:
     """The process of each layer: by node and layer."""
     found = {}
     for pid in processes_of(running.runs):
@@ -182,39 +183,11 @@ def layer_processes(running: RunningNetwork) -> dict[tuple[str, str], int]:
 async def test_the_trace_of_a_split_node_is_that_of_a_fused_one(tmp_path: Path) -> None:
     source = variant(tmp_path, "pair", SPLIT)
     with network(source, "pair", "--seed", "11", "--apps", "2") as running:
-        assert len(layer_processes(running)) == 8
+        assert len(processes_by_layer(running)) == 8
         chains, programs = await daemon_chains(running, 6)
     assert all(len(program.outcomes) == 6 for program in programs.values())
     assert chains == virtual_chains(packaged("pair"), 11, 6)
     assert not processes_of(running.runs)
-
-
-async def test_a_split_node_works_by_the_wall_clock(tmp_path: Path) -> None:
-    source = variant(tmp_path, "pair", SPLIT, ('clock = "lockstep"', 'clock = "wall"'))
-    with network(source, "pair") as running:
-        await deliver(running)
-
-
-async def test_a_layer_that_dies_ends_its_node_which_comes_back_with_all_of_them(
-    tmp_path: Path,
-) -> None:
-    one = 'name = "alice"\naddress = "127.0.0.1:0"'
-    source = variant(tmp_path, "pair", (one, f'{one}\nlayout = "split"'))
-    with network(source, "pair") as running:
-        before = layer_processes(running)
-        pids = await running.pids()
-        os.kill(before["alice", "network"], signal.SIGKILL)
-        await running.fact(
-            "alice is another process",
-            lambda r: (
-                everybody_answers(r) and r["nodes"]["alice"]["process"]["pid"] != pids["alice"]
-            ),
-        )
-        after = layer_processes(running)
-        assert set(after) == set(before)
-        assert not set(after.values()) & set(before.values())
-        assert "a layer of alice has gone" in running.log() or running.log() == "(no log)"
-        await deliver(running)
 
 
 def test_a_layer_that_is_external_is_waited_for_and_started_by_hand() -> None:
@@ -244,8 +217,16 @@ def test_a_layer_that_is_external_is_waited_for_and_started_by_hand() -> None:
             await deliver(running)
 
         trio.run(use)
+        link.kill()
+        link.wait()
+        said = [node.stderr.readline() for _ in range(2)]
+        assert "the link layer has gone" in said[0]
+        assert "waiting for the link layer: qstack layer run" in said[1]
+        again = subprocess.Popen(layer, env=environment(runs))
+        assert "the link layer is here again" in node.stderr.readline()
+        trio.run(use)
         processes.close()
-        assert link.wait(10) == 0, "it ends with its node"
+        assert again.wait(10) == 0, "it ends with its node"
 
 
 def test_a_layer_without_a_node_that_waits_for_it_says_so() -> None:

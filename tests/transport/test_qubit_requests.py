@@ -3,6 +3,7 @@
 import pytest
 
 from qstack.ids import CircuitId, LinkPairId, PairId
+from qstack.machine import OwnerGone
 from qstack.transport import messages
 from tests.transport.qubit_stream import Pair
 from tests.transport.world import MS, Half
@@ -101,4 +102,24 @@ def test_a_half_whose_twin_the_sender_never_got_is_freed_with_its_request(pair: 
     assert pair.here.is_finished(send)
     assert not pair.world.held("bob")
     assert [over.below for over in pair.world.says(messages.RequestsOver)] == [1]
+    pair.close()
+
+
+def test_a_receivers_network_layer_that_went_ends_what_waits_and_nothing_to_come(
+    pair: Pair,
+) -> None:
+    """It had been told of requests to come as well: they are made by its successor."""
+    pair.world.network.is_manual = True
+    (lost,) = many(pair, 1)
+    pair.world.event("bob", OwnerGone("network"))
+    for request in list(pair.world.network.requests.values()):
+        pair.world.network.fail(request, "PEER_DOWN")
+    pair.world.run(50 * MS)
+    assert pair.here.error(lost) == "PEER_DOWN"
+    pair.world.network.is_manual = False
+    pair.world.network.tail_first, pair.world.network.skew_ns = True, (0, 2 * MS)
+    sends = [pair.here.send_qubit(pair.out, "again")]
+    pair.world.run()
+    assert all(pair.here.is_finished(call) for call in sends)
+    pair.expect_arrived(["again"])
     pair.close()

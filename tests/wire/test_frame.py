@@ -113,3 +113,12 @@ def test_any_frames_survive_any_cuts(frames, cuts):
 def test_any_bytes_give_frames_or_a_peer_error(data):
     _frames, code = outcome(data, b"")
     assert code in {None, ErrorCode.MALFORMED, ErrorCode.VERSION, ErrorCode.TOO_LARGE}
+
+
+def test_what_follows_good_frames_and_can_be_none_is_refused_in_its_turn() -> None:
+    """`feed` would say so with the next bytes, which may never come."""
+    good = pack(Frame(1, 2, b"body"))
+    frames = FrameReader().cut(good + good + b"GET / HTTP/1.1")
+    assert [next(frames), next(frames)] == [Frame(1, 2, b"body")] * 2
+    with pytest.raises(PeerError, match="MALFORMED"):
+        next(frames)

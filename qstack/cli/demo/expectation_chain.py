@@ -11,10 +11,11 @@ import numpy as np
 
 from qstack.cli.demo.expectation_states import link_state
 from qstack.cli.demo.expectation_timing import NEVER_NS, ChainTiming, IntArray, LinkTiming
-from qstack.physical.hardware import LIGHT_M_PER_S, LinkHardware
+from qstack.physical.hardware import LinkHardware
 from qstack.physical.profile import Profile
 from qstack.runtime.network_file import Network
 
+LIGHT_M_PER_S: Final = 299_792_458
 QUEUE_ALLOWANCE_NS: Final = 40_000  # what the link layer's queue takes beside its round trip
 
 
@@ -75,6 +76,8 @@ def _link_timing(
     link: LinkHardware, left: str, profiles: tuple[Profile, Profile], event_ns: int
 ) -> LinkTiming:
     """Emissions are timed so that photons meet: the herald leaves with the later of them."""
+    if link.equipment is not None:
+        raise NoExpectationError(f"{link.id}: the scheme {link.scheme}")
     arms_ns = [_light_ns(arm_m, link.group_index) for arm_m in link.arms_m]
     heralds_ns = [max(arms_ns) + arm_ns + event_ns for arm_ns in arms_ns]
     if left != link.ends[0]:

@@ -106,22 +106,26 @@ def single_click(
     dark: float,
     visibility: float,
     phase_factor: float,
+    *,
+    is_resolving: bool,
 ) -> LinkState:
-    """Exactly one click of two threshold detectors (PHYSICS, section 2.3); spin 1 is bright."""
+    """Exactly one click of two detectors (PHYSICS, section 2.3); spin 1 is bright."""
     (a, b), (up_a, up_b) = etas, bright
     silent = 1.0 - dark
     false_click = 2.0 * dark * silent
-    both = silent * (a + b - 2.0 * a * b + a * b * (1.0 + visibility) / 2.0)
+    bunched = 0.0 if is_resolving else a * b * (1.0 + visibility) / 2.0
+    light = silent * silent if is_resolving else silent
+    both = light * (a + b - 2.0 * a * b + bunched)
     p11 = up_a * up_b * (both + (1.0 - a) * (1.0 - b) * false_click)
-    p10 = up_a * (1.0 - up_b) * (a * silent + (1.0 - a) * false_click)
-    p01 = up_b * (1.0 - up_a) * (b * silent + (1.0 - b) * false_click)
+    p10 = up_a * (1.0 - up_b) * (a * light + (1.0 - a) * false_click)
+    p01 = up_b * (1.0 - up_a) * (b * light + (1.0 - b) * false_click)
     p00 = (1.0 - up_a) * (1.0 - up_b) * false_click
     total = p00 + p01 + p10 + p11
     amplitude = sqrt(up_a * (1.0 - up_a) * a * up_b * (1.0 - up_b) * b * visibility)
     return LinkState(
         total,
         (p00 / total, p01 / total, p10 / total, p11 / total),
-        amplitude * silent * phase_factor / total,
+        amplitude * light * phase_factor / total,
     )
 
 
@@ -135,8 +139,8 @@ def link_state(link: LinkHardware, profile_a: Profile, profile_b: Profile) -> Li
     )
     dark = max(profile.dark_count_probability for profile in profiles)
     visibility = sqrt(profile_a.visibility * profile_b.visibility)
+    is_resolving = profile_a.number_resolving and profile_b.number_resolving
     if link.scheme == "double-click":
-        is_resolving = profile_a.number_resolving and profile_b.number_resolving
         return double_click((a, b), dark, visibility, is_resolving=is_resolving)
     return single_click(
         (a, b),
@@ -144,6 +148,7 @@ def link_state(link: LinkHardware, profile_a: Profile, profile_b: Profile) -> Li
         dark,
         visibility,
         exp(-(profile_a.phase_sigma_rad**2 + profile_b.phase_sigma_rad**2) / 4.0),
+        is_resolving=is_resolving,
     )
 
 

@@ -43,7 +43,7 @@ from qstack.cli.demo.result import (
 )
 from qstack.cli.demo.stage import Application, DemoError, Line, application
 from qstack.physical.hardware import LinkHardware
-from qstack.physical.pair_source import error_rate
+from qstack.physical.models.pair_source import error_rate
 from qstack.runtime.control_client import FabricControl, open_control
 from qstack.runtime.launch import Prepared
 from qstack.runtime.network_file import Network

@@ -12,8 +12,8 @@ from qstack.physical.hardware import (
     NodeHardware,
     Scheme,
     World,
-    silica_attenuation_db_per_km,
 )
+from qstack.physical.models.fibre import silica_attenuation_db_per_km
 from qstack.physical.profile import Profile
 from qstack.physical.source_hardware import PairSourceHardware
 

@@ -13,7 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from qstack.physical.hardware import LinkHardware
-from qstack.physical.pair_source import outcome_table
+from qstack.physical.models.pair_source import outcome_table
 from qstack.physical.params import CHUNK_NS, DETECTIONS_MAX, SOURCE_CHUNK_MIN_NS
 from qstack.quantum.pauli import FloatArray
 from qstack.wire.packed import BASES, Slots

@@ -19,6 +19,8 @@ from msgspec import Struct
 from qstack.errors import ErrorCode
 from qstack.physical.device import (
     BellOutcome,
+    Clear,
+    Cleared,
     DoBellMeasure,
     DoGate,
     DoMeasure,
@@ -153,6 +155,10 @@ class Fabric:
         if self._up.pop(node, None) is None:
             return
         self._latest_ns = max(self._latest_ns, at_ns)
+        self._clear(node)
+
+    def _clear(self, node: str) -> None:
+        """End all there is of a node, without telling it."""
         self._heap = [
             entry for entry in self._heap if entry.rank == _EMISSION or entry.name != node
         ]
@@ -241,6 +247,10 @@ class Fabric:
                 return BellOutcome(operation=sequence, x_bit=x, z_bit=z)
             case Release():
                 register.release(QubitKey(node, operation.qubit))
+            case Clear():
+                self._clear(node)
+                self._up[node] = operation.boot_id  # its operations are counted anew
+                return Cleared(operation=sequence)
             case _:
                 raise RefusedError(ErrorCode.UNSUPPORTED, type(operation).__name__)
         return None

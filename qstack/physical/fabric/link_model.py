@@ -29,9 +29,8 @@ class LinkModel:
         self.link = link
         self.ends = link.ends
         self._profiles = world.end_profiles(link.id)
-        self.emission_offset_ns = max(p.t_init_ns + p.t_emit_ns for p in self._profiles)
-        longest = max(link.arm_ns(end) for end in link.ends)
-        self._herald_back_ns = {end: longest + link.arm_ns(end) for end in link.ends}
+        self.emission_offset_ns = link.emission_offset_ns(*self._profiles)
+        self._herald_back_ns = {end: link.herald_back_ns(end) for end in link.ends}
         self._readout_ns = {
             end: profile.readout_ns for end, profile in zip(link.ends, self._profiles, strict=True)
         }
@@ -44,7 +43,7 @@ class LinkModel:
         return self.link.cycle_ns(kind, *self._profiles)
 
     def herald_back_ns(self, end: str) -> int:
-        """From an emission until its herald is at `end`: the photon of the longer arm decides."""
+        """From an emission until its herald is at `end`."""
         return self._herald_back_ns[end]
 
     def measured_back_ns(self, end: str) -> int:

@@ -20,6 +20,7 @@ from qstack.errors import ErrorCode
 from qstack.physical.fabric.keys import QubitKey
 from qstack.physical.fabric.witness import Witness
 from qstack.physical.hardware import World
+from qstack.physical.models import storage
 from qstack.physical.params import GROUP_QUBITS_MAX
 from qstack.physical.profile import Profile
 from qstack.quantum import channels, decay, state
@@ -272,16 +273,9 @@ class Register:
 
 
 def _decay(profile: Profile, born_ns: int, start_ns: int, end_ns: int) -> Decay:
-    """Waiting from `start_ns` to `end_ns` in a memory born at `born_ns`.
-
-    The gaussian law is of the dephasing beside the damping: exp(-t/2T1) exp(-(t/T2)^2).
-    """
-    elapsed_s = (end_ns - start_ns) * NS
-    if profile.decay_law == "exponential":
-        return decay.decoherence(elapsed_s, profile.t1_s, profile.t2_s)
-    damping = decay.decoherence(elapsed_s, profile.t1_s, 2.0 * profile.t1_s)
+    """Waiting from `start_ns` to `end_ns` in a memory born at `born_ns`."""
     ages_s = (start_ns - born_ns) * NS, (end_ns - born_ns) * NS
-    return damping.then(decay.gaussian_dephasing(*ages_s, profile.t2_s))
+    return storage.waiting(profile.decay_law, profile.t1_s, profile.t2_s, *ages_s)
 
 
 @lru_cache(maxsize=4096)

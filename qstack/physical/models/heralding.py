@@ -1,6 +1,6 @@
 """Heralded entanglement of two spins by photons: success probability and state, in closed form.
 
-Both schemes send one photon path from each node (`a`, `b`) to a beam splitter with two threshold
+Both schemes send one photon path from each node (`a`, `b`) to a beam splitter with two
 detectors. `eta` is everything from spin to click; `dark_probability` is per detector and
 detection window; `visibility` is that of Hong-Ou-Mandel interference, the overlap |<a|b>|^2 of
 single photons. Spin 1 is bright: the one that emits. Which detector (or pattern) clicked gives
@@ -13,6 +13,7 @@ from typing import Literal, NamedTuple
 
 import numpy as np
 
+from qstack.physical.models.ranges import require_unit
 from qstack.quantum.channels import dephasing, depolarising
 from qstack.quantum.pauli import FloatArray
 from qstack.quantum.state import apply
@@ -51,15 +52,18 @@ def single_click(  # noqa: PLR0913 - the parameters of the published form, all b
     phase_sigma_rad: float = 0.0,
     emission_fidelity: float = 1.0,
     double_excitation: float = 0.0,
+    number_resolving: bool = False,
 ) -> Heralded:
-    """Success when exactly one of two threshold detectors clicks in the window.
+    """Success when exactly one of two detectors clicks in the window (Cabrillo and others 1999).
 
     `alpha` is the bright-state population; `phase_sigma_rad` the deviation of the optical phase;
     `emission_fidelity` that of a Werner spin-photon pair; `double_excitation` the dephasing
     probability of each spin. For small eta: P = 2 eta alpha, F = 1 - alpha. Coherence goes with
-    sqrt(V). Raises ValueError for a value out of range, or if no click is possible.
+    sqrt(V). Two photons, or a photon and a dark count, in one detector look like one click unless
+    the detectors are `number_resolving`. Raises ValueError for a value out of range, or if no
+    click is possible.
     """
-    _require_unit(
+    require_unit(
         alpha_a=alpha_a,
         alpha_b=alpha_b,
         eta_a=eta_a,
@@ -69,22 +73,23 @@ def single_click(  # noqa: PLR0913 - the parameters of the published form, all b
     )
     quiet = 1.0 - dark_probability
     dark_click = 2.0 * dark_probability * quiet
-    # Conditional success: with both, one and no bright spin. Two photons that bunch, or a photon
-    # with a dark count in its own detector, still look like one click.
+    # A photon: a threshold detector hides a dark count of its own, a resolving one does not.
+    photon = quiet**2 if number_resolving else quiet
+    # Conditional success: with both, one and no bright spin.
     one_arrives = eta_a * (1.0 - eta_b) + eta_b * (1.0 - eta_a)
-    bunched = eta_a * eta_b * (1.0 + visibility) / 2.0
+    bunched = 0.0 if number_resolving else eta_a * eta_b * (1.0 + visibility) / 2.0
     both_lost = (1.0 - eta_a) * (1.0 - eta_b)
     only_a = alpha_a * (1.0 - alpha_b)
     only_b = alpha_b * (1.0 - alpha_a)
     weights = _Weights(
         dark_dark=(1.0 - alpha_a) * (1.0 - alpha_b) * dark_click,
-        dark_bright=only_b * (eta_b * quiet + (1.0 - eta_b) * dark_click),
-        bright_dark=only_a * (eta_a * quiet + (1.0 - eta_a) * dark_click),
+        dark_bright=only_b * (eta_b * photon + (1.0 - eta_b) * dark_click),
+        bright_dark=only_a * (eta_a * photon + (1.0 - eta_a) * dark_click),
         bright_bright=alpha_a
         * alpha_b
-        * (quiet * (one_arrives + bunched) + both_lost * dark_click),
+        * (photon * (one_arrives + bunched) + both_lost * dark_click),
         coherence=math.sqrt(only_a * eta_a * only_b * eta_b * visibility)
-        * quiet
+        * photon
         * coherence_factor(phase_sigma_rad),
     )
     return _heralded(weights, _spin_noise(emission_fidelity, double_excitation))
@@ -105,9 +110,7 @@ def double_click(
     photons in one bin passes only with a dark count in the other, and not at all if the detectors
     are `number_resolving`. Raises ValueError for a value out of range, or if no click is possible.
     """
-    _require_unit(
-        eta_a=eta_a, eta_b=eta_b, dark_probability=dark_probability, visibility=visibility
-    )
+    require_unit(eta_a=eta_a, eta_b=eta_b, dark_probability=dark_probability, visibility=visibility)
     quiet = 1.0 - dark_probability
     dark_click = 2.0 * dark_probability * quiet
     # A bin with a photon: a threshold detector hides a dark count of its own, a resolving one not.
@@ -180,10 +183,3 @@ def _heralded(weights: _Weights, noise: FloatArray) -> Heralded:
         pair[1, 1] = pair[2, 2] = sign * 2.0 * weights.coherence / probability
         states.append(apply(apply(pair, 0, noise), 1, noise))
     return Heralded(probability, states[0], states[1])
-
-
-def _require_unit(**values: float) -> None:
-    """Raises ValueError, naming the parameter, unless each value is in 0..1."""
-    for name, value in values.items():
-        if not 0.0 <= value <= 1.0:
-            raise ValueError(f"{name} is in 0..1, not {value}")

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from qstack.physical.pair_source import (
+from qstack.physical.models.pair_source import (
     TRUNCATION,
     PairSource,
     bell_weights,
@@ -21,7 +21,7 @@ from qstack.physical.pair_source import (
 )
 from qstack.quantum.bell import expected_agreement_sign
 
-ORACLES = json.loads((Path(__file__).parents[1] / "data" / "oracles.json").read_text("utf-8"))
+ORACLES = json.loads((Path(__file__).parents[2] / "data" / "oracles.json").read_text("utf-8"))
 CASES = [case for case in ORACLES["cases"] if case["id"].startswith("spdc_bbm92_")]
 BASES: tuple[Any, ...] = ("X", "Y", "Z")
 

@@ -1,0 +1,1 @@
+"""The physics library: pure functions from numbers of hardware to probabilities and states."""
