@@ -9,6 +9,7 @@ import click
 COMMANDS: Final = {
     "ca": "qstack.cli.ca:ca",
     "demo": "qstack.cli.demo_command:demo",
+    "device": "qstack.cli.device:device",
     "fabric": "qstack.cli.fabric:fabric",
     "hardware": "qstack.cli.hardware:hardware",
     "layer": "qstack.cli.layer:layer",

@@ -170,6 +170,7 @@ class Attempts:
             z_bit=reply.z_bit,
             emitted_at_ns=reply.emitted_at_ns,
             goodness=self._goodness_of(batch.asked, reply.z_bit),
+            calibration=reply.calibration,
         )
         return [Tell(LINK_LAYER, indication), *effects], None
 
@@ -195,6 +196,7 @@ class Attempts:
                 bases=reply.bases,
                 emitted_at_ns=reply.emitted_at_ns,
                 is_last=reply.is_last,
+                calibration=reply.calibration,
             )
             effects.append(Tell(LINK_LAYER, indication))
         if reply.is_last:
@@ -274,7 +276,8 @@ class Attempts:
                 batch=batch.number,
                 cycle_ns=self._cycle_ns(asked.link, asked.kind),
                 qubit=batch.qubit.id if asked.kind == "keep" else None,
-            )
+            ),
+            now,
         )
 
     def _cycle_ns(self, link: str, kind: Kind) -> int:
@@ -300,7 +303,8 @@ class Attempts:
                 sequence=self._order.next_sequence(),
                 batch=batch.number,
                 reason=reason,
-            )
+            ),
+            now,
         )
 
     def _finish(self, batch: _Batch, reason: Reason, attempts: int) -> list[Effect]:

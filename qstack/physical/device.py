@@ -6,10 +6,13 @@ Operations without a result (gates, start and stop of attempts, release) are one
 result answer at `at_ns` plus the duration the profile gives. The true quantum state never crosses
 this interface.
 
-The emulated device (`emulated.py`) sends the operations to the fabric. A driver refuses wrong use
-(an unknown qubit, a link that is not there) before anything reaches the hardware.
+The emulated device (`emulated.py`) sends the operations to the fabric, which answers later as a
+peer. A driver in the node's process (`drivers/`) says itself when it has something to answer, and
+is asked for it then. What each call must do and by when is in docs/drivers.md. A driver refuses
+wrong use (an unknown qubit, a link that is not there) before anything reaches the hardware.
 """
 
+from collections.abc import Sequence
 from typing import Annotated, Literal, Protocol
 
 from msgspec import Meta
@@ -30,6 +33,9 @@ from qstack.wire.message import (
     Text,
 )
 
+Calibration = Count
+"""How often the device had been calibrated when the batch began: on the wire always, here 0 if
+nobody counts. What was learned of pairs of another calibration need not hold for these."""
 DeviceBasis = Basis | Literal["given"]
 """What a measure batch is read in: one basis, or for each pair one its node gives when asked."""
 
@@ -183,6 +189,7 @@ class Reply(Message, frozen=True, kw_only=True):
     x_bit: Bit
     z_bit: Bit
     emitted_at_ns: Nanoseconds
+    calibration: Calibration = 0
 
 
 class MeasuredReply(Message, frozen=True, kw_only=True):
@@ -199,6 +206,7 @@ class MeasuredReply(Message, frozen=True, kw_only=True):
     bases: bytes
     emitted_at_ns: Nanoseconds
     is_last: bool
+    calibration: Calibration = 0
 
 
 class BasesWanted(Message, frozen=True, kw_only=True):
@@ -227,6 +235,7 @@ class DetectionReply(Message, frozen=True, kw_only=True):
     outcomes: bytes
     bases: bytes
     is_last: bool
+    calibration: Calibration = 0
 
 
 class BatchEnded(Message, frozen=True, kw_only=True):
@@ -239,21 +248,62 @@ class BatchEnded(Message, frozen=True, kw_only=True):
     attempts: Count
 
 
+HealthState = Literal["ready", "degraded", "down"]
+
+
+class DeviceHealth(Message, frozen=True, kw_only=True):
+    """The device says how it is, unasked; `detail` is a sentence for a person.
+
+    `down`: all qubits and batches are lost, nothing more is answered until it says otherwise.
+    `degraded` is told in status and changes nothing else. After `down`, `ready` and `degraded`
+    are a device that is there again, with no qubits.
+    """
+
+    LAYER = Layer.PHYSICAL
+    TYPE = 0x002B
+    state: HealthState
+    detail: Text
+
+
 MESSAGES = (
     Generate, StopGenerate, GiveBases, Initialise, DoGate, DoMeasure, DoBellMeasure, Release, Clear,
     Initialised, Outcome, BellOutcome, Cleared, OperationRefused, Reply, MeasuredReply, BasesWanted,
-    DetectionReply, BatchEnded,
+    DetectionReply, BatchEnded, DeviceHealth,
 )  # fmt: skip
 
 
+Answer = Message | Effect
+"""What a device has to say: an answer, or something that has to be sent for it."""
+
+
 class Device(Protocol):
-    """A driver: takes operations; what the hardware answers comes as messages of `peer`."""
+    """A driver of quantum hardware; one node has one.
+
+    It does no I/O and reads no clock: it is told the network time (`now`, ns) with every call, and
+    says by `next_event_ns` when it wants to be asked again.
+    """
 
     @property
     def peer(self) -> str:
-        """The name its results come under, and whose coming and going is the device's."""
+        """The peer whose coming and going is the device's."""
         ...
 
-    def submit(self, operation: Operation) -> list[Effect]:
-        """Give the hardware an operation; return what has to be sent for it."""
+    def begin(self, now: int) -> None:
+        """The device is there (again): it has no qubits and no batches."""
+        ...
+
+    def submit(self, operation: Operation, now: int) -> list[Effect]:
+        """Take an operation, to be done at its `at_ns`; return what has to be sent for it."""
+        ...
+
+    def received(self, message: Message, now: int) -> Sequence[Answer]:
+        """The peer has said something: what that means in answers."""
+        ...
+
+    def next_event_ns(self) -> int | None:
+        """When `answers` should be called next; None: not before something else happens."""
+        ...
+
+    def answers(self, now: int) -> Sequence[Answer]:
+        """Everything that is due at `now` or before, in order."""
         ...

@@ -24,7 +24,7 @@ class DeviceOrder:
         self._sequence += 1
         return self._sequence
 
-    def submit(self, operation: Operation) -> list[Effect]:
+    def submit(self, operation: Operation, now: int) -> list[Effect]:
         """Give the device an operation; it is busy from its time on, for its duration.
 
         Start and stop of attempts wait for nothing and keep nothing waiting.
@@ -32,7 +32,7 @@ class DeviceOrder:
         busy_ns = duration_ns(self.profile, operation)
         if busy_ns:
             self._free_ns = operation.at_ns + busy_ns
-        return self._device.submit(operation)
+        return self._device.submit(operation, now)
 
     def reset(self) -> None:
         """A new device has nothing to do."""

@@ -1,15 +1,19 @@
 """The physical layer of one node: attempts for the link layer, qubits for whoever owns them.
 
 It has no peer protocol of its own: nodes meet at heralding stations, through the device. The
-device's coming and going is a `PeerUp` and `PeerDown` of the device's peer name. Its generator
-draws the bases of measured pairs, where the asker leaves them to chance, and nothing else.
+device's coming and going is a `PeerUp` and `PeerDown` of the device's peer name, or what it says of
+its own health. A device in this process is asked for its answers by a timer. The generator draws
+the bases of measured pairs, where the asker leaves them to chance, and nothing else.
 """
 
+from collections.abc import Sequence
 from itertools import count
+from typing import Final
 
 import numpy as np
 
 from qstack.machine import (
+    CancelTimer,
     Effect,
     Event,
     FromPeer,
@@ -18,16 +22,19 @@ from qstack.machine import (
     PeerDown,
     PeerUp,
     Record,
+    SetTimer,
     Tell,
     TimerFired,
     Told,
 )
 from qstack.physical.attempts import LINK_LAYER, SHARE_TIMER, Attempts
 from qstack.physical.device import (
+    Answer,
     BasesWanted,
     BatchEnded,
     DetectionReply,
     Device,
+    DeviceHealth,
     GiveBases,
     MeasuredReply,
     OperationRefused,
@@ -59,6 +66,8 @@ from qstack.physical.service import (
 from qstack.wire.message import BasisProbabilities, Message
 from qstack.wire.packed import draw_bases, pack_bases
 
+DEVICE_TIMER: Final = "device"
+
 
 class PhysicalLayer:
     """The machine. `boot_id` makes its qubit ids unlike those of every former life."""
@@ -76,7 +85,10 @@ class PhysicalLayer:
         self._world = world
         self._device = device
         self._rng = rng
+        self._is_reached = False  # its peer is up
         self._is_ready = False
+        self._health = DeviceHealth(state="ready", detail="")
+        self._wakes_ns: int | None = None  # when the device's timer is armed for
         self._order = DeviceOrder(device, hardware.profile)
         self._memory = Memory(boot_id, hardware.memory, link_slots(world, node))
         self._qubits = Qubits(self._order, self._memory)
@@ -90,26 +102,40 @@ class PhysicalLayer:
         has_room = self._memory.take_news_of_room()
         if self._receivers.take_news_of_room() or has_room:
             effects.append(Tell(LINK_LAYER, MemoryFree()))
+        wakes_ns = self._device.next_event_ns() if self._is_reached else None
+        if wakes_ns != self._wakes_ns:
+            self._wakes_ns = wakes_ns
+            effects.append(
+                CancelTimer(DEVICE_TIMER) if wakes_ns is None else SetTimer(DEVICE_TIMER, wakes_ns)
+            )
         return effects
 
     def summary(self) -> dict[str, object]:
-        """Facts for status: whether the device is there, and the places taken in memory."""
-        return {"is_ready": self._is_ready, "qubits": len(self._memory)}
+        """Facts for status: whether and how the device is there, the places taken in memory."""
+        return {
+            "is_ready": self._is_ready,
+            "health": self._health.state if self._is_reached else "down",
+            "health_detail": self._health.detail,
+            "qubits": len(self._memory),
+        }
 
     def _dispatch(self, event: Event, now: int) -> list[Effect]:
         match event:
             case Told(source=source, message=message):
                 return self._on_told(source, message, now)
             case FromPeer(peer=peer, message=message) if peer == self._device.peer:
-                return self._on_device(message, now)
+                return self._on_answers(self._device.received(message, now), now)
             case FromPeer(peer=peer, message=message):
                 return [_refused(message, f"from {peer}: there is no peer protocol")]
             case TimerFired(key=key):
                 return self._on_timer(key, now)
             case PeerUp(peer=peer):
-                return self._on_device_up() if peer == self._device.peer else []
+                return self._on_reached(now) if peer == self._device.peer else []
             case PeerDown(peer=peer):
-                return self._on_device_down() if peer == self._device.peer else []
+                if peer != self._device.peer:
+                    return []
+                self._is_reached = False
+                return self._on_device_down()
             case OwnerGone(owner=owner):
                 return self._on_owner_gone(owner, now)
             case LayerUp(layer=layer):
@@ -133,7 +159,18 @@ class PhysicalLayer:
             case _:
                 return [_refused(message, f"not for {source} to ask")]
 
+    def _on_answers(self, answers: Sequence[Answer], now: int) -> list[Effect]:
+        effects: list[Effect] = []
+        for answer in answers:
+            if isinstance(answer, Message):
+                effects += self._on_device(answer, now)
+            else:
+                effects.append(answer)
+        return effects
+
     def _on_device(self, message: Message, now: int) -> list[Effect]:
+        if isinstance(message, DeviceHealth) and self._is_reached:
+            return self._on_health(message)
         if not self._is_ready:
             return [_refused(message, "from a device that has gone")]
         match message:
@@ -181,10 +218,14 @@ class PhysicalLayer:
                 batch=wanted.batch,
                 part=wanted.part,
                 bases=bases,
-            )
+            ),
+            now,
         )
 
     def _on_timer(self, key: str, now: int) -> list[Effect]:
+        if key == DEVICE_TIMER:
+            self._wakes_ns = None
+            return self._on_answers(self._device.answers(now), now)
         if key == SHARE_TIMER:
             return self._attempts.slice_over(now)
         if key.startswith(CALL_TIMER):
@@ -200,9 +241,27 @@ class PhysicalLayer:
             effects += self._receivers.asker_gone(now)
         return effects + self._qubits.owner_gone(owner, now)
 
+    def _on_reached(self, now: int) -> list[Effect]:
+        """The peer of the device is there, and with it a device with nothing in it."""
+        effects = self._on_device_down()
+        self._is_reached = True
+        self._health = DeviceHealth(state="ready", detail="")
+        self._device.begin(now)
+        return effects + self._on_device_up()
+
+    def _on_health(self, health: DeviceHealth) -> list[Effect]:
+        """The device says how it is; down is as if it had gone."""
+        self._health = health
+        effects: list[Effect] = [
+            Record("physical.device_health", {"state": health.state, "detail": health.detail})
+        ]
+        if health.state == "down":
+            return effects + self._on_device_down()
+        return effects if self._is_ready else effects + self._on_device_up()
+
     def _on_device_up(self) -> list[Effect]:
         """Everybody learns that the device is there; link and network what it can do."""
-        effects = self._on_device_down() if self._is_ready else []
+        effects: list[Effect] = []
         self._is_ready = True
         self._order.reset()
         effects += [Tell(layer, DeviceReady()) for layer in TOLD_LAYERS]

@@ -78,6 +78,9 @@ class Profile(Struct, frozen=True, kw_only=True):
     idle qubit of the node at each attempt made there. `bright_state_default` is alpha of
     single-click, `comm_qubits` how many qubits can emit photons, `parallel_links` whether they
     may do so for different links at once.
+    Before a batch of attempts the device may check that it can attempt (charge and resonance of a
+    colour centre, an ion in the trap): tries of `ready_check_ns`, each of which passes with
+    `ready_check_pass`, until one does. Both are left out where there is no such check.
     """
 
     name: Label
@@ -111,6 +114,8 @@ class Profile(Struct, frozen=True, kw_only=True):
     move_depolarising: Probability
     comm_qubits: CommunicationQubits
     parallel_links: bool
+    ready_check_ns: Latency | None = None
+    ready_check_pass: Coupling | None = None
     sources: tuple[Provenance, ...] = ()
 
     @property
@@ -152,7 +157,8 @@ class _Entry(Struct, frozen=True):
 
 
 _PLAIN = ("name", "platform")
-_OPTIONAL = ("converted_to_nm",)  # left out when there is no converter: TOML has no null
+# Left out where there is no converter, or no check: TOML has no null.
+_OPTIONAL = ("converted_to_nm", "ready_check_ns", "ready_check_pass")
 
 
 def parse_profile(text: str, *, where: str) -> Profile:
@@ -218,6 +224,8 @@ def _expected_line(key: str, kind: object) -> str:
 
 def _cross_check(values: dict[str, Any], problems: list[str]) -> None:
     """What no single number can tell: coherence cannot outlive the populations twice over."""
+    if (values.get("ready_check_ns") is None) != (values.get("ready_check_pass") is None):
+        problems.append("ready_check_ns, ready_check_pass: one without the other; expected both")
     t1_s, t2_s = values.get("t1_s"), values.get("t2_s")
     if t1_s is not None and t2_s is not None and t2_s > 2 * t1_s:
         problems.append(

@@ -112,13 +112,14 @@ class Qubits:
             case Reset():
                 qubit = self._owned(source, call.qubit)
                 operation = self._initialise(qubit, now)
-                return self._submit(_Open(source, call.call, operation, []))
+                return self._submit(_Open(source, call.call, operation, []), now)
 
     def _allocate(self, source: str, call: Allocate, now: int) -> list[Effect]:
         qubit = self._memory.admit(source)
         if qubit is None:
             raise LocalError(ErrorCode.NO_RESOURCES, "the memory is full")
-        return self._submit(_Open(source, call.call, self._initialise(qubit, now), [qubit]))
+        operation = self._initialise(qubit, now)
+        return self._submit(_Open(source, call.call, operation, [qubit]), now)
 
     def _gate(self, source: str, call: ApplyGate, now: int) -> list[Effect]:
         wanted = GATES[call.name]
@@ -137,7 +138,7 @@ class Qubits:
             qubits=call.qubits,
             angle=call.angle,
         )
-        effects = self._order.submit(operation)
+        effects = self._order.submit(operation, now)
         if call.call is None:
             return effects  # nobody waits until it is done
         entry = _Open(source, call.call, operation, [], has_timer=True)
@@ -156,7 +157,7 @@ class Qubits:
             qubit=qubit.id,
             basis=call.basis,
         )
-        return self._submit(_Open(source, call.call, operation, [qubit]))
+        return self._submit(_Open(source, call.call, operation, [qubit]), now)
 
     def _bell_measure(self, source: str, call: BellMeasure, now: int) -> list[Effect]:
         if call.first == call.second:
@@ -170,7 +171,7 @@ class Qubits:
             first=call.first,
             second=call.second,
         )
-        return self._submit(_Open(source, call.call, operation, qubits))
+        return self._submit(_Open(source, call.call, operation, qubits), now)
 
     def _transfer(self, source: str, call: Transfer) -> list[Effect]:
         qubit = self._owned(source, call.qubit)
@@ -292,16 +293,17 @@ class Qubits:
             qubit=qubit.id,
         )
 
-    def _submit(self, entry: _Open) -> list[Effect]:
+    def _submit(self, entry: _Open, now: int) -> list[Effect]:
         """Give the device an operation whose result answers the call."""
         self._open[entry.operation.sequence] = entry
-        return self._order.submit(entry.operation)
+        return self._order.submit(entry.operation, now)
 
     def _release(self, qubit: Qubit, now: int) -> list[Effect]:
         """End a qubit after what the device has still to do; then its place is free."""
         self._memory.step(qubit, Input.FREE)
         at_ns, sequence = self._order.start_ns(now), self._order.next_sequence()
-        effects = self._order.submit(Release(at_ns=at_ns, sequence=sequence, qubit=qubit.id))
+        release = Release(at_ns=at_ns, sequence=sequence, qubit=qubit.id)
+        effects = self._order.submit(release, now)
         if at_ns <= now:
             self._memory.step(qubit, Input.FREED)
             return effects

@@ -80,7 +80,8 @@ class Receivers:
                 batch=batch.number,
                 cycle_ns=link.source.slot_ns,
                 qubit=None,
-            )
+            ),
+            now,
         )
 
     def stop(self, asked: AttemptsStop, now: int) -> list[Effect]:
@@ -134,6 +135,7 @@ class Receivers:
             outcomes=reply.outcomes,
             bases=reply.bases,
             is_last=reply.is_last,
+            calibration=reply.calibration,
         )
         return [Tell(LINK_LAYER, indication)]
 
@@ -178,7 +180,8 @@ class Receivers:
                 sequence=self._order.next_sequence(),
                 batch=batch.number,
                 reason="stopped",
-            )
+            ),
+            now,
         )
 
     def _step(self, batch: _Batch, received: Input) -> None:

@@ -143,6 +143,7 @@ class Heralded(_Physical, frozen=True, kw_only=True):
     z_bit: Bit
     emitted_at_ns: Nanoseconds
     goodness: Probability
+    calibration: Count = 0  # how often the device had been calibrated when the batch began
 
 
 class MeasuredPairs(_Physical, frozen=True, kw_only=True):
@@ -163,6 +164,7 @@ class MeasuredPairs(_Physical, frozen=True, kw_only=True):
     bases: bytes
     emitted_at_ns: Nanoseconds  # of the last pair
     is_last: bool
+    calibration: Count = 0  # how often the device had been calibrated when the batch began
 
 
 class Detections(_Physical, frozen=True, kw_only=True):
@@ -184,6 +186,7 @@ class Detections(_Physical, frozen=True, kw_only=True):
     outcomes: bytes
     bases: bytes
     is_last: bool
+    calibration: Count = 0  # how often the device had been calibrated when the batch began
 
 
 class AttemptsEnded(_Physical, frozen=True, kw_only=True):

@@ -14,10 +14,10 @@ import numpy as np
 from qstack.link.machine import LinkLayer
 from qstack.machine import Machine
 from qstack.network.machine import NetworkLayer
-from qstack.physical.emulated import EmulatedDevice
 from qstack.physical.machine import PhysicalLayer
 from qstack.physical.params import READOUT_NS
 from qstack.runtime.absent_layer import NotedCalls
+from qstack.runtime.drivers import make_device
 from qstack.runtime.layer_link import LayerConnection
 from qstack.runtime.network_file import Network
 from qstack.runtime.network_tables import LayerName
@@ -36,10 +36,22 @@ def entropy_of(entropy: int, *names: str) -> bytes:
 def make_machine(
     layer: str, network: Network, name: str, boot_id: bytes, rng: np.random.Generator
 ) -> Machine:
-    """One layer of node `name`, at the beginning of a life. Raises ValueError for no layer."""
+    """One layer of node `name`, at the beginning of a life.
+
+    Raises ValueError for no layer, and `DriverError` if its device cannot be made.
+    """
     match layer:
         case "physical":
-            return PhysicalLayer(name, boot_id, network.world, EmulatedDevice(), rng)
+            node = network.nodes[name]
+            device = make_device(
+                node.driver,
+                node=name,
+                world=network.world,
+                rng=rng.spawn(1)[0],
+                options=node.driver_options,
+                folder=network.folder,
+            )
+            return PhysicalLayer(name, boot_id, network.world, device, rng)
         case "link":
             neighbours = [link.other_end(name) for link in network.world.links_of(name)]
             return LinkLayer(name, boot_id, neighbours)

@@ -29,6 +29,7 @@ from qstack.physical.document import DocumentError, listed, nearest, parse_toml,
 from qstack.physical.hardware import LinkHardware, NodeHardware, World
 from qstack.physical.profile import Profile, ProfileError, parse_profile
 from qstack.physical.profiles import load_packaged_profile
+from qstack.runtime.drivers import EMULATED
 from qstack.runtime.network_links import build_link
 from qstack.runtime.network_tables import (
     Address,
@@ -57,6 +58,8 @@ class NetworkNode(Struct, frozen=True, kw_only=True):
     address: Address
     profile: Profile
     memory: int
+    driver: str
+    driver_options: dict[str, object]
     layout: Layout
     external: tuple[LayerName, ...]
 
@@ -66,7 +69,8 @@ class Network(Struct, frozen=True, kw_only=True, dict=True):
 
     `fabric` is None on real hardware only; `cutoff_ns` is None where prediction chooses it.
     Processing time: `machine_event_ns` an event of a layer, `application_call_ns` a call,
-    `forward_ns` a hop of a message between nodes that are not neighbours.
+    `forward_ns` a hop of a message between nodes that are not neighbours. `folder` is where paths
+    of the file begin; it is not in the digest, nor is what those files hold.
     """
 
     name: str
@@ -80,6 +84,7 @@ class Network(Struct, frozen=True, kw_only=True, dict=True):
     fabric: Address | None
     nodes: dict[str, NetworkNode]
     links: dict[str, LinkHardware]
+    folder: Path | None = None
 
     @cached_property
     def world(self) -> World:
@@ -99,7 +104,8 @@ class Network(Struct, frozen=True, kw_only=True, dict=True):
             for name, node in self.nodes.items()
         }
         links = {name: link.without_provenance() for name, link in self.links.items()}
-        content = msgspec.msgpack.encode(replace(self, nodes=nodes, links=links), order="sorted")
+        said = replace(self, nodes=nodes, links=links, folder=None)
+        content = msgspec.msgpack.encode(said, order="sorted")
         return blake2b(content, digest_size=DIGEST_BYTES).digest()
 
     @cached_property
@@ -221,6 +227,7 @@ def parse_network(text: str, *, where: str, folder: Path | None = None) -> Netwo
     tables = read_tables(raw, problems)
     profiles = _profiles(tables, folder, problems)
     links = [build_link(i, link, profiles, problems) for i, link in tables.links.items()]
+    problems += _unmatched_drivers(tables)
     if problems:
         raise NetworkFileError(where, problems)
     assert tables.network is not None, "a missing [network] is a problem"
@@ -230,6 +237,8 @@ def parse_network(text: str, *, where: str, folder: Path | None = None) -> Netwo
             address=tables.addresses[f"node[{index}]"],
             profile=profiles[node.name],
             memory=node.memory,
+            driver=node.driver,
+            driver_options=node.driver_options,
             layout=node.layout,
             external=tuple(node.external),
         )
@@ -240,6 +249,7 @@ def parse_network(text: str, *, where: str, folder: Path | None = None) -> Netwo
         fabric=tables.addresses.get("fabric"),
         nodes=nodes,
         links={link.id: link for link in links if link is not None},
+        folder=folder,
     )
 
 
@@ -277,6 +287,21 @@ def _profiles(tables: Tables, folder: Path | None, problems: list[str]) -> dict[
                 problems += [f"{where}: {error.where}: {line}" for line in error.problems]
     found = {node.name: read[node.profile] for node in tables.nodes.values()}
     return {name: profile for name, profile in found.items() if profile is not None}
+
+
+def _unmatched_drivers(tables: Tables) -> list[str]:
+    """Links whose ends would never meet: emulated attempts meet in the fabric, others elsewhere."""
+    drivers = {node.name: node.driver for node in tables.nodes.values()}
+    problems = []
+    for index, link in tables.links.items():
+        ends = [drivers.get(end) for end in link.ends]
+        if None not in ends and (ends[0] == EMULATED) != (ends[1] == EMULATED):
+            problems.append(
+                f"link[{index}].ends: {link.ends[0]} has the driver {shown(ends[0])},"
+                f" {link.ends[1]} {shown(ends[1])}; expected both emulated, or neither:"
+                " their attempts would never meet"
+            )
+    return problems
 
 
 def _load_profile(reference: str, folder: Path | None) -> Profile:

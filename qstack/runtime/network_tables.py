@@ -14,6 +14,7 @@ from qstack.ids import link_id
 from qstack.physical.document import PROBLEMS_MAX, check_keys, listed, nearest, read_table, shown
 from qstack.physical.hardware import ArmLoss, Attenuation, GroupIndex, Scheme
 from qstack.physical.models.fibre import STANDARD_GROUP_INDEX
+from qstack.runtime.drivers import EMULATED, FILE_SUFFIX, unknown_driver
 
 Clock = Literal["lockstep", "wall"]
 Layout = Literal["fused", "split"]
@@ -42,6 +43,12 @@ Reference = Annotated[
         max_length=1000,
         description="the name of a packaged profile, or the path of a profile file",
     ),
+]
+DriverName = Annotated[
+    str, Meta(min_length=1, max_length=63, description="the name of an installed driver")
+]
+DriverOptions = Annotated[
+    dict[str, Any], Meta(description="a table [node.driver_options]: what the driver is told")
 ]
 AddressText = Annotated[str, Meta(max_length=300, description='"host:port"')]
 Ends = Annotated[tuple[Name, Name], Meta(description="a list of two node names")]
@@ -104,6 +111,8 @@ class NodeTable(Struct, frozen=True, kw_only=True):
     address: AddressText
     profile: Reference
     memory: Memory
+    driver: DriverName = "emulated"
+    driver_options: DriverOptions = {}
     layout: Layout = "fused"
     external: list[LayerName] = []
 
@@ -165,6 +174,8 @@ def read_tables(raw: dict[str, Any], problems: list[str]) -> Tables:
         for index, node in nodes.items()
         if node.external and node.layout != "split"
     ]
+    for index, node in nodes.items():
+        problems += _driver_problems(f"node[{index}]", node)
     texts = {"fabric": fabric.address} if fabric else {}
     texts |= {f"node[{index}]": node.address for index, node in nodes.items()}
     addresses = _read_addresses(texts, problems)
@@ -172,6 +183,19 @@ def read_tables(raw: dict[str, Any], problems: list[str]) -> Tables:
     if raw_nodes:
         links = _check_ends(links, names, problems)
     return Tables(network, nodes, links, addresses)
+
+
+def _driver_problems(path: str, node: NodeTable) -> list[str]:
+    problem = unknown_driver(node.driver)
+    if problem:
+        return [f"{path}.driver: {problem}"]
+    if node.driver == EMULATED and node.driver_options:
+        return [f"{path}.driver_options: the emulated device has none; expected no such table"]
+    return [
+        f"{path}.driver_options.{key}: {shown(value)} is not allowed; expected the path of a file"
+        for key, value in node.driver_options.items()
+        if key.endswith(FILE_SUFFIX) and not isinstance(value, str)
+    ]
 
 
 def _rows(raw: dict[str, Any], key: str, problems: list[str]) -> list[Any]:

@@ -119,7 +119,12 @@ def test_status_has_keys_for_scripts(by_hand: RunningNetwork) -> None:
         ("fabric", "qstack://pair/fabric/fabric", "X25519MLKEM768", "TLSv1.3"),
     ]
     layers = alice["layers"]
-    assert layers["physical"] == {"is_ready": True, "qubits": 0}
+    assert layers["physical"] == {
+        "is_ready": True,
+        "health": "ready",
+        "health_detail": "",
+        "qubits": 0,
+    }
     assert layers["link"] == {"links_up": ["bob"], "open_requests": 0}
     assert layers["network"]["known_nodes"] == ["alice", "bob"]
     assert layers["transport"].keys() == {"sockets", "flows", "streams"}

@@ -70,6 +70,10 @@ class SourceModel:
         """That any detector clicks in a slot."""
         return float(self._kinds.sum())
 
+    def click_probability_of(self, end: int) -> float:
+        """That a detector of end 0 or 1 clicks in a slot."""
+        return float(self._kinds[BOTH] + self._kinds[ONLY_A if end == 0 else ONLY_B])
+
     def span_slots(self, pairs: int) -> int:
         """How many slots a chunk has when so many pairs are wanted."""
         least, most = SOURCE_CHUNK_MIN_NS // self.slot_ns, CHUNK_NS // self.slot_ns

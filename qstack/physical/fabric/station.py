@@ -13,6 +13,8 @@ Endings
 4. The far end of a stopped match goes back to the front of its queue with what it still wants,
    and may match another batch at once. Its attempts went on all the time.
 5. An end that goes down is stopped and told nothing.
+A device that checks itself first (`ready_check_ns`) attempts from the first cycle after it has
+passed; the time that takes is drawn once for each batch.
 So every batch has exactly one last answer: Reply, BatchEnded, or a MeasuredReply that is last.
 """
 
@@ -99,7 +101,8 @@ class Station:
             raise RefusedError(ErrorCode.BAD_REQUEST, f"{node} is not on a link {operation.link}")
         self._check(node, operation, model)
         cycle_ns = model.cycle_ns(operation.kind)
-        first_cycle = max(operation.first_cycle, -(-at_ns // cycle_ns))
+        ready_ns = at_ns + self._ready_check_ns(node, operation.batch)
+        first_cycle = max(operation.first_cycle, -(-ready_ns // cycle_ns))
         batch = Batch(node, operation, first_cycle, cycle_ns, model.emission_offset_ns)
         self._counter.add(batch)
         self._queue(batch).append(batch)
@@ -330,6 +333,14 @@ class Station:
             batch.match = None
 
     # --- checks ---
+
+    def _ready_check_ns(self, node: str, batch: int) -> int:
+        """How long the device checks itself before it attempts: tries until one passes."""
+        profile = self._world.nodes[node].profile
+        if profile.ready_check_ns is None or profile.ready_check_pass is None:
+            return 0
+        tries = self._chance.generator("ready", node, batch).geometric(profile.ready_check_pass)
+        return profile.ready_check_ns * int(tries)
 
     def _move(self, model: LinkModel, node: str, emitted_ns: int) -> Move | None:
         """The move to storage that follows a herald, where there is storage."""
