@@ -74,6 +74,9 @@ class Pairs:
         for sequence in void:
             gone = peer.announced.pop(sequence)
             self._out.tell_above(service.LinkExpired(pair=gone.pair, purpose=gone.purpose))
+        if message.low < peer.forgotten_until:
+            # One of them may be announced here: only with all pairs void do both ends agree.
+            self._out.conversation(peer.name).begin_anew(self._out.now)
 
     def _announce(self, peer: Peer, request: Request, herald: physical.Heralded) -> None:
         request.serve(herald.herald_sequence, 1)

@@ -32,6 +32,7 @@ class Peer:
     requests: dict[bytes, Request] = field(default_factory=dict)
     purposes: dict[bytes, None] = field(default_factory=dict)
     announced: dict[int, Announced] = field(default_factory=dict)  # by herald sequence
+    forgotten_until: int = 0  # of announced pairs: all forgotten ones have lower sequences
     next_queue_number: int = 0
     waits_for_memory: bool = False
     is_choice_due: bool = False  # the timer to look at the queue again is armed
@@ -92,8 +93,15 @@ class Peer:
         pair = self.pair_id(herald_sequence)
         self.announced[herald_sequence] = Announced(pair, purpose)
         if len(self.announced) > PAIR_HISTORY_MAX:
-            del self.announced[next(iter(self.announced))]
+            oldest = next(iter(self.announced))
+            del self.announced[oldest]
+            self.forgotten_until = max(self.forgotten_until, oldest + 1)
         return pair
+
+    def forget_pairs(self) -> None:
+        """All pairs announced are void, which was said."""
+        self.announced.clear()
+        self.forgotten_until = 0
 
     def option_for(self, min_fidelity: float) -> GenerationOption | None:
         """The fastest way to run the link that keeps the promise (the FEU's choice)."""
