@@ -6,12 +6,13 @@ message has a sequence number and says up to which number its sender has heard t
 what comes early waits. The comms_seq of the DQP (Dahlberg et al., SIGCOMM'19), for all messages.
 
 Rules
-1. A conversation has a number at each end, one higher with each new one in an end's life. A message
-   that does not name both numbers is of another conversation and is dropped.
+1. A conversation has a number at each end, which goes up in an end's life. A message that does not
+   name both numbers is of another conversation and is dropped. What an end said and heard counts
+   for one pair of numbers: it begins anew when it learns that the other end has a new one.
 2. On a healthy channel nothing is sent for the conversation's sake but one `Ack`, a round trip
    after what nobody has answered. One timer a peer does all of it.
-3. Who hears no answer for ATTEMPTS_MAX attempts, and who hears that the other end has a new number,
-   begins anew: what was not acknowledged is void, and the link goes down and comes up again.
+3. Who hears no answer for ATTEMPTS_MAX attempts takes a new number: what was not acknowledged is
+   void at both ends, and the link goes down and comes up again.
 4. Round trips are measured on messages said once, so that an answer is never taken for that to
    another attempt (Karn and Partridge, SIGCOMM'87); the back-off stays until there is one.
 """
@@ -87,6 +88,7 @@ class Conversation:
         self._peer_boot_id = b""
         self._own = 0  # our number of this conversation
         self._far: int | None = None  # the highest number we know of the peer
+        self.greeting = (0, 0)  # slots and device as in Ready: Open says it, ahead of a Ready
         self._armed_ns: int | None = None
         self._measured_ns = 0
         self._forget()
@@ -100,6 +102,7 @@ class Conversation:
         self._heard: deque[messages.LinkMessage | Turn] = deque()
         self._said_heard = 0  # the acknowledgement we said last
         self._answer_due_ns: int | None = None
+        self._is_known = False  # the peer knows our number
         self._opened_ns = 0  # when Open was said last
         self._attempts = 0  # without an answer
         self._back_off = 0
@@ -152,18 +155,19 @@ class Conversation:
     def timer_fired(self, now: int) -> None:
         """Say again what has not been acknowledged in time."""
         self._armed_ns = None
-        if self._state is State.OPENING:
-            if self._opened_ns + self._timeout_ns() <= now:
-                self._attempts += 1
-                self._back_off += 1
-                self._say_open(now)
-        elif self._unheard and self._oldest_due_ns() <= now:
-            self._attempts += 1
-            self._back_off += 1
-            if self._attempts >= ATTEMPTS_MAX:
-                self._begin_anew(Input.NO_ANSWER, now)
-            else:
-                self._say_again(now)
+        is_open_due = not self._is_known and self._opened_ns + self._timeout_ns() <= now
+        is_due = bool(self._unheard) and self._oldest_due_ns() <= now
+        if self._state is State.SILENT or not (is_open_due or is_due):
+            return
+        self._attempts += 1
+        self._back_off += 1
+        if self.is_open and self._attempts >= ATTEMPTS_MAX:
+            self.begin_anew(now)
+            return
+        if is_open_due:
+            self._say_open(now)
+        if is_due:
+            self._say_again(now)
 
     def _say_again(self, now: int) -> None:
         for sequence, said in list(self._unheard.items())[:RESEND_MESSAGES_MAX]:
@@ -191,6 +195,8 @@ class Conversation:
             peer_boot_id=self._peer_boot_id,
             number=self._own,
             answers=self._far,
+            slots=self.greeting[0],
+            device=self.greeting[1],
         )
         self._out.emit(self.name, said)
 
@@ -213,6 +219,7 @@ class Conversation:
             return self._out.refuse(self.name, message, ErrorCode.INVALID, why)
         if self._state is State.OPENING:
             self._open()
+        self._is_known = True
         self._hear_acknowledgement(message.at.heard, now)
         if not isinstance(message, messages.Ack):
             self._hear_numbered(message, now)
@@ -227,13 +234,16 @@ class Conversation:
         is_new = self._far != message.number
         self._far = message.number
         if is_new and self.is_open:
-            self._begin_anew(Input.ANEW, now)
-        elif message.answers != self._own:
-            self._say_open(now)
-        elif self._state is State.OPENING:
+            self._end(Input.ANEW)
+        if self._state is State.OPENING and (is_new or message.answers == self._own):
             self._open()
+            if message.slots:
+                self._heard.append(messages.Ready(slots=message.slots, device=message.device))
+        if message.answers == self._own:
+            self._is_known = True
+            self._answer_due_ns = now  # it may not know that we know
         else:
-            self._answer_due_ns = now  # it does not know that we know
+            self._say_open(now)
         return None
 
     def _hear_acknowledgement(self, heard: int, now: int) -> None:
@@ -270,32 +280,33 @@ class Conversation:
 
     # --- parts -----------------------------------------------------------------------------------
 
+    def begin_anew(self, now: int) -> None:
+        """End the conversation, for the ends do not agree in it any more."""
+        if self.is_open:
+            self._end(Input.NO_ANSWER)
+            self._own += 1
+            self._say_open(now)
+
     def _open(self) -> None:
         self._step(Input.HEARD)
         self._attempts = self._back_off = 0
         self._heard.append(Turn.BEGAN)
 
-    def begin_anew(self, now: int) -> None:
-        """End the conversation, for the ends cannot agree in it any more."""
-        if self.is_open:
-            self._begin_anew(Input.NO_ANSWER, now)
-
-    def _begin_anew(self, why: Input, now: int) -> None:
+    def _end(self, why: Input) -> None:
         self._step(why)
-        self._own += 1
         self._forget()
         self._heard.append(Turn.ENDED)
         self._out.record("anew", peer=self.name, why=why.name)
-        self._say_open(now)
 
     def _due_ns(self) -> int | None:
-        if self._state is State.OPENING:
-            return self._opened_ns + self._timeout_ns()
-        if not self._unheard:
-            return self._answer_due_ns
-        if self._answer_due_ns is None:
-            return self._oldest_due_ns()
-        return min(self._answer_due_ns, self._oldest_due_ns())
+        if self._state is State.SILENT:
+            return None
+        due = [] if self._answer_due_ns is None else [self._answer_due_ns]
+        if self._unheard:
+            due.append(self._oldest_due_ns())
+        if not self._is_known:
+            due.append(self._opened_ns + self._timeout_ns())
+        return min(due, default=None)
 
     def _oldest_due_ns(self) -> int:
         return self._unheard[next(iter(self._unheard))].at_ns + self._timeout_ns()

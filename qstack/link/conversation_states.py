@@ -1,9 +1,10 @@
 """Life of the conversation with one peer, seen from one end. Both ends run the same table.
 
+                         +--ANEW, NO_ANSWER--+
+                         v                   |
     SILENT --CHANNEL--> OPENING --HEARD--> OPEN
-                         |  ^               |
-                         |  +-ANEW, NO_ANSWER
-    SILENT <--CHANNEL_LOST--+---------------+
+      ^                  |                   |
+      +--CHANNEL_LOST----+-------------------+
 
 Rules
 1. What is said of a link is said in OPEN; leaving OPEN makes the link go down.
@@ -20,16 +21,16 @@ class State(Enum):
     """Where a conversation stands."""
 
     SILENT = auto()  # there is no channel
-    OPENING = auto()  # the peer may not know our number
-    OPEN = auto()  # each end knows the number of the other
+    OPENING = auto()  # the peer's number is not known, or is that of a conversation that ended
+    OPEN = auto()  # what is said is heard, unless the conversation ends
 
 
 class Input(Enum):
     """What can happen to it."""
 
     CHANNEL = auto()  # to this life of the peer
-    HEARD = auto()  # the peer names our number
-    ANEW = auto()  # the peer has another number, so it knows nothing of this conversation
+    HEARD = auto()  # the peer has a new number, or names ours
+    ANEW = auto()  # the peer has a new number, so it knows nothing of this conversation
     NO_ANSWER = auto()  # to anything, for too long
     CHANNEL_LOST = auto()
 

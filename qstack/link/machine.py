@@ -99,8 +99,7 @@ class LinkLayer:
         conversation = self._out.conversation(peer.name)
         while (heard := conversation.take()) is not None:
             if heard is Turn.BEGAN:
-                if peer.capability is not None:
-                    self._say_ready(peer, peer.capability.slots)
+                self._say_ready(peer)
             elif heard is Turn.ENDED:
                 self._lose(peer, ErrorCode.PEER_DOWN, f"{peer.name} does not answer, or knows none")
                 peer.peer_slots = None
@@ -114,19 +113,23 @@ class LinkLayer:
         peer.devices += 1
         conversation = self._out.conversation(peer.name)
         conversation.round_trip_ns = 2 * capability.delay_ns + START_ALLOWANCE_NS
-        self._say_ready(peer, capability.slots)
+        self._say_ready(peer)
         self._announce_if_up(peer, now)
 
     def _on_device_lost(self) -> None:
         """The far ends are told, who cannot see it: their halves of our pairs are void."""
         for peer in self.peers.values():
-            if peer.capability is not None:
-                self._say_ready(peer, 0)
+            had_device = peer.capability is not None
             self._lose(peer, ErrorCode.DEVICE_LOST, f"the device of {self.node} has gone")
             peer.capability = None
+            if had_device:
+                self._say_ready(peer)
             peer.waits_for_memory = False
 
-    def _say_ready(self, peer: Peer, slots: int) -> None:
+    def _say_ready(self, peer: Peer) -> None:
+        """What the far end is told of our device; where it cannot be yet, by the greeting."""
+        slots = peer.capability.slots if peer.capability is not None else 0
+        self._out.conversation(peer.name).greeting = (slots, peer.devices)
         self._out.send(peer.name, messages.Ready(slots=slots, device=peer.devices))
 
     def _on_ready(self, peer: Peer, slots: int, now: int) -> None:

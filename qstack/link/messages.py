@@ -147,7 +147,8 @@ class Open(LinkMessage, frozen=True, kw_only=True):
     """The sender begins conversation `number` with the receiver's life `peer_boot_id`.
 
     `boot_id` is the sender's own life. `answers` is the highest number it knows of the receiver's
-    in that life; nil while it knows none. Not numbered in the conversation: `at` means nothing.
+    in that life; nil while it knows none. `slots` and `device` are those of the Ready it would say,
+    which follows: so a link is up after half a round trip. `at` means nothing.
     """
 
     TYPE = 0x0009
@@ -155,6 +156,8 @@ class Open(LinkMessage, frozen=True, kw_only=True):
     peer_boot_id: BootId
     number: Count
     answers: Count | None
+    slots: Count
+    device: Count
 
 
 class Ack(LinkMessage, frozen=True, kw_only=True):

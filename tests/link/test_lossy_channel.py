@@ -235,8 +235,9 @@ def test_who_is_not_answered_loses_the_link_and_both_ends_know(deaf: tuple[str, 
     bench.run(SECOND)
     check(bench, [identity(1), identity(2)])
     for name in BOTH:
-        assert len(bench.all(name, service.LinkUp)) == 2
-        assert len(bench.all(name, service.LinkDown)) == 1
+        downs = len(bench.all(name, service.LinkDown))
+        assert 1 <= downs <= 2, "who hears but is not heard may take it for up once more"
+        assert len(bench.all(name, service.LinkUp)) == downs + 1
     bench.say(BOB, create(3, ALICE, number=2, deadline_ns=100 * SECOND))
     bench.run(SECOND)
     assert ends_of(bench, BOB, identity(3)) == ["done"]
