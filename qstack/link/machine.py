@@ -120,6 +120,8 @@ class LinkLayer:
         """The far ends are told, who cannot see it: their halves of our pairs are void."""
         for peer in self.peers.values():
             had_device = peer.capability is not None
+            for request in peer.requests.values():
+                request.held.clear()  # their qubits have gone with the device
             self._lose(peer, ErrorCode.DEVICE_LOST, f"the device of {self.node} has gone")
             peer.capability = None
             if had_device:

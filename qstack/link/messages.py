@@ -71,6 +71,8 @@ class Add(LinkMessage, frozen=True, kw_only=True):
     peer_basis: BasisChoice | None
     start_ns: Nanoseconds
     device: Count
+    atomic: bool
+    consecutive: bool
 
 
 class AddAccepted(LinkMessage, frozen=True, kw_only=True):

@@ -13,7 +13,7 @@ from qstack.physical.service import GenerationOption, LinkCapability
 class Announced:
     """A pair told to the layer above."""
 
-    pair: LinkPairId
+    pair: bytes
     purpose: bytes
 
 
@@ -88,15 +88,13 @@ class Peer:
         boots = (here, there) if self.is_master else (there, here)
         return link_pair_id(self.capability.link, boots, herald_sequence)
 
-    def remember(self, herald_sequence: int, purpose: bytes) -> LinkPairId:
+    def remember(self, herald_sequence: int, pair: bytes, purpose: bytes) -> None:
         """Note an announced pair; the oldest is forgotten beyond the limit."""
-        pair = self.pair_id(herald_sequence)
         self.announced[herald_sequence] = Announced(pair, purpose)
         if len(self.announced) > PAIR_HISTORY_MAX:
             oldest = next(iter(self.announced))
             del self.announced[oldest]
             self.forgotten_until = max(self.forgotten_until, oldest + 1)
-        return pair
 
     def forget_pairs(self) -> None:
         """All pairs announced are void, which was said."""

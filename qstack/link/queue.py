@@ -11,6 +11,7 @@ from dataclasses import dataclass, field
 
 from qstack.link.coincidences import Coincidences
 from qstack.link.request_states import REQUEST, Input, State
+from qstack.link.service import LinkMeasured, LinkPair
 from qstack.physical.service import GenerationOption, Kind
 from qstack.wire.message import BasisChoice
 
@@ -29,12 +30,16 @@ class Request:
     priority: int
     basis: BasisChoice | None
     option: GenerationOption
+    atomic: bool
+    consecutive: bool
     start_ns: int
     queue_number: int | None
     state: State = REQUEST.start
     served: int = 0
     last_herald: int = NEVER_SERVED  # herald sequence of its latest pair
     batches: dict[int, None] = field(default_factory=dict)  # in the order they were started
+    held: list[tuple[int, LinkPair | LinkMeasured]] = field(default_factory=list)
+    """Herald sequences and indications of pairs that wait for the last one."""
     coincidences: Coincidences | None = None  # photon-pair links: what is still to be compared
 
     def step(self, received: Input) -> None:
@@ -77,7 +82,8 @@ def next_request(requests: dict[bytes, Request], now: int) -> Request | None:
     """Whom the next free slot is for.
 
     Strict priority; within it who has fewest batches at work, then who was served longest ago
-    (the herald sequence says it alike at both ends), then who came first.
+    (the herald sequence says it alike at both ends), then who came first. An atomic request whose
+    turn it is waits until nobody else has a batch, and from its first pair to its last is alone.
     """
     running = {request.id: len(request.batches) for request in requests.values()}
     return _next(requests, running, now)
@@ -95,9 +101,22 @@ def choice(requests: dict[bytes, Request], slots: int, now: int) -> dict[bytes, 
 
 
 def _next(requests: dict[bytes, Request], running: dict[bytes, int], now: int) -> Request | None:
-    ready = [request for request in requests.values() if request.wants(running[request.id], now)]
+    asking = [r for r in requests.values() if now >= r.start_ns]
+    if any(r.atomic for r in asking):
+        asking = _eligible(asking, running)
     return min(
-        ready,
+        (request for request in asking if request.wants(running[request.id], now)),
         key=lambda r: (-r.priority, running[r.id], r.last_herald, r.place),
         default=None,
     )
+
+
+def _eligible(asking: list[Request], running: dict[bytes, int]) -> list[Request]:
+    """Who may have a batch where somebody is atomic: whose turn it is, by the queue alone."""
+    head = min(
+        asking, key=lambda r: (not (r.atomic and r.served), -r.priority, r.last_herald, r.place)
+    )
+    at_work = [r for r in asking if running[r.id]]
+    if head.atomic:
+        return [head] if all(r is head for r in at_work) else []
+    return [] if any(r.atomic for r in at_work) else [r for r in asking if not r.atomic]

@@ -12,11 +12,12 @@ Rules
 from qstack.errors import ErrorCode
 from qstack.link import messages, service
 from qstack.link.batches import Batches
-from qstack.link.outbox import Outbox, name_of
+from qstack.link.outbox import ABOVE, Outbox, name_of
 from qstack.link.params import NUMBER_MAX, REQUESTS_MAX, START_AHEAD_MAX_NS, START_ALLOWANCE_NS
 from qstack.link.peer import Peer
 from qstack.link.queue import Request
 from qstack.link.request_states import Input, State
+from qstack.physical import service as physical
 
 DEADLINE_TIMER = "deadline/"
 DETAIL_MAX = 500  # characters of a message's text
@@ -60,6 +61,8 @@ class Requests:
             peer_basis=create.basis,
             start_ns=start_ns,
             device=peer.peer_device,
+            atomic=create.atomic,
+            consecutive=create.consecutive,
         )
         self._out.send(peer.name, add)
         return self._batches.start_later(peer, now)
@@ -180,9 +183,24 @@ class Requests:
         for request in list(peer.requests.values()):
             self.fail(peer, request, Input.LINK_LOST, error, detail)
 
+    def indicate(
+        self,
+        peer: Peer,
+        request: Request,
+        sequence: int,
+        indication: service.LinkPair | service.LinkMeasured,
+    ) -> None:
+        """Tell of pairs, the first of which has this herald sequence; or hold them back."""
+        if request.consecutive:
+            self._tell(peer, sequence, indication)
+        else:
+            request.held.append((sequence, indication))
+
     def finish_if_served(self, peer: Peer, request: Request) -> None:
         """End a request whose last pair has come."""
         if request.is_served:
+            for sequence, indication in request.held:
+                self._tell(peer, sequence, indication)
             request.step(Input.SERVED)
             self._close(peer, request)
             done = service.LinkDone(request=request.id, purpose=request.purpose)
@@ -200,7 +218,24 @@ class Requests:
         """End a request without its pairs."""
         request.step(received)
         self._close(peer, request)
+        self._give_back(peer, request)
         self._out.tell_failed(request.id, request.purpose, name_of(error), detail, best)
+
+    def _tell(
+        self, peer: Peer, sequence: int, indication: service.LinkPair | service.LinkMeasured
+    ) -> None:
+        if isinstance(indication, service.LinkPair):
+            peer.remember(sequence, indication.pair, indication.purpose)
+            self._out.tell_below(physical.Transfer(call=None, qubit=indication.qubit, to=ABOVE))
+        self._out.tell_above(indication)
+
+    def _give_back(self, peer: Peer, request: Request) -> None:
+        """Pairs held back are freed; the far end, which may have told of them, learns it."""
+        for sequence, indication in request.held:
+            if isinstance(indication, service.LinkPair):
+                self._out.tell_below(physical.Free(qubit=indication.qubit))
+                self._out.send(peer.name, messages.Expire(low=sequence, high=sequence + 1))
+        request.held.clear()
 
     # --- parts -----------------------------------------------------------------------------------
 
@@ -222,6 +257,12 @@ class Requests:
             return ErrorCode.BAD_REQUEST, "bases go with kind measure, and only there", None
         if asked.kind == "measure" and asked.number is None:
             return ErrorCode.BAD_REQUEST, "kind measure needs a number of pairs", None
+        if asked.number is None and (asked.atomic or not asked.consecutive):
+            return ErrorCode.BAD_REQUEST, "atomic, or all at the end, needs a number", None
+        is_held = asked.kind == "keep" and not asked.consecutive
+        if is_held and asked.number is not None and asked.number > peer.slots:
+            detail = f"{asked.number} pairs at once, {peer.slots} fit"
+            return ErrorCode.NO_RESOURCES, detail, None
         if asked.deadline_ns <= now:
             return ErrorCode.NO_TIME, "the deadline has passed", None
         if peer.option_for(asked.min_fidelity) is None:
@@ -249,6 +290,8 @@ class Requests:
             priority=asked.priority,
             basis=asked.basis,
             option=option,
+            atomic=asked.atomic,
+            consecutive=asked.consecutive,
             start_ns=start_ns,
             queue_number=queue_number,
         )

@@ -64,6 +64,8 @@ def create(which: int, /, peer: str = BOB, **changes: Any) -> service.LinkCreate
         "priority": 1,
         "basis": None,
         "peer_basis": None,
+        "atomic": False,
+        "consecutive": True,
     }
     return service.LinkCreate(**{**fields, **changes})
 
@@ -264,6 +266,10 @@ class Bench:
             del self.ends[name].timers[key]
             self.event(name, TimerFired(key))
         self.now = until
+
+    def told_next(self, name: str) -> Told:
+        """The first that the device of `name` has said."""
+        return Told("physical", self.ends[name].inbox.popleft())
 
     def told(self, name: str) -> None:
         """Hand over all that the device of `name` has said."""

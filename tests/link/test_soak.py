@@ -108,6 +108,8 @@ class User:
             deadline_ns=now + int(self.ask_ns * 10 ** rng.uniform(-1.0, 1.5)),
             priority=rng.randrange(3), basis=None if is_keep else "X",
             peer_basis=None if is_keep else "Z",
+            atomic=False,
+            consecutive=True,
         )  # fmt: skip
         return [*effects, Tell("link", create)]
 
