@@ -34,11 +34,20 @@ from qstack.wire.message import Message
 
 
 class LinkLayer:
-    """All links of one node. `neighbours` are the names at the other ends."""
+    """All links of one node. `neighbours` are the names at the other ends.
 
-    def __init__(self, node: str, boot_id: bytes, neighbours: list[str]) -> None:
+    `weights` are the shares of priorities 0 to 7, alike at both ends; None: the highest gets all.
+    """
+
+    def __init__(
+        self,
+        node: str,
+        boot_id: bytes,
+        neighbours: list[str],
+        weights: tuple[int, ...] | None = None,
+    ) -> None:
         self.node = node
-        self.peers = {name: Peer(node, name, boot_id) for name in sorted(neighbours)}
+        self.peers = {name: Peer(node, name, boot_id, weights) for name in sorted(neighbours)}
         self._out = Outbox(boot_id, sorted(neighbours))
         self._batches = Batches(self._out)
         self._requests = Requests(self.peers, self._batches, self._out)

@@ -51,7 +51,8 @@ class LinkMessage(Message, frozen=True, kw_only=True):
 class Add(LinkMessage, frozen=True, kw_only=True):
     """Put a request into the queue both ends share.
 
-    `queue_number` is nil from the slave, which learns it from the answer. Bases are as the
+    `queue_number` and `virtual_ns` (`queue.Place`) are nil from the slave, which learns them from
+    the answer. Bases are as the
     receiver sees them: `basis` is what the receiver measures in. Both ends attempt from
     `start_ns` on, when the answer can be back; the sender does not wait for it any longer. `device`
     is the receiver's of which the sender knows, from its latest Ready: for another one the request
@@ -61,6 +62,7 @@ class Add(LinkMessage, frozen=True, kw_only=True):
     TYPE = 0x0001
     request: Id
     queue_number: Count | None
+    virtual_ns: Nanoseconds | None
     purpose: Id
     kind: Kind
     number: Number | None
@@ -81,6 +83,7 @@ class AddAccepted(LinkMessage, frozen=True, kw_only=True):
     TYPE = 0x0002
     request: Id
     queue_number: Count
+    virtual_ns: Nanoseconds
 
 
 class AddRejected(LinkMessage, frozen=True, kw_only=True):

@@ -79,7 +79,7 @@ class Pairs:
             self._out.conversation(peer.name).begin_anew(self._out.now)
 
     def _announce(self, peer: Peer, request: Request, herald: physical.Heralded) -> None:
-        request.serve(herald.herald_sequence, 1)
+        peer.serve(request, herald.herald_sequence, 1)
         pair = service.LinkPair(
             request=request.id,
             purpose=request.purpose,
@@ -103,7 +103,7 @@ class Pairs:
     def _tell_measured(
         self, peer: Peer, request: Request, measured: physical.MeasuredPairs
     ) -> None:
-        request.serve(measured.first_herald_sequence, measured.pairs)
+        peer.serve(request, measured.first_herald_sequence, measured.pairs)
         told = service.LinkMeasured(
             request=request.id,
             purpose=request.purpose,

@@ -7,6 +7,7 @@ START_ALLOWANCE_NS: Final = 40_000  # added to the round trip: one turn of proce
 NUMBER_MAX: Final = 10**6  # pairs of one request
 CHOICE_NS: Final = 50_000_000  # both ends look at their queue again at multiples of this
 SLOTS_PART_MAX: Final = 8_192  # detected slots in one message: 32 KiB, half of a control frame
+FAIR_PAIRS: Final = 64  # of one measure batch, where requests have shares of the link
 RESEND_TRIPS: Final = 3  # round trips until what was not acknowledged is said again
 WINDOW: Final = 128  # messages said and not yet acknowledged
 

@@ -4,9 +4,9 @@ from dataclasses import dataclass, field
 
 from qstack.ids import LinkPairId, link_id, link_pair_id
 from qstack.link.params import PAIR_HISTORY_MAX
-from qstack.link.queue import Request
+from qstack.link.queue import Place, Request
 from qstack.link.service import LinkOption
-from qstack.physical.service import GenerationOption, LinkCapability
+from qstack.physical.service import GenerationOption, Kind, LinkCapability
 
 
 @dataclass
@@ -24,6 +24,7 @@ class Peer:
     node: str
     name: str
     boot_id: bytes
+    weights: tuple[int, ...] | None = None  # of priorities; None: the highest gets all
     peer_boot_id: bytes | None = None
     capability: LinkCapability | None = None
     peer_slots: int | None = None
@@ -34,6 +35,7 @@ class Peer:
     announced: dict[int, Announced] = field(default_factory=dict)  # by herald sequence
     forgotten_until: int = 0  # of announced pairs: all forgotten ones have lower sequences
     next_queue_number: int = 0
+    virtual_ns: int = 0  # how far requests have been served, each divided by its weight
     waits_for_memory: bool = False
     is_choice_due: bool = False  # the timer to look at the queue again is armed
 
@@ -74,11 +76,23 @@ class Peer:
         """Batches running at this end."""
         return sum(len(request.batches) for request in self.requests.values())
 
-    def take_queue_number(self) -> int:
-        """The next number; only the master calls this."""
+    def take_place(self) -> Place:
+        """The next place in the queue; only the master calls this."""
         assert self.is_master
         self.next_queue_number += 1
-        return self.next_queue_number - 1
+        return Place(self.next_queue_number - 1, self.virtual_ns)
+
+    def serve(self, request: Request, first_herald: int, pairs: int) -> None:
+        """Count pairs that have come for a request."""
+        self.virtual_ns = max(self.virtual_ns, request.virtual_finish(0))
+        request.serve(first_herald, pairs)
+
+    def cost_ns(self, kind: Kind, option: GenerationOption, priority: int) -> int | None:
+        """The mean time of a pair, divided by the weight of its request."""
+        if self.weights is None:
+            return None
+        cycle_ns = option.measure_cycle_ns if kind == "measure" else option.cycle_ns
+        return max(1, round(cycle_ns / max(option.probability, 1e-9) / self.weights[priority]))
 
     def pair_id(self, herald_sequence: int) -> LinkPairId:
         """The pair's name, equal at both ends."""

@@ -15,7 +15,7 @@ from qstack.link.batches import Batches
 from qstack.link.outbox import ABOVE, Outbox, name_of
 from qstack.link.params import NUMBER_MAX, REQUESTS_MAX, START_AHEAD_MAX_NS, START_ALLOWANCE_NS
 from qstack.link.peer import Peer
-from qstack.link.queue import Request
+from qstack.link.queue import Place, Request
 from qstack.link.request_states import Input, State
 from qstack.physical import service as physical
 
@@ -46,11 +46,12 @@ class Requests:
             return self._out.tell_failed(create.request, create.purpose, *refusal)
         assert peer.capability is not None
         start_ns = now + 2 * peer.capability.delay_ns + START_ALLOWANCE_NS
-        number = peer.take_queue_number() if peer.is_master else None
-        self._open(peer, create, start_ns, number)
+        given = peer.take_place() if peer.is_master else None
+        self._open(peer, create, start_ns, given)
         add = messages.Add(
             request=create.request,
-            queue_number=number,
+            queue_number=given.queue_number if given is not None else None,
+            virtual_ns=given.virtual_ns if given is not None else None,
             purpose=create.purpose,
             kind=create.kind,
             number=create.number,
@@ -93,8 +94,11 @@ class Requests:
 
     def on_add(self, peer: Peer, add: messages.Add, now: int) -> None:
         """The far end asks."""
-        if (add.queue_number is None) is not peer.is_master:
-            why = "the queue number is the master's to give"
+        given: Place | None = None
+        if add.queue_number is not None and add.virtual_ns is not None:
+            given = Place(add.queue_number, add.virtual_ns)
+        if {add.queue_number is None, add.virtual_ns is None} != {peer.is_master}:
+            why = "the place is the master's to give"
             return self._out.refuse(peer.name, add, ErrorCode.OUT_OF_STATE, why)
         if self._find(add.request) is not None:
             why = "a request of this id is open"
@@ -113,9 +117,12 @@ class Requests:
                 request=add.request, error=error.name, detail=detail, best=best
             )
             return self._out.send(peer.name, rejected)
-        number = peer.take_queue_number() if add.queue_number is None else add.queue_number
-        request = self._open(peer, add, add.start_ns, number)
-        self._out.send(peer.name, messages.AddAccepted(request=add.request, queue_number=number))
+        given = given if given is not None else peer.take_place()
+        request = self._open(peer, add, add.start_ns, given)
+        accepted = messages.AddAccepted(
+            request=add.request, queue_number=given.queue_number, virtual_ns=given.virtual_ns
+        )
+        self._out.send(peer.name, accepted)
         request.step(Input.ACCEPTED)
         self._batches.start_later(peer, now)
         return self._batches.start(peer, now)
@@ -125,14 +132,12 @@ class Requests:
         request = peer.requests.get(message.request)
         if request is None:
             return
-        if request.state is not State.ADDING or request.queue_number not in (
-            None,
-            message.queue_number,
-        ):
+        given = Place(message.queue_number, message.virtual_ns)
+        if request.state is not State.ADDING or request.given not in (None, given):
             why = "the request has another place already"
             self._out.refuse(peer.name, message, ErrorCode.OUT_OF_STATE, why)
             return
-        request.queue_number = message.queue_number
+        request.given = given
         request.step(Input.ACCEPTED)
         self._batches.start(peer, now)
 
@@ -277,7 +282,7 @@ class Requests:
         peer: Peer,
         asked: service.LinkCreate | messages.Add,
         start_ns: int,
-        queue_number: int | None,
+        given: Place | None,
     ) -> Request:
         option = peer.option_for(asked.min_fidelity)
         assert option is not None, "checked before"
@@ -293,7 +298,8 @@ class Requests:
             atomic=asked.atomic,
             consecutive=asked.consecutive,
             start_ns=start_ns,
-            queue_number=queue_number,
+            given=given,
+            cost_ns=peer.cost_ns(asked.kind, option, asked.priority),
         )
         peer.requests[request.id] = request
         key = DEADLINE_TIMER + request.id.hex()

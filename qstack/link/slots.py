@@ -101,7 +101,7 @@ class SlotPairs:
     def _tell_measured(self, peer: Peer, request: Request, part: Matched) -> None:
         pairs = len(part.slots)
         # The slot of a pair names it, as the herald sequence does on a heralded link.
-        request.serve(int(part.slots[-1]) - pairs + 1, pairs)
+        peer.serve(request, int(part.slots[-1]) - pairs + 1, pairs)
         none = bytes((pairs + 7) // 8)  # phi+
         first = int(part.slots[0])
         told = service.LinkMeasured(

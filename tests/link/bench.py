@@ -73,11 +73,18 @@ def create(which: int, /, peer: str = BOB, **changes: Any) -> service.LinkCreate
 class End:
     """One node: its machine, what it said, what its physical layer has to do."""
 
-    def __init__(self, name: str, lives: int, slots: int, pairing: Any = "heralds") -> None:
+    def __init__(
+        self,
+        name: str,
+        lives: int,
+        slots: int,
+        pairing: Any = "heralds",
+        weights: tuple[int, ...] | None = None,
+    ) -> None:
         self.name = name
         self.boot_id = boot_id(7, name, lives)
         other = BOB if name == ALICE else ALICE
-        self.machine = LinkLayer(name, self.boot_id, [other])
+        self.machine = LinkLayer(name, self.boot_id, [other], weights)
         self.slots = slots
         self.pairing = pairing
         self.above: list[Message] = []
@@ -102,12 +109,18 @@ class End:
 class Bench:
     """Both ends. `pipes` hold what is on its way."""
 
-    def __init__(self, slots: tuple[int, int] = (2, 2), pairing: Any = "heralds") -> None:
+    def __init__(
+        self,
+        slots: tuple[int, int] = (2, 2),
+        pairing: Any = "heralds",
+        weights: tuple[int, ...] | None = None,
+    ) -> None:
         self.now = 0
         self.slots = {ALICE: slots[0], BOB: slots[1]}
         self.lives = {ALICE: 0, BOB: 0}
         self.pairing = pairing
-        self.ends = {name: End(name, 0, self.slots[name], pairing) for name in (ALICE, BOB)}
+        self.weights = weights
+        self.ends = {name: self._end(name) for name in (ALICE, BOB)}
         self.pipes: dict[str, deque[messages.LinkMessage]]
         self.pipes = {ALICE: deque(), BOB: deque()}  # by receiver
         self.sent: list[tuple[str, Message]] = []
@@ -115,6 +128,9 @@ class Bench:
         self.herald_sequence = 0
         self.is_connected = False
         self._qubits = 0
+
+    def _end(self, name: str) -> End:
+        return End(name, self.lives[name], self.slots[name], self.pairing, self.weights)
 
     # --- building a situation --------------------------------------------------------------------
 
@@ -156,7 +172,7 @@ class Bench:
         self.herald_sequence = 0
         self.pipes[name].clear()
         self.pipes[other].clear()
-        self.ends[name] = End(name, self.lives[name], self.slots[name], self.pairing)
+        self.ends[name] = self._end(name)
         self.device_ready(name)
         self.event(name, PeerUp(other, self.ends[other].boot_id))
         self.event(other, PeerUp(name, self.ends[name].boot_id))

@@ -113,14 +113,16 @@ def ask(bench: LossyBench, rng: Random, which: int) -> None:
     """A request of a random kind from a random end; some are withdrawn."""
     by, canceller = rng.choice(BOTH), rng.choice(BOTH)
     is_keep = rng.random() < 0.7
+    number = rng.choice([1, 2, 9, None if is_keep else 60])
+    longest_ns = SECOND // 50 if number is None else SECOND
     asked = create(
         which, OTHER[by],
         purpose=PURPOSE if rng.random() < 0.95 else b"q" * 16,
         kind="keep" if is_keep else "measure",
-        number=rng.choice([1, 2, 9, None if is_keep else 60]),
+        number=number,
         basis=None if is_keep else "X", peer_basis=None if is_keep else "Y",
         priority=rng.randint(0, 2),
-        deadline_ns=bench.now + rng.choice([SECOND // 500, SECOND // 10, SECOND]),
+        deadline_ns=bench.now + rng.choice([SECOND // 500, SECOND // 50, longest_ns]),
     )  # fmt: skip
     bench.say(by, asked)
     if rng.random() < 0.4:

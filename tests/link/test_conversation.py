@@ -138,7 +138,7 @@ def test_a_later_start_does_not_put_off_an_earlier_one() -> None:
     bench.deliver()
     late = bench.said(ALICE, messages.Add)[0]
     fields = {**to_builtins(late, builtin_types=(bytes,)), "request": identity(2)}
-    fields.update(queue_number=5, start_ns=SECOND // 2)
+    fields.update(queue_number=5, virtual_ns=0, start_ns=SECOND // 2)
     bench.inject(BOB, convert(fields, messages.Add, builtin_types=(bytes,)))
     bench.advance(2 * DELAY_NS + 40_000)
     assert bench.tokens(BOB) == [1]

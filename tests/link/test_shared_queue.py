@@ -384,7 +384,10 @@ def test_a_herald_from_before_a_restart_expires_nothing_after_it() -> None:
 
 
 OUT_OF_STATE: list[tuple[messages.LinkMessage, ErrorCode]] = [
-    (messages.AddAccepted(request=identity(1), queue_number=9), ErrorCode.OUT_OF_STATE),
+    (
+        messages.AddAccepted(request=identity(1), queue_number=9, virtual_ns=0),
+        ErrorCode.OUT_OF_STATE,
+    ),
     (
         messages.AddRejected(request=identity(1), error="REJECTED", detail="", best=None),
         ErrorCode.OUT_OF_STATE,
@@ -416,7 +419,7 @@ def test_a_request_that_is_open_is_not_added_again() -> None:
 def test_another_place_in_the_queue_than_the_masters_is_refused() -> None:
     bench = Bench().begin()
     bench.say(ALICE, create(1))
-    bench.inject(ALICE, messages.AddAccepted(request=identity(1), queue_number=3))
+    bench.inject(ALICE, messages.AddAccepted(request=identity(1), queue_number=3, virtual_ns=0))
     assert [e.name for e in bench.said(ALICE, messages.Error)] == ["OUT_OF_STATE"]
     bench.deliver()
     assert rows(bench, ALICE) == []
@@ -450,7 +453,7 @@ def test_an_error_is_never_answered_by_an_error() -> None:
 def test_answers_about_unknown_requests_are_late_and_ignored() -> None:
     bench = Bench().begin()
     unknown = identity(99)
-    bench.inject(ALICE, messages.AddAccepted(request=unknown, queue_number=0))
+    bench.inject(ALICE, messages.AddAccepted(request=unknown, queue_number=0, virtual_ns=0))
     rejected = messages.AddRejected(request=unknown, error="REJECTED", detail="", best=None)
     bench.inject(ALICE, rejected)
     bench.inject(ALICE, messages.Remove(request=unknown, error="CANCELLED", detail=""))
