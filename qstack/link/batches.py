@@ -13,7 +13,7 @@ Rules
 from dataclasses import dataclass
 
 from qstack.link.outbox import Outbox
-from qstack.link.params import CHOICE_NS
+from qstack.link.params import CHOICE_NS, FAIR_PAIRS
 from qstack.link.peer import Peer
 from qstack.link.queue import Request, choice, next_request
 from qstack.physical import service as physical
@@ -116,6 +116,8 @@ class Batches:
         number, self._next = self._next, self._next + 1
         self._open[number] = Batch(number, peer, peer.peer_boot_id, request.id)
         wanted = request.wanted or 1
+        if request.cost_ns is not None:
+            wanted = min(wanted, FAIR_PAIRS)  # a measure batch has the link until it ends
         request.batches[number] = None
         self._out.tell_below(
             physical.AttemptsStart(

@@ -12,8 +12,10 @@ This file sees links come and go, and hands everything else to the part whose it
 from qstack.errors import ErrorCode
 from qstack.link import messages, service
 from qstack.link.batches import CHOICE_TIMER, START_TIMER, Batches
+from qstack.link.conversation import CONVERSATION_TIMER, Turn
 from qstack.link.outbox import ABOVE, Outbox
 from qstack.link.pairs import Pairs
+from qstack.link.params import START_ALLOWANCE_NS
 from qstack.link.peer import Peer
 from qstack.link.requests import DEADLINE_TIMER, Requests
 from qstack.link.slots import SlotPairs
@@ -33,12 +35,21 @@ from qstack.wire.message import Message
 
 
 class LinkLayer:
-    """All links of one node. `neighbours` are the names at the other ends."""
+    """All links of one node. `neighbours` are the names at the other ends.
 
-    def __init__(self, node: str, boot_id: bytes, neighbours: list[str]) -> None:
+    `weights` are the shares of priorities 0 to 7, alike at both ends; None: the highest gets all.
+    """
+
+    def __init__(
+        self,
+        node: str,
+        boot_id: bytes,
+        neighbours: list[str],
+        weights: tuple[int, ...] | None = None,
+    ) -> None:
         self.node = node
-        self.peers = {name: Peer(node, name, boot_id) for name in sorted(neighbours)}
-        self._out = Outbox()
+        self.peers = {name: Peer(node, name, boot_id, weights) for name in sorted(neighbours)}
+        self._out = Outbox(boot_id, sorted(neighbours))
         self._batches = Batches(self._out)
         self._requests = Requests(self.peers, self._batches, self._out)
         self._pairs = Pairs(self._batches, self._requests, self._out)
@@ -51,15 +62,16 @@ class LinkLayer:
 
     def handle(self, event: Event, now: int) -> list[Effect]:
         """See `qstack.machine.Machine`."""
+        self._out.now = now
         match event:
             case Told(source, message):
                 self._on_told(source, message, now)
             case FromPeer(name, message):
-                self._on_peer_message(name, message, now)
+                self._on_from_peer(name, message, now)
             case TimerFired(key):
                 self._on_timer(key, now)
             case PeerUp(name, boot_id):
-                self._on_peer_up(name, boot_id)
+                self._on_peer_up(name, boot_id, now)
             case PeerDown(name):
                 self._on_peer_down(name)
             case OwnerGone(owner):
@@ -77,14 +89,13 @@ class LinkLayer:
 
     # --- the peer and the devices come and go ----------------------------------------------------
 
-    def _on_peer_up(self, name: str, boot_id: bytes) -> None:
+    def _on_peer_up(self, name: str, boot_id: bytes, now: int) -> None:
         peer = self.peers.get(name)
         if peer is None or peer.peer_boot_id == boot_id:
             return  # not a neighbour, or said before
         self._on_peer_down(name)
         peer.peer_boot_id = boot_id
-        if peer.capability is not None:
-            self._say_ready(peer, peer.capability.slots)
+        self._out.conversation(name).channel_up(boot_id, now)
 
     def _on_peer_down(self, name: str) -> None:
         peer = self.peers.get(name)
@@ -93,23 +104,40 @@ class LinkLayer:
         self._lose(peer, ErrorCode.PEER_DOWN, f"{name} has gone")
         peer.peer_boot_id = None
         peer.peer_slots = None
+        self._out.conversation(name).channel_down()
+
+    def _hear(self, peer: Peer, now: int) -> None:
+        """Everything that follows from what has come of the conversation."""
+        conversation = self._out.conversation(peer.name)
+        while (heard := conversation.take()) is not None:
+            if heard is Turn.BEGAN:
+                self._say_ready(peer)
+            elif heard is Turn.ENDED:
+                self._lose(peer, ErrorCode.PEER_DOWN, f"{peer.name} does not answer, or knows none")
+                peer.peer_slots = None
+            else:
+                self._on_peer_message(peer, heard, now)
 
     def _on_capability(self, capability: physical.LinkCapability, now: int) -> None:
         peer = self.peers.get(capability.peer)
         assert peer is not None, f"the device has a link to {capability.peer}, the node has not"
         peer.capability = capability
         peer.devices += 1
-        if peer.peer_boot_id is not None:
-            self._say_ready(peer, capability.slots)
+        conversation = self._out.conversation(peer.name)
+        conversation.round_trip_ns = 2 * capability.delay_ns + START_ALLOWANCE_NS
+        self._say_ready(peer)
         self._announce_if_up(peer, now)
 
     def _on_device_lost(self) -> None:
         """The far ends are told, who cannot see it: their halves of our pairs are void."""
         for peer in self.peers.values():
-            if peer.capability is not None and peer.peer_boot_id is not None:
-                self._say_ready(peer, 0)
+            had_device = peer.capability is not None
+            for request in peer.requests.values():
+                request.held.clear()  # their qubits have gone with the device
             self._lose(peer, ErrorCode.DEVICE_LOST, f"the device of {self.node} has gone")
             peer.capability = None
+            if had_device:
+                self._say_ready(peer)
             peer.waits_for_memory = False
 
     def _on_owner_gone(self, owner: str, now: int) -> None:
@@ -128,7 +156,10 @@ class LinkLayer:
                 if peer.is_up:
                     self._announce(peer)
 
-    def _say_ready(self, peer: Peer, slots: int) -> None:
+    def _say_ready(self, peer: Peer) -> None:
+        """What the far end is told of our device; where it cannot be yet, by the greeting."""
+        slots = peer.capability.slots if peer.capability is not None else 0
+        self._out.conversation(peer.name).greeting = (slots, peer.devices)
         self._out.send(peer.name, messages.Ready(slots=slots, device=peer.devices))
 
     def _on_ready(self, peer: Peer, slots: int, now: int) -> None:
@@ -170,7 +201,7 @@ class LinkLayer:
         if not peer.is_up:
             return
         self._requests.end_all(peer, error, detail)
-        peer.announced.clear()
+        peer.forget_pairs()
         self._out.tell_above(service.LinkDown(link=peer.link, peer=peer.name))
         self._out.record("down", peer=peer.name)
 
@@ -208,10 +239,17 @@ class LinkLayer:
             case _:
                 self._out.record("unexpected", source=source, message=type(message).__name__)
 
-    def _on_peer_message(self, name: str, message: Message, now: int) -> None:
+    def _on_from_peer(self, name: str, message: Message, now: int) -> None:
         peer = self.peers.get(name)
-        if peer is None or peer.peer_boot_id is None:
-            return self._out.refuse(name, message, ErrorCode.OUT_OF_STATE, "we share no link")
+        if peer is None:
+            self._out.refuse(name, message, ErrorCode.OUT_OF_STATE, "we share no link")
+        elif not isinstance(message, messages.LinkMessage):
+            self._out.refuse(name, message, ErrorCode.UNKNOWN_TYPE, "not a link message")
+        else:
+            self._out.conversation(name).hear(message, now)
+            self._hear(peer, now)
+
+    def _on_peer_message(self, peer: Peer, message: messages.LinkMessage, now: int) -> None:
         match message:
             case messages.Ready():
                 peer.peer_device = message.device
@@ -229,15 +267,18 @@ class LinkLayer:
             case messages.Expire():
                 self._pairs.on_expire(peer, message)
             case messages.Error():
-                self._out.record("peer_error", peer=name, error=message.name)
+                self._out.record("peer_error", peer=peer.name, error=message.name)
             case _:
-                self._out.refuse(name, message, ErrorCode.UNKNOWN_TYPE, "not a link message")
-        return None
+                raise AssertionError(f"{type(message).__name__} is the conversation's")
 
     def _on_timer(self, key: str, now: int) -> None:
         if key.startswith(DEADLINE_TIMER):
             request_id = bytes.fromhex(key.removeprefix(DEADLINE_TIMER))
             self._requests.on_deadline(request_id, now)
+        elif key.startswith(CONVERSATION_TIMER):
+            peer = self.peers[key.removeprefix(CONVERSATION_TIMER)]
+            self._out.conversation(peer.name).timer_fired(now)
+            self._hear(peer, now)
         elif key.startswith(CHOICE_TIMER):
             self._batches.choose_again(self.peers[key.removeprefix(CHOICE_TIMER)], now)
         elif key.startswith(START_TIMER):

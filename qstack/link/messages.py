@@ -1,13 +1,13 @@
 """What the link layer says to the link layer at the other end of a link.
 
 The distributed queue (after the DQP of Dahlberg et al., SIGCOMM'19): the end with the smaller
-node name is master and gives out queue numbers. Channels are ordered and loss-free within a
-session; a lost session ends every request on the link.
+node name is master and gives out queue numbers. Every message is part of a conversation
+(`conversation.py`), which makes it come exactly once and in order, whatever the channel does.
 """
 
 from typing import Annotated
 
-from msgspec import Meta
+from msgspec import Meta, Struct
 
 from qstack.link.params import SLOTS_PART_MAX
 from qstack.link.service import Number, Priority
@@ -15,6 +15,7 @@ from qstack.physical.service import Kind
 from qstack.wire.frame import Layer
 from qstack.wire.message import (
     BasisChoice,
+    BootId,
     Count,
     Id,
     Label,
@@ -26,14 +27,32 @@ from qstack.wire.message import (
 from qstack.wire.packed import SLOT_BYTES
 
 
-class _Link(Message, frozen=True, kw_only=True):
+class Place(Struct, frozen=True, array_like=True, forbid_unknown_fields=True):
+    """Where a message stands in a conversation; on the wire an array of four.
+
+    `own` and `far` are the sender's and the receiver's number of the conversation, `sequence` is
+    that of the message among those of its sender, and the sender has heard the first `heard`
+    messages of the receiver.
+    """
+
+    own: Count
+    far: Count
+    sequence: Count
+    heard: Count
+
+
+class LinkMessage(Message, frozen=True, kw_only=True):
+    """Base of what one link layer says to another. The conversation sets `at`."""
+
     LAYER = Layer.LINK
+    at: Place = Place(0, 0, 0, 0)
 
 
-class Add(_Link, frozen=True, kw_only=True):
+class Add(LinkMessage, frozen=True, kw_only=True):
     """Put a request into the queue both ends share.
 
-    `queue_number` is nil from the slave, which learns it from the answer. Bases are as the
+    `queue_number` and `virtual_ns` (`queue.Place`) are nil from the slave, which learns them from
+    the answer. Bases are as the
     receiver sees them: `basis` is what the receiver measures in. Both ends attempt from
     `start_ns` on, when the answer can be back; the sender does not wait for it any longer. `device`
     is the receiver's of which the sender knows, from its latest Ready: for another one the request
@@ -43,6 +62,7 @@ class Add(_Link, frozen=True, kw_only=True):
     TYPE = 0x0001
     request: Id
     queue_number: Count | None
+    virtual_ns: Nanoseconds | None
     purpose: Id
     kind: Kind
     number: Number | None
@@ -53,17 +73,20 @@ class Add(_Link, frozen=True, kw_only=True):
     peer_basis: BasisChoice | None
     start_ns: Nanoseconds
     device: Count
+    atomic: bool
+    consecutive: bool
 
 
-class AddAccepted(_Link, frozen=True, kw_only=True):
+class AddAccepted(LinkMessage, frozen=True, kw_only=True):
     """The request has its place."""
 
     TYPE = 0x0002
     request: Id
     queue_number: Count
+    virtual_ns: Nanoseconds
 
 
-class AddRejected(_Link, frozen=True, kw_only=True):
+class AddRejected(LinkMessage, frozen=True, kw_only=True):
     """The request is not taken; `error` is a registry name, `best` the fidelity to be had."""
 
     TYPE = 0x0003
@@ -73,7 +96,7 @@ class AddRejected(_Link, frozen=True, kw_only=True):
     best: Probability | None
 
 
-class Remove(_Link, frozen=True, kw_only=True):
+class Remove(LinkMessage, frozen=True, kw_only=True):
     """The request has ended at the sender, with this error."""
 
     TYPE = 0x0004
@@ -82,7 +105,7 @@ class Remove(_Link, frozen=True, kw_only=True):
     detail: Text
 
 
-class Expire(_Link, frozen=True, kw_only=True):
+class Expire(LinkMessage, frozen=True, kw_only=True):
     """Pairs with herald sequences in [low, high) that the receiver may have announced are void."""
 
     TYPE = 0x0005
@@ -90,7 +113,7 @@ class Expire(_Link, frozen=True, kw_only=True):
     high: Count
 
 
-class Error(_Link, frozen=True, kw_only=True):
+class Error(LinkMessage, frozen=True, kw_only=True):
     """Your message of type `about` broke a rule; nothing of it was done."""
 
     TYPE = 0x0006
@@ -99,7 +122,7 @@ class Error(_Link, frozen=True, kw_only=True):
     about: Annotated[int, Meta(ge=0, le=0xFFFF)]
 
 
-class Ready(_Link, frozen=True, kw_only=True):
+class Ready(LinkMessage, frozen=True, kw_only=True):
     """The sender's device can have `slots` pairs with the receiver at once.
 
     With 0 it has gone: every request on the link has ended, every pair is void. A sender whose
@@ -111,7 +134,7 @@ class Ready(_Link, frozen=True, kw_only=True):
     device: Count
 
 
-class DetectedSlots(_Link, frozen=True, kw_only=True):
+class DetectedSlots(LinkMessage, frozen=True, kw_only=True):
     """Of a request on a photon-pair link: the slots in which the sender detected something.
 
     They are all of its slots in [first_slot, until_slot), as distances from `first_slot`
@@ -125,4 +148,29 @@ class DetectedSlots(_Link, frozen=True, kw_only=True):
     slots: Annotated[bytes, Meta(max_length=SLOT_BYTES * SLOTS_PART_MAX)]
 
 
-MESSAGES = (Add, AddAccepted, AddRejected, Remove, Expire, Error, Ready, DetectedSlots)
+class Open(LinkMessage, frozen=True, kw_only=True):
+    """The sender begins conversation `number` with the receiver's life `peer_boot_id`.
+
+    `boot_id` is the sender's own life. `answers` is the highest number it knows of the receiver's
+    in that life; nil while it knows none. `slots` and `device` are those of the Ready it would say,
+    which follows: so a link is up after half a round trip. `at` means nothing.
+    """
+
+    TYPE = 0x0009
+    boot_id: BootId
+    peer_boot_id: BootId
+    number: Count
+    answers: Count | None
+    slots: Count
+    device: Count
+
+
+class Ack(LinkMessage, frozen=True, kw_only=True):
+    """Nothing but how much was heard (`at.heard`); has no sequence number of its own."""
+
+    TYPE = 0x000A
+
+
+MESSAGES = (
+    Add, AddAccepted, AddRejected, Remove, Expire, Error, Ready, DetectedSlots, Open, Ack,
+)  # fmt: skip

@@ -10,7 +10,7 @@ Rules
 from qstack.errors import ErrorCode
 from qstack.link import messages, service
 from qstack.link.batches import Batches
-from qstack.link.outbox import ABOVE, Outbox
+from qstack.link.outbox import Outbox
 from qstack.link.peer import Peer
 from qstack.link.queue import Request
 from qstack.link.requests import Requests
@@ -74,24 +74,24 @@ class Pairs:
         for sequence in void:
             gone = peer.announced.pop(sequence)
             self._out.tell_above(service.LinkExpired(pair=gone.pair, purpose=gone.purpose))
+        if message.low < peer.forgotten_until:
+            # One of them may be announced here: only with all pairs void do both ends agree.
+            self._out.conversation(peer.name).begin_anew(self._out.now)
 
     def _announce(self, peer: Peer, request: Request, herald: physical.Heralded) -> None:
-        request.serve(herald.herald_sequence, 1)
-        pair = peer.remember(herald.herald_sequence, request.purpose)
-        self._out.tell_below(physical.Transfer(call=None, qubit=herald.qubit, to=ABOVE))
-        self._out.tell_above(
-            service.LinkPair(
-                request=request.id,
-                purpose=request.purpose,
-                peer=peer.name,
-                pair=pair,
-                qubit=herald.qubit,
-                x_bit=herald.x_bit,
-                z_bit=herald.z_bit,
-                emitted_at_ns=herald.emitted_at_ns,
-                goodness=herald.goodness,
-            )
+        peer.serve(request, herald.herald_sequence, 1)
+        pair = service.LinkPair(
+            request=request.id,
+            purpose=request.purpose,
+            peer=peer.name,
+            pair=peer.pair_id(herald.herald_sequence),
+            qubit=herald.qubit,
+            x_bit=herald.x_bit,
+            z_bit=herald.z_bit,
+            emitted_at_ns=herald.emitted_at_ns,
+            goodness=herald.goodness,
         )
+        self._requests.indicate(peer, request, herald.herald_sequence, pair)
         self._requests.finish_if_served(peer, request)
 
     def _discard(self, peer: Peer, herald: physical.Heralded) -> None:
@@ -103,18 +103,17 @@ class Pairs:
     def _tell_measured(
         self, peer: Peer, request: Request, measured: physical.MeasuredPairs
     ) -> None:
-        request.serve(measured.first_herald_sequence, measured.pairs)
-        self._out.tell_above(
-            service.LinkMeasured(
-                request=request.id,
-                purpose=request.purpose,
-                peer=peer.name,
-                first_pair=peer.pair_id(measured.first_herald_sequence),
-                pairs=measured.pairs,
-                outcomes=measured.outcomes,
-                x_bits=measured.x_bits,
-                z_bits=measured.z_bits,
-                bases=measured.bases,
-                goodness=request.option.bell_probabilities[0],
-            )
+        peer.serve(request, measured.first_herald_sequence, measured.pairs)
+        told = service.LinkMeasured(
+            request=request.id,
+            purpose=request.purpose,
+            peer=peer.name,
+            first_pair=peer.pair_id(measured.first_herald_sequence),
+            pairs=measured.pairs,
+            outcomes=measured.outcomes,
+            x_bits=measured.x_bits,
+            z_bits=measured.z_bits,
+            bases=measured.bases,
+            goodness=request.option.bell_probabilities[0],
         )
+        self._requests.indicate(peer, request, measured.first_herald_sequence, told)

@@ -4,16 +4,16 @@ from dataclasses import dataclass, field
 
 from qstack.ids import LinkPairId, link_id, link_pair_id
 from qstack.link.params import PAIR_HISTORY_MAX
-from qstack.link.queue import Request
+from qstack.link.queue import Place, Request
 from qstack.link.service import LinkOption
-from qstack.physical.service import GenerationOption, LinkCapability
+from qstack.physical.service import GenerationOption, Kind, LinkCapability
 
 
 @dataclass
 class Announced:
     """A pair told to the layer above."""
 
-    pair: LinkPairId
+    pair: bytes
     purpose: bytes
 
 
@@ -24,6 +24,7 @@ class Peer:
     node: str
     name: str
     boot_id: bytes
+    weights: tuple[int, ...] | None = None  # of priorities; None: the highest gets all
     peer_boot_id: bytes | None = None
     capability: LinkCapability | None = None
     peer_slots: int | None = None
@@ -32,7 +33,9 @@ class Peer:
     requests: dict[bytes, Request] = field(default_factory=dict)
     purposes: dict[bytes, None] = field(default_factory=dict)
     announced: dict[int, Announced] = field(default_factory=dict)  # by herald sequence
+    forgotten_until: int = 0  # of announced pairs: all forgotten ones have lower sequences
     next_queue_number: int = 0
+    virtual_ns: int = 0  # how far requests have been served, each divided by its weight
     waits_for_memory: bool = False
     is_choice_due: bool = False  # the timer to look at the queue again is armed
 
@@ -73,11 +76,23 @@ class Peer:
         """Batches running at this end."""
         return sum(len(request.batches) for request in self.requests.values())
 
-    def take_queue_number(self) -> int:
-        """The next number; only the master calls this."""
+    def take_place(self) -> Place:
+        """The next place in the queue; only the master calls this."""
         assert self.is_master
         self.next_queue_number += 1
-        return self.next_queue_number - 1
+        return Place(self.next_queue_number - 1, self.virtual_ns)
+
+    def serve(self, request: Request, first_herald: int, pairs: int) -> None:
+        """Count pairs that have come for a request."""
+        self.virtual_ns = max(self.virtual_ns, request.virtual_finish(0))
+        request.serve(first_herald, pairs)
+
+    def cost_ns(self, kind: Kind, option: GenerationOption, priority: int) -> int | None:
+        """The mean time of a pair, divided by the weight of its request."""
+        if self.weights is None:
+            return None
+        cycle_ns = option.measure_cycle_ns if kind == "measure" else option.cycle_ns
+        return max(1, round(cycle_ns / max(option.probability, 1e-9) / self.weights[priority]))
 
     def pair_id(self, herald_sequence: int) -> LinkPairId:
         """The pair's name, equal at both ends."""
@@ -87,13 +102,18 @@ class Peer:
         boots = (here, there) if self.is_master else (there, here)
         return link_pair_id(self.capability.link, boots, herald_sequence)
 
-    def remember(self, herald_sequence: int, purpose: bytes) -> LinkPairId:
+    def remember(self, herald_sequence: int, pair: bytes, purpose: bytes) -> None:
         """Note an announced pair; the oldest is forgotten beyond the limit."""
-        pair = self.pair_id(herald_sequence)
         self.announced[herald_sequence] = Announced(pair, purpose)
         if len(self.announced) > PAIR_HISTORY_MAX:
-            del self.announced[next(iter(self.announced))]
-        return pair
+            oldest = next(iter(self.announced))
+            del self.announced[oldest]
+            self.forgotten_until = max(self.forgotten_until, oldest + 1)
+
+    def forget_pairs(self) -> None:
+        """All pairs announced are void, which was said."""
+        self.announced.clear()
+        self.forgotten_until = 0
 
     def option_for(self, min_fidelity: float) -> GenerationOption | None:
         """The fastest way to run the link that keeps the promise (the FEU's choice)."""

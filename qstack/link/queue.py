@@ -8,13 +8,25 @@ lost but time.
 
 import math
 from dataclasses import dataclass, field
+from typing import NamedTuple
 
 from qstack.link.coincidences import Coincidences
 from qstack.link.request_states import REQUEST, Input, State
+from qstack.link.service import LinkMeasured, LinkPair
 from qstack.physical.service import GenerationOption, Kind
 from qstack.wire.message import BasisChoice
 
 NEVER_SERVED = -1
+
+
+class Place(NamedTuple):
+    """A request's place in the queue, which the master gives: its number, and when it began.
+
+    `virtual_ns` is how far the requests had been served, in mean time divided by weight.
+    """
+
+    queue_number: int
+    virtual_ns: int
 
 
 @dataclass
@@ -29,12 +41,17 @@ class Request:
     priority: int
     basis: BasisChoice | None
     option: GenerationOption
+    atomic: bool
+    consecutive: bool
     start_ns: int
-    queue_number: int | None
+    given: Place | None
+    cost_ns: int | None  # of a pair, divided by the weight; None where priorities are strict
     state: State = REQUEST.start
     served: int = 0
     last_herald: int = NEVER_SERVED  # herald sequence of its latest pair
     batches: dict[int, None] = field(default_factory=dict)  # in the order they were started
+    held: list[tuple[int, LinkPair | LinkMeasured]] = field(default_factory=list)
+    """Herald sequences and indications of pairs that wait for the last one."""
     coincidences: Coincidences | None = None  # photon-pair links: what is still to be compared
 
     def step(self, received: Input) -> None:
@@ -49,7 +66,20 @@ class Request:
     @property
     def place(self) -> float:
         """Its queue number; while the master has not said it, behind all that have one."""
-        return math.inf if self.queue_number is None else self.queue_number
+        return math.inf if self.given is None else self.given.queue_number
+
+    def virtual_finish(self, running: int) -> int:
+        """When its next pair would be done if each request had a link of its weight for itself."""
+        begun_ns = 0 if self.given is None else self.given.virtual_ns
+        return begun_ns + (self.served + running + 1) * (self.cost_ns or 0)
+
+    def rank(self, running: int) -> tuple[float, ...]:
+        """Who has the least is next, if `running` batches are at work for it."""
+        if self.cost_ns is None:
+            return (-self.priority, running, self.last_herald, self.place)
+        if self.given is None:
+            return (math.inf, math.inf)
+        return (self.virtual_finish(running), self.place)
 
     @property
     def is_served(self) -> bool:
@@ -76,8 +106,11 @@ class Request:
 def next_request(requests: dict[bytes, Request], now: int) -> Request | None:
     """Whom the next free slot is for.
 
-    Strict priority; within it who has fewest batches at work, then who was served longest ago
-    (the herald sequence says it alike at both ends), then who came first.
+    With weights: whose next pair has the earliest virtual finish time (weighted fair queueing;
+    Demers, Keshav and Shenker, SIGCOMM'89). Without: strict priority; within it who has fewest
+    batches at work, then who was served longest ago (the herald sequence says it alike at both
+    ends), then who came first. An atomic request whose turn it is waits until nobody else has a
+    batch, and from its first pair to its last is alone.
     """
     running = {request.id: len(request.batches) for request in requests.values()}
     return _next(requests, running, now)
@@ -95,9 +128,20 @@ def choice(requests: dict[bytes, Request], slots: int, now: int) -> dict[bytes, 
 
 
 def _next(requests: dict[bytes, Request], running: dict[bytes, int], now: int) -> Request | None:
-    ready = [request for request in requests.values() if request.wants(running[request.id], now)]
+    asking = [r for r in requests.values() if now >= r.start_ns]
+    if any(r.atomic for r in asking):
+        asking = _eligible(asking, running)
     return min(
-        ready,
-        key=lambda r: (-r.priority, running[r.id], r.last_herald, r.place),
+        (request for request in asking if request.wants(running[request.id], now)),
+        key=lambda r: r.rank(running[r.id]),
         default=None,
     )
+
+
+def _eligible(asking: list[Request], running: dict[bytes, int]) -> list[Request]:
+    """Who may have a batch where somebody is atomic: whose turn it is, by the queue alone."""
+    head = min(asking, key=lambda r: (not (r.atomic and r.served), *r.rank(0)))
+    at_work = [r for r in asking if running[r.id]]
+    if head.atomic:
+        return [head] if all(r is head for r in at_work) else []
+    return [] if any(r.atomic for r in at_work) else [r for r in asking if not r.atomic]

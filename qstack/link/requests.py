@@ -12,11 +12,12 @@ Rules
 from qstack.errors import ErrorCode
 from qstack.link import messages, service
 from qstack.link.batches import Batches
-from qstack.link.outbox import Outbox, name_of
+from qstack.link.outbox import ABOVE, Outbox, name_of
 from qstack.link.params import NUMBER_MAX, REQUESTS_MAX, START_AHEAD_MAX_NS, START_ALLOWANCE_NS
 from qstack.link.peer import Peer
-from qstack.link.queue import Request
+from qstack.link.queue import Place, Request
 from qstack.link.request_states import Input, State
+from qstack.physical import service as physical
 
 DEADLINE_TIMER = "deadline/"
 DETAIL_MAX = 500  # characters of a message's text
@@ -45,11 +46,12 @@ class Requests:
             return self._out.tell_failed(create.request, create.purpose, *refusal)
         assert peer.capability is not None
         start_ns = now + 2 * peer.capability.delay_ns + START_ALLOWANCE_NS
-        number = peer.take_queue_number() if peer.is_master else None
-        self._open(peer, create, start_ns, number)
+        given = peer.take_place() if peer.is_master else None
+        self._open(peer, create, start_ns, given)
         add = messages.Add(
             request=create.request,
-            queue_number=number,
+            queue_number=given.queue_number if given is not None else None,
+            virtual_ns=given.virtual_ns if given is not None else None,
             purpose=create.purpose,
             kind=create.kind,
             number=create.number,
@@ -60,6 +62,8 @@ class Requests:
             peer_basis=create.basis,
             start_ns=start_ns,
             device=peer.peer_device,
+            atomic=create.atomic,
+            consecutive=create.consecutive,
         )
         self._out.send(peer.name, add)
         return self._batches.start_later(peer, now)
@@ -80,7 +84,7 @@ class Requests:
     def forget_above(self, peer: Peer, now: int) -> None:
         """The network layer has gone: nobody listens, and nobody wants what was asked for."""
         peer.purposes.clear()
-        peer.announced.clear()
+        peer.forget_pairs()
         for request in list(peer.requests.values()):
             self._withdraw(
                 peer, request, ErrorCode.LAYER_LOST, f"the network layer of {peer.node}", now
@@ -90,8 +94,11 @@ class Requests:
 
     def on_add(self, peer: Peer, add: messages.Add, now: int) -> None:
         """The far end asks."""
-        if (add.queue_number is None) is not peer.is_master:
-            why = "the queue number is the master's to give"
+        given: Place | None = None
+        if add.queue_number is not None and add.virtual_ns is not None:
+            given = Place(add.queue_number, add.virtual_ns)
+        if {add.queue_number is None, add.virtual_ns is None} != {peer.is_master}:
+            why = "the place is the master's to give"
             return self._out.refuse(peer.name, add, ErrorCode.OUT_OF_STATE, why)
         if self._find(add.request) is not None:
             why = "a request of this id is open"
@@ -110,9 +117,12 @@ class Requests:
                 request=add.request, error=error.name, detail=detail, best=best
             )
             return self._out.send(peer.name, rejected)
-        number = peer.take_queue_number() if add.queue_number is None else add.queue_number
-        request = self._open(peer, add, add.start_ns, number)
-        self._out.send(peer.name, messages.AddAccepted(request=add.request, queue_number=number))
+        given = given if given is not None else peer.take_place()
+        request = self._open(peer, add, add.start_ns, given)
+        accepted = messages.AddAccepted(
+            request=add.request, queue_number=given.queue_number, virtual_ns=given.virtual_ns
+        )
+        self._out.send(peer.name, accepted)
         request.step(Input.ACCEPTED)
         self._batches.start_later(peer, now)
         return self._batches.start(peer, now)
@@ -122,14 +132,12 @@ class Requests:
         request = peer.requests.get(message.request)
         if request is None:
             return
-        if request.state is not State.ADDING or request.queue_number not in (
-            None,
-            message.queue_number,
-        ):
+        given = Place(message.queue_number, message.virtual_ns)
+        if request.state is not State.ADDING or request.given not in (None, given):
             why = "the request has another place already"
             self._out.refuse(peer.name, message, ErrorCode.OUT_OF_STATE, why)
             return
-        request.queue_number = message.queue_number
+        request.given = given
         request.step(Input.ACCEPTED)
         self._batches.start(peer, now)
 
@@ -175,9 +183,24 @@ class Requests:
         for request in list(peer.requests.values()):
             self.fail(peer, request, Input.LINK_LOST, error, detail)
 
+    def indicate(
+        self,
+        peer: Peer,
+        request: Request,
+        sequence: int,
+        indication: service.LinkPair | service.LinkMeasured,
+    ) -> None:
+        """Tell of pairs, the first of which has this herald sequence; or hold them back."""
+        if request.consecutive:
+            self._tell(peer, sequence, indication)
+        else:
+            request.held.append((sequence, indication))
+
     def finish_if_served(self, peer: Peer, request: Request) -> None:
         """End a request whose last pair has come."""
         if request.is_served:
+            for sequence, indication in request.held:
+                self._tell(peer, sequence, indication)
             request.step(Input.SERVED)
             self._close(peer, request)
             done = service.LinkDone(request=request.id, purpose=request.purpose)
@@ -195,6 +218,7 @@ class Requests:
         """End a request without its pairs."""
         request.step(received)
         self._close(peer, request)
+        self._give_back(peer, request)
         self._out.tell_failed(request.id, request.purpose, name_of(error), detail, best)
 
     def _withdraw(
@@ -205,6 +229,22 @@ class Requests:
         self._out.send(peer.name, remove)
         self.fail(peer, request, Input.WITHDRAWN, error, detail)
         self._batches.start(peer, now)
+
+    def _tell(
+        self, peer: Peer, sequence: int, indication: service.LinkPair | service.LinkMeasured
+    ) -> None:
+        if isinstance(indication, service.LinkPair):
+            peer.remember(sequence, indication.pair, indication.purpose)
+            self._out.tell_below(physical.Transfer(call=None, qubit=indication.qubit, to=ABOVE))
+        self._out.tell_above(indication)
+
+    def _give_back(self, peer: Peer, request: Request) -> None:
+        """Pairs held back are freed; the far end, which may have told of them, learns it."""
+        for sequence, indication in request.held:
+            if isinstance(indication, service.LinkPair):
+                self._out.tell_below(physical.Free(qubit=indication.qubit))
+                self._out.send(peer.name, messages.Expire(low=sequence, high=sequence + 1))
+        request.held.clear()
 
     # --- parts -----------------------------------------------------------------------------------
 
@@ -226,6 +266,12 @@ class Requests:
             return ErrorCode.BAD_REQUEST, "bases go with kind measure, and only there", None
         if asked.kind == "measure" and asked.number is None:
             return ErrorCode.BAD_REQUEST, "kind measure needs a number of pairs", None
+        if asked.number is None and (asked.atomic or not asked.consecutive):
+            return ErrorCode.BAD_REQUEST, "atomic, or all at the end, needs a number", None
+        is_held = asked.kind == "keep" and not asked.consecutive
+        if is_held and asked.number is not None and asked.number > peer.slots:
+            detail = f"{asked.number} pairs at once, {peer.slots} fit"
+            return ErrorCode.NO_RESOURCES, detail, None
         if asked.deadline_ns <= now:
             return ErrorCode.NO_TIME, "the deadline has passed", None
         if peer.option_for(asked.min_fidelity) is None:
@@ -240,7 +286,7 @@ class Requests:
         peer: Peer,
         asked: service.LinkCreate | messages.Add,
         start_ns: int,
-        queue_number: int | None,
+        given: Place | None,
     ) -> Request:
         option = peer.option_for(asked.min_fidelity)
         assert option is not None, "checked before"
@@ -253,8 +299,11 @@ class Requests:
             priority=asked.priority,
             basis=asked.basis,
             option=option,
+            atomic=asked.atomic,
+            consecutive=asked.consecutive,
             start_ns=start_ns,
-            queue_number=queue_number,
+            given=given,
+            cost_ns=peer.cost_ns(asked.kind, option, asked.priority),
         )
         peer.requests[request.id] = request
         key = DEADLINE_TIMER + request.id.hex()

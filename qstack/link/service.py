@@ -92,6 +92,10 @@ class LinkUnlisten(_Link, frozen=True, kw_only=True):
 class LinkCreate(_Link, frozen=True, kw_only=True):
     """Ask for pairs. With `number` nil they keep coming until cancelled or the deadline.
 
+    While an `atomic` request is served no pair of another one is made on the link. Pairs of one
+    that is `consecutive` are indicated as they come; else all of them when the last has come, or
+    none. Either of these has a number.
+
     For kind `measure` each end reads its qubits in its own basis: `basis` here, `peer_basis`
     there. Where that is three probabilities, each end draws its bases itself and keeps them.
     """
@@ -107,6 +111,8 @@ class LinkCreate(_Link, frozen=True, kw_only=True):
     priority: Priority
     basis: BasisChoice | None
     peer_basis: BasisChoice | None
+    atomic: bool
+    consecutive: bool
 
 
 class LinkCancel(_Link, frozen=True, kw_only=True):

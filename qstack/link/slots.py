@@ -101,22 +101,22 @@ class SlotPairs:
     def _tell_measured(self, peer: Peer, request: Request, part: Matched) -> None:
         pairs = len(part.slots)
         # The slot of a pair names it, as the herald sequence does on a heralded link.
-        request.serve(int(part.slots[-1]) - pairs + 1, pairs)
+        peer.serve(request, int(part.slots[-1]) - pairs + 1, pairs)
         none = bytes((pairs + 7) // 8)  # phi+
-        self._out.tell_above(
-            service.LinkMeasured(
-                request=request.id,
-                purpose=request.purpose,
-                peer=peer.name,
-                first_pair=peer.pair_id(int(part.slots[0])),
-                pairs=pairs,
-                outcomes=pack_bits(part.outcomes),
-                x_bits=none,
-                z_bits=none,
-                bases=pack_bases(part.bases),
-                goodness=request.option.bell_probabilities[0],
-            )
+        first = int(part.slots[0])
+        told = service.LinkMeasured(
+            request=request.id,
+            purpose=request.purpose,
+            peer=peer.name,
+            first_pair=peer.pair_id(first),
+            pairs=pairs,
+            outcomes=pack_bits(part.outcomes),
+            x_bits=none,
+            z_bits=none,
+            bases=pack_bases(part.bases),
+            goodness=request.option.bell_probabilities[0],
         )
+        self._requests.indicate(peer, request, first, told)
 
     def _give_up(
         self, peer: Peer, request: Request, error: ErrorCode, detail: str, now: int

@@ -170,6 +170,8 @@ class Generation:
                 priority=max(request.priority for request in circuit.requests.values()),
                 basis=forward.basis if direct else None,
                 peer_basis=forward.remote_basis if direct else None,
+                atomic=False,
+                consecutive=True,
             ),
         )
 

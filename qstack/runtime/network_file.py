@@ -67,7 +67,8 @@ class NetworkNode(Struct, frozen=True, kw_only=True):
 class Network(Struct, frozen=True, kw_only=True, dict=True):
     """A network file, checked: nodes by name, links by id.
 
-    `fabric` is None on real hardware only; `cutoff_ns` is None where prediction chooses it.
+    `fabric` is None on real hardware only; `cutoff_ns` is None where prediction chooses it,
+    `link_weights` where priorities of link requests are strict.
     Processing time: `machine_event_ns` an event of a layer, `application_call_ns` a call,
     `forward_ns` a hop of a message between nodes that are not neighbours. `folder` is where paths
     of the file begin; it is not in the digest, nor is what those files hold.
@@ -81,6 +82,7 @@ class Network(Struct, frozen=True, kw_only=True, dict=True):
     application_call_ns: int
     forward_ns: int
     cutoff_ns: int | None
+    link_weights: tuple[int, ...] | None
     fabric: Address | None
     nodes: dict[str, NetworkNode]
     links: dict[str, LinkHardware]

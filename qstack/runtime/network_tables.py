@@ -35,6 +35,11 @@ Delay = Annotated[
     int, Meta(ge=1, le=10**15, description="whole nanoseconds, at least 1 and at most 10^15")
 ]
 TimeScale = Annotated[float, Meta(gt=0, le=1e6, description="a factor above 0, at most 1000000")]
+Weight = Annotated[int, Meta(ge=1, le=1000, description="1 to 1000")]
+Weights = Annotated[
+    tuple[Weight, Weight, Weight, Weight, Weight, Weight, Weight, Weight],
+    Meta(description="a list of eight whole numbers"),
+]
 Memory = Annotated[int, Meta(ge=1, le=MEMORY_MAX, description="1 to 4096 qubits")]
 Reference = Annotated[
     str,
@@ -86,7 +91,10 @@ class Address(NamedTuple):
 
 
 class NetworkTable(Struct, frozen=True, kw_only=True):
-    """`[network]`. `time_scale` is of the wall clock; `forward_ns` a hop of a relayed message."""
+    """`[network]`. `time_scale` is of the wall clock; `forward_ns` a hop of a relayed message.
+
+    `link_weights`: the share of a link each priority 0 to 7 gets; without it the highest gets all.
+    """
 
     name: Name
     clock: Clock = "lockstep"
@@ -96,6 +104,7 @@ class NetworkTable(Struct, frozen=True, kw_only=True):
     application_call_ns: Delay = 30_000
     forward_ns: Delay = 10_000
     cutoff_ns: Delay | None = None
+    link_weights: Weights | None = None
 
 
 class FabricTable(Struct, frozen=True, kw_only=True):

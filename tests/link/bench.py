@@ -8,6 +8,7 @@ from collections import deque
 from typing import Any
 
 import numpy as np
+from msgspec.structs import replace
 
 from qstack.ids import boot_id
 from qstack.link import messages, service
@@ -63,6 +64,8 @@ def create(which: int, /, peer: str = BOB, **changes: Any) -> service.LinkCreate
         "priority": 1,
         "basis": None,
         "peer_basis": None,
+        "atomic": False,
+        "consecutive": True,
     }
     return service.LinkCreate(**{**fields, **changes})
 
@@ -70,11 +73,18 @@ def create(which: int, /, peer: str = BOB, **changes: Any) -> service.LinkCreate
 class End:
     """One node: its machine, what it said, what its physical layer has to do."""
 
-    def __init__(self, name: str, lives: int, slots: int, pairing: Any = "heralds") -> None:
+    def __init__(
+        self,
+        name: str,
+        lives: int,
+        slots: int,
+        pairing: Any = "heralds",
+        weights: tuple[int, ...] | None = None,
+    ) -> None:
         self.name = name
         self.boot_id = boot_id(7, name, lives)
         other = BOB if name == ALICE else ALICE
-        self.machine = LinkLayer(name, self.boot_id, [other])
+        self.machine = LinkLayer(name, self.boot_id, [other], weights)
         self.slots = slots
         self.pairing = pairing
         self.above: list[Message] = []
@@ -99,17 +109,28 @@ class End:
 class Bench:
     """Both ends. `pipes` hold what is on its way."""
 
-    def __init__(self, slots: tuple[int, int] = (2, 2), pairing: Any = "heralds") -> None:
+    def __init__(
+        self,
+        slots: tuple[int, int] = (2, 2),
+        pairing: Any = "heralds",
+        weights: tuple[int, ...] | None = None,
+    ) -> None:
         self.now = 0
         self.slots = {ALICE: slots[0], BOB: slots[1]}
         self.lives = {ALICE: 0, BOB: 0}
         self.pairing = pairing
-        self.ends = {name: End(name, 0, self.slots[name], pairing) for name in (ALICE, BOB)}
-        self.pipes: dict[str, deque[Message]] = {ALICE: deque(), BOB: deque()}  # by receiver
+        self.weights = weights
+        self.ends = {name: self._end(name) for name in (ALICE, BOB)}
+        self.pipes: dict[str, deque[messages.LinkMessage]]
+        self.pipes = {ALICE: deque(), BOB: deque()}  # by receiver
         self.sent: list[tuple[str, Message]] = []
+        self._noted: dict[tuple[str, bytes, int, int], None] = {}
         self.herald_sequence = 0
         self.is_connected = False
         self._qubits = 0
+
+    def _end(self, name: str) -> End:
+        return End(name, self.lives[name], self.slots[name], self.pairing, self.weights)
 
     # --- building a situation --------------------------------------------------------------------
 
@@ -151,7 +172,7 @@ class Bench:
         self.herald_sequence = 0
         self.pipes[name].clear()
         self.pipes[other].clear()
-        self.ends[name] = End(name, self.lives[name], self.slots[name], self.pairing)
+        self.ends[name] = self._end(name)
         self.device_ready(name)
         self.event(name, PeerUp(other, self.ends[other].boot_id))
         self.event(other, PeerUp(name, self.ends[name].boot_id))
@@ -185,8 +206,24 @@ class Bench:
         """The network layer says something."""
         self.event(name, Told("network", message))
 
-    def inject(self, name: str, message: Message) -> None:
-        """The far end says something, true or not."""
+    def inject(self, name: str, message: messages.LinkMessage) -> None:
+        """The far end says something, true or not; what it has said before comes first."""
+        other = BOB if name == ALICE else ALICE
+        self.deliver(name)
+        out = self.ends[other].machine._out
+        out.send(name, message)
+        for effect in out.take():
+            if isinstance(effect, Send):
+                self.event(name, FromPeer(other, effect.message))
+
+    def arrive_instead(self, name: str, message: messages.LinkMessage) -> None:
+        """The last message on its way to `name` was another one."""
+        at = self.pipes[name].pop().at
+        self.deliver(name)
+        self.arrive(name, replace(message, at=at))
+
+    def arrive(self, name: str, message: Message) -> None:
+        """A message comes out of the channel."""
         self.event(name, FromPeer(BOB if name == ALICE else ALICE, message))
 
     def event(self, name: str, event: Event) -> None:
@@ -194,10 +231,11 @@ class Bench:
         for effect in end.machine.handle(event, self.now):
             match effect:
                 case Send(peer, message):
+                    assert isinstance(message, messages.LinkMessage)
                     assert WIRE.decode(encode(message)) == message
-                    self.sent.append((name, message))
+                    self._note(name, message)
                     if self.is_connected and peer in self.pipes:
-                        self.pipes[peer].append(message)
+                        self.post(peer, message)
                 case Tell("network", message):
                     end.above.append(message)
                 case Tell("physical", message):
@@ -209,6 +247,19 @@ class Bench:
                 case _:
                     end.records.append(effect.name)  # type: ignore[union-attr]
 
+    def _note(self, name: str, message: messages.LinkMessage) -> None:
+        """What an end says; not how the conversation brings it there."""
+        if isinstance(message, messages.Open | messages.Ack):
+            return
+        at = name, self.ends[name].boot_id, message.at.own, message.at.sequence
+        if at not in self._noted:
+            self._noted[at] = None
+            self.sent.append((name, replace(message, at=messages.Place(0, 0, 0, 0))))
+
+    def post(self, to: str, message: messages.LinkMessage) -> None:
+        """Put a message into the channel."""
+        self.pipes[to].append(message)
+
     def deliver(self, to: str | None = None, count: int = 10**6) -> None:
         """Hand over messages, until none is on its way."""
         names = [to] if to else [ALICE, BOB]
@@ -216,7 +267,7 @@ class Bench:
             for name in names:
                 if self.pipes[name] and count:
                     count -= 1
-                    self.inject(name, self.pipes[name].popleft())
+                    self.arrive(name, self.pipes[name].popleft())
 
     def advance(self, span_ns: int) -> None:
         """Let time pass; timers fire when they are due."""
@@ -231,6 +282,10 @@ class Bench:
             del self.ends[name].timers[key]
             self.event(name, TimerFired(key))
         self.now = until
+
+    def told_next(self, name: str) -> Told:
+        """The first that the device of `name` has said."""
+        return Told("physical", self.ends[name].inbox.popleft())
 
     def told(self, name: str) -> None:
         """Hand over all that the device of `name` has said."""
@@ -341,6 +396,10 @@ class Bench:
         self.event(name, Told("physical", detections(number, span, slots, bases, is_last=is_last)))
 
     # --- looking ---------------------------------------------------------------------------------
+
+    def timers(self, name: str) -> list[str]:
+        """What an end waits for, without the conversation's own."""
+        return [key for key in self.ends[name].timers if not key.startswith("conversation/")]
 
     def all(self, name: str, kind: type[Any]) -> list[Any]:
         """What was told upward, of one kind."""

@@ -168,7 +168,7 @@ def test_a_later_start_does_not_put_off_an_earlier_one() -> None:
     bench.deliver()
     late = bench.said(ALICE, messages.Add)[0]
     fields = {**to_builtins(late, builtin_types=(bytes,)), "request": identity(2)}
-    fields.update(queue_number=5, start_ns=SECOND // 2)
+    fields.update(queue_number=5, virtual_ns=0, start_ns=SECOND // 2)
     bench.inject(BOB, convert(fields, messages.Add, builtin_types=(bytes,)))
     bench.advance(2 * DELAY_NS + 40_000)
     assert bench.tokens(BOB) == [1]
@@ -242,13 +242,12 @@ def test_what_cannot_be_is_refused_there_too(changes: dict[str, Any], error: str
     bench = Bench().begin()
     bench.say(ALICE, create(1))
     fields = to_builtins(bench.said(ALICE, messages.Add)[0], builtin_types=(bytes,))
-    bench.pipes[BOB].clear()
     add = convert({**fields, **changes}, messages.Add, builtin_types=(bytes,))
-    bench.inject(BOB, add)
+    bench.arrive_instead(BOB, add)
     (rejected,) = bench.said(BOB, messages.AddRejected)
     assert rejected.error == error
     assert rejected.best == (0.9 if error == "FIDELITY" else None)
-    assert not bench.ends[BOB].timers
+    assert not bench.timers(BOB)
 
 
 @pytest.mark.parametrize("number", [0, -1, 10**9 + 1])
@@ -426,16 +425,27 @@ def test_a_herald_between_the_deadlines_is_taken_back() -> None:
     assert rows(bench, BOB) == ["LinkFailed"]
 
 
-def test_an_expire_of_an_old_pair_changes_nothing() -> None:
+def test_an_expire_says_once_which_pairs_are_void() -> None:
     bench = Bench(slots=(4, 4)).begin()
     bench.serving(create(1, number=None))
-    serve(bench, PAIR_HISTORY_MAX + 1)
-    bench.inject(ALICE, messages.Expire(low=0, high=1))
-    assert not bench.all(ALICE, service.LinkExpired)
-    bench.inject(ALICE, messages.Expire(low=0, high=3))
-    assert len(bench.all(ALICE, service.LinkExpired)) == 2
-    bench.inject(ALICE, messages.Expire(low=0, high=3))
-    assert len(bench.all(ALICE, service.LinkExpired)) == 2
+    serve(bench, 5)
+    for _ in range(2):
+        bench.inject(ALICE, messages.Expire(low=1, high=3))
+        assert len(bench.all(ALICE, service.LinkExpired)) == 2
+
+
+def test_an_expire_of_a_pair_nobody_remembers_makes_all_pairs_void() -> None:
+    bench = Bench(slots=(4, 4)).begin()
+    bench.serving(create(1, number=None))
+    serve(bench, PAIR_HISTORY_MAX + 2)
+    bench.inject(ALICE, messages.Expire(low=2, high=3))
+    assert len(bench.all(ALICE, service.LinkExpired)) == 1
+    assert not bench.all(ALICE, service.LinkDown)
+    bench.inject(ALICE, messages.Expire(low=1, high=2))
+    bench.deliver()
+    for name in BOTH:
+        assert len(bench.all(name, service.LinkDown)) == 1
+        assert len(bench.all(name, service.LinkUp)) == 2
 
 
 def test_an_empty_range_of_pairs_is_refused() -> None:

@@ -1,7 +1,8 @@
-"""The life of a link request, cell by cell: a change of one is seen here."""
+"""The lives of link requests and conversations, cell by cell: a change of one is seen here."""
 
 import pytest
 
+from qstack.link.conversation_states import CONVERSATION
 from qstack.link.request_states import REQUEST, Input, State
 from qstack.table import IllegalInputError
 
@@ -12,9 +13,16 @@ SERVING -        -       DONE   FAILED    FAILED   FAILED
 DONE    -        -       -      -         -        -
 FAILED  -        -       -      -         -        -"""
 
+CONVERSATION_CELLS = """\
+state   CHANNEL HEARD ANEW    NO_ANSWER CHANNEL_LOST
+SILENT  OPENING -     -       -         -
+OPENING -       OPEN  -       -         SILENT
+OPEN    -       -     OPENING OPENING   SILENT"""
 
-def test_the_table_is_this() -> None:
+
+def test_the_tables_are_these() -> None:
     assert REQUEST.matrix() == CELLS
+    assert CONVERSATION.matrix() == CONVERSATION_CELLS
 
 
 def test_every_state_is_reached_and_every_life_ends() -> None:

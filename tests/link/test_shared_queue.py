@@ -10,7 +10,6 @@ from qstack.link import messages, service
 from qstack.link.params import CHOICE_NS
 from qstack.machine import FromPeer, Told
 from qstack.physical import service as physical
-from qstack.wire.message import Message
 from tests.link.bench import (
     ALICE,
     BOB,
@@ -167,9 +166,8 @@ def test_a_queue_number_from_the_wrong_end_is_refused(receiver: str, number: int
     bench = Bench().begin()
     bench.say(OTHER[receiver], create(1, receiver))
     fields = to_builtins(bench.said(OTHER[receiver], messages.Add)[0], builtin_types=(bytes,))
-    bench.pipes[receiver].clear()
     add = convert({**fields, "queue_number": number}, messages.Add, builtin_types=(bytes,))
-    bench.inject(receiver, add)
+    bench.arrive_instead(receiver, add)
     (error,) = bench.said(receiver, messages.Error)
     assert (error.name, error.about) == ("OUT_OF_STATE", messages.Add.TYPE)
 
@@ -201,7 +199,7 @@ def test_the_end_that_asks_attempts_without_waiting_for_the_answer() -> None:
     assert [len(bench.all(name, service.LinkDone)) for name in (ALICE, BOB)] == [1, 1]
     bench.deliver()
     assert not bench.said(BOB, messages.Error), "the answer is late, not wrong"
-    assert not bench.ends[BOB].timers
+    assert not bench.timers(BOB)
 
 
 def test_attempts_of_a_request_that_is_rejected_stop_and_leave_their_slots() -> None:
@@ -385,19 +383,21 @@ def test_a_herald_from_before_a_restart_expires_nothing_after_it() -> None:
     assert not bench.all(BOB, service.LinkExpired)
 
 
-OUT_OF_STATE: list[tuple[Message, ErrorCode]] = [
-    (messages.AddAccepted(request=identity(1), queue_number=9), ErrorCode.OUT_OF_STATE),
+OUT_OF_STATE: list[tuple[messages.LinkMessage, ErrorCode]] = [
+    (
+        messages.AddAccepted(request=identity(1), queue_number=9, virtual_ns=0),
+        ErrorCode.OUT_OF_STATE,
+    ),
     (
         messages.AddRejected(request=identity(1), error="REJECTED", detail="", best=None),
         ErrorCode.OUT_OF_STATE,
     ),
-    (physical.DeviceReady(), ErrorCode.UNKNOWN_TYPE),
 ]
 
 
 @pytest.mark.parametrize(("message", "error"), OUT_OF_STATE)
 def test_a_message_out_of_state_is_answered_and_changes_nothing(
-    message: Message, error: ErrorCode
+    message: messages.LinkMessage, error: ErrorCode
 ) -> None:
     bench = Bench().begin()
     bench.serving(create(1))
@@ -419,16 +419,26 @@ def test_a_request_that_is_open_is_not_added_again() -> None:
 def test_another_place_in_the_queue_than_the_masters_is_refused() -> None:
     bench = Bench().begin()
     bench.say(ALICE, create(1))
-    bench.inject(ALICE, messages.AddAccepted(request=identity(1), queue_number=3))
+    bench.inject(ALICE, messages.AddAccepted(request=identity(1), queue_number=3, virtual_ns=0))
     assert [e.name for e in bench.said(ALICE, messages.Error)] == ["OUT_OF_STATE"]
     bench.deliver()
     assert rows(bench, ALICE) == []
 
 
-def test_who_shares_no_link_is_told_so() -> None:
+def test_what_is_no_link_message_is_answered_by_an_error() -> None:
     bench = Bench().begin()
+    bench.arrive(ALICE, physical.DeviceReady())
+    (answer,) = bench.said(ALICE, messages.Error)
+    assert (answer.name, answer.about) == ("UNKNOWN_TYPE", physical.DeviceReady.TYPE)
+
+
+def test_who_shares_no_link_is_not_answered() -> None:
+    """There is no conversation with it."""
+    bench = Bench().begin()
+    before = len(bench.sent)
     bench.event(ALICE, FromPeer("carol", messages.Ready(slots=1, device=1)))
-    assert [e.name for e in bench.said(ALICE, messages.Error)] == ["OUT_OF_STATE"]
+    assert len(bench.sent) == before
+    assert bench.ends[ALICE].records[-1] == "link.refused"
 
 
 def test_an_error_is_never_answered_by_an_error() -> None:
@@ -443,7 +453,7 @@ def test_an_error_is_never_answered_by_an_error() -> None:
 def test_answers_about_unknown_requests_are_late_and_ignored() -> None:
     bench = Bench().begin()
     unknown = identity(99)
-    bench.inject(ALICE, messages.AddAccepted(request=unknown, queue_number=0))
+    bench.inject(ALICE, messages.AddAccepted(request=unknown, queue_number=0, virtual_ns=0))
     rejected = messages.AddRejected(request=unknown, error="REJECTED", detail="", best=None)
     bench.inject(ALICE, rejected)
     bench.inject(ALICE, messages.Remove(request=unknown, error="CANCELLED", detail=""))

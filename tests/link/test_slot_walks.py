@@ -82,6 +82,7 @@ class Walk:
         else:
             self.on.drop()
             self.on.connect()
+            self.on.deliver()
 
     def settle(self) -> None:
         """Everything gets there; what is open is served or runs out of time."""
@@ -112,7 +113,7 @@ class Walk:
 @pytest.mark.parametrize("seed", range(20))
 def test_the_ends_never_disagree_on_their_pairs(seed: int) -> None:
     walk = Walk(seed)
-    for _ in range(400):
+    for _ in range(500):
         walk.step()
     walk.settle()
     finished = 0
