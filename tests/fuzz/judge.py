@@ -11,6 +11,7 @@ from OpenSSL import SSL
 
 from qstack.channel.ca import Credentials
 from qstack.channel.channel import SESSION, SESSION_TYPES
+from qstack.channel.ends import ChannelRefused
 from qstack.channel.identity import layers_allowed
 from qstack.channel.tls import make_context
 from qstack.errors import ErrorCode, PeerError
@@ -107,7 +108,7 @@ def tls_alerts(credentials: Credentials, data: bytes) -> bool:
         tls.do_handshake()
     except SSL.WantReadError:
         return False
-    except SSL.Error:
+    except (SSL.Error, ChannelRefused):  # another protocol is refused by the context itself
         pass
     try:
         said = tls.bio_read(65_536)
