@@ -208,7 +208,8 @@ class WatchedNetwork(VirtualNetwork):
                 layer: machines[layer].summary() for layer in ("physical", "link", "transport")
             }
             links = self.network.world.links_of(name)
-            assert facts["physical"] == {"is_ready": True, "qubits": 0}, (name, facts)
+            physical = {"is_ready": True, "health": "ready", "health_detail": "", "qubits": 0}
+            assert facts["physical"] == physical, (name, facts)
             assert facts["link"]["links_up"] == sorted(each.other_end(name) for each in links)
             assert not any(facts["transport"].values()), (name, facts)
             layer = machines["network"]

@@ -14,7 +14,7 @@ ID = bytes(16)
 LOST = "LAYER_LOST"
 CREATE = link.LinkCreate(
     request=ID, peer="bob", purpose=ID, kind="keep", number=1, min_fidelity=0.5, deadline_ns=9,
-    priority=0, basis=None, peer_basis=None,
+    priority=0, basis=None, peer_basis=None, atomic=False, consecutive=True,
 )  # fmt: skip
 
 
