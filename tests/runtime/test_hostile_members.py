@@ -58,8 +58,8 @@ async def test_a_life_the_clock_has_not_told_of_says_so_much_and_no_more(made: C
 async def test_a_peer_whose_messages_are_not_handled_is_cut_off(
     made: Court, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """In lockstep nothing is handled while the clock stands."""
-    monkeypatch.setattr(peers, "WAITING_MAX", 4096)
+    """What is read in one piece waits until the clock's next round."""
+    monkeypatch.setattr(peers, "WAITING_MAX", 256)
     waits = pack(encode(sample(Remove, Random(1))))
     said = await said_to(made, "abel", life_of(made, "abel"), waits * (peers.WAITING_MAX + 10))
     assert said == ["RATE"]

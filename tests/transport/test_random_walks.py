@@ -16,7 +16,7 @@ from qstack.transport import service
 from tests.transport.session import Session
 from tests.transport.world import MS, World, assert_idle
 
-SEEDS = 320
+SEEDS = 160
 STEPS = 80
 FAR = 10**14
 
