@@ -128,7 +128,7 @@ class SenderRequests:
             making += 1
 
     def _make(self, pairs: int, deadline_ns: int) -> bool:
-        name = request_id(self._name, self._context.node, self._next)
+        name = self._id(self._next)
         if self._context.is_known_request(name):
             self._refused()
             return False
@@ -164,15 +164,14 @@ class SenderRequests:
             if not request.is_ended:
                 request.is_ended = True
                 request.missing = 0
-                name = request_id(self._name, self._context.node, request.number)
+                name = self._id(request.number)
                 self._context.tell(network.LAYER, network.NetworkCancel(request=name))
         self._forget_over()
 
     def end(self) -> None:
         """The stream has ended: hear of no request any more."""
         for request in self._requests.values():
-            name = request_id(self._name, self._context.node, request.number)
-            self._context.end_request(name, cancel=not request.is_ended)
+            self._context.end_request(self._id(request.number), cancel=not request.is_ended)
         self._requests.clear()
 
     # --- from the network ---
@@ -203,9 +202,11 @@ class SenderRequests:
         while (first := self._requests.get(self.below)) is not None:
             if first.unsettled or not first.is_ended:
                 break
-            name = request_id(self._name, self._context.node, self.below)
-            self._context.end_request(name, cancel=False)
+            self._context.end_request(self._id(self.below), cancel=False)
             del self._requests[self.below]
             self.below += 1
         if self.below != before:
             self._over()
+
+    def _id(self, number: int) -> bytes:
+        return request_id(self._name, self._context.node, number)

@@ -16,6 +16,7 @@ from qstack.machine import Told
 from qstack.physical import service as physical
 from qstack.wire.message import Message
 from tests.link.bench import ALICE, BOB, PURPOSE, SECOND, Bench, End, create, identity
+from tests.link.lossy import valid_pairs
 
 BOTH = (ALICE, BOB)
 OTHER = {ALICE: BOB, BOB: ALICE}
@@ -127,7 +128,7 @@ class Walk:
             for request in {_request_of(message) for message in end.above} - {None}:
                 assert request is not None
                 assert len(_ends_of(end, request)) == 1, (name, request)
-        assert valid_pairs(self.bench.ends[ALICE]) == valid_pairs(self.bench.ends[BOB])
+        assert valid_pairs(self.bench, ALICE) == valid_pairs(self.bench, BOB)
 
 
 def _request_of(message: Message) -> bytes | None:
@@ -142,25 +143,6 @@ def _ends_of(end: End, request: bytes) -> list[Message]:
         for message in end.above
         if isinstance(message, service.LinkDone | service.LinkFailed) and message.request == request
     ]
-
-
-def valid_pairs(end: End) -> list[tuple[bytes, int, int]]:
-    """Pairs announced here that nothing has made void; fails if one is announced twice."""
-    valid: dict[bytes, tuple[bytes, int, int]] = {}
-    announced: set[bytes] = set()
-    for message in end.above:
-        match message:
-            case service.LinkPair():
-                assert message.pair not in announced
-                announced.add(message.pair)
-                valid[message.pair] = (message.pair, message.x_bit, message.z_bit)
-            case service.LinkExpired():
-                del valid[message.pair]
-            case service.LinkDown():
-                valid.clear()
-            case _:
-                pass
-    return sorted(valid.values())
 
 
 def walk(seed: int, steps: int = 150) -> Walk:

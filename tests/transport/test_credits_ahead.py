@@ -245,7 +245,7 @@ def test_a_request_that_a_stream_was_to_use_is_used_once() -> None:
 
 
 def test_a_stream_whose_requests_are_named_for_a_flow_ends_when_it_is_accepted() -> None:
-    world, here, there, mine, its = two()
+    world, _, there, _, its = two()
     there.accept_pairs(its)
     world.run(10 * MS)
     (ahead,) = world.says(messages.CreditAhead)
@@ -259,7 +259,6 @@ def test_a_stream_whose_requests_are_named_for_a_flow_ends_when_it_is_accepted()
     received = there.receive_qubit(there.socket(accepted))
     assert there.error(received) == "OUT_OF_STATE"
     assert [each.name for each in world.says(messages.Error)] == ["OUT_OF_STATE"]
-    del here, mine
 
 
 @pytest.mark.parametrize("basis", [None, "Z"])
