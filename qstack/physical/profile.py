@@ -24,6 +24,7 @@ from qstack.physical.document import (
     parse_toml,
     read_table,
     read_value,
+    shown,
 )
 
 DecayLaw = Literal["exponential", "gaussian"]
@@ -157,8 +158,8 @@ class _Entry(Struct, frozen=True):
 
 
 _PLAIN = ("name", "platform")
-# Left out where there is no converter, or no check: TOML has no null.
-_OPTIONAL = ("converted_to_nm", "ready_check_ns", "ready_check_pass")
+# Left out where there is no converter, no check, no fixed delay: TOML has no null.
+_OPTIONAL = ("converted_to_nm", "ready_check_ns", "ready_check_pass", "fixed_delay_s")
 
 
 def parse_profile(text: str, *, where: str) -> Profile:
@@ -171,6 +172,10 @@ def parse_profile(text: str, *, where: str) -> Profile:
     except ValueError as error:
         raise ProfileError(where, [f"is not TOML: {error}"]) from error
     problems: list[str] = []
+    kind = raw.pop("kind", "node")
+    if kind != "node":
+        problem = f'kind: {shown(kind)} is not a node; expected a profile of kind "node"'
+        raise ProfileError(where, [problem])
     kinds = {field.name: field.type for field in structs.fields(Profile)}
     del kinds["sources"]
     values, sources = read_entries(raw, kinds, "", problems)
