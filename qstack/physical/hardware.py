@@ -22,6 +22,15 @@ from msgspec import Meta, Struct, structs
 
 from qstack.ids import link_id
 from qstack.physical.link_equipment import SCHEME_OF, Equipment, MidpointEquipment
+from qstack.physical.link_options import (
+    ClassicalTraffic,
+    Fibre,
+    LinkChannel,
+    PassChannel,
+    Switch,
+    either,
+    plain,
+)
 from qstack.physical.models.absorptive import AbsorptiveLink, absorptive
 from qstack.physical.models.cycles import (
     frame_cycle_ns,
@@ -56,7 +65,8 @@ class LinkHardware(Struct, frozen=True, kw_only=True):
     `extra_loss_db` is lost in each arm beside the fibre: connectors, splices, a receiver's optics.
     Raises ValueError for ends out of order, arms that are not the length, an arm shorter than
     1 ns of light, a `source` on a heralded link or none on a photon-pair link, and `equipment` that
-    is not the scheme's.
+    is not the scheme's. A link of another `channel` than fibre has neither attenuation nor Raman
+    light; a satellite's is for `spdc` (`link_options.py`).
     """
 
     ends: tuple[str, str]
@@ -68,6 +78,9 @@ class LinkHardware(Struct, frozen=True, kw_only=True):
     extra_loss_db: float = 0.0
     source: PairSourceHardware | None = None
     equipment: Equipment | None = None
+    channel: LinkChannel | None = None
+    switch: Switch | None = None
+    traffic: ClassicalTraffic | None = None
 
     def __post_init__(self) -> None:
         """Refuse what cannot be."""
@@ -76,6 +89,10 @@ class LinkHardware(Struct, frozen=True, kw_only=True):
         has = None if self.equipment is None else SCHEME_OF[type(self.equipment)]
         if has != (self.scheme if self.scheme in SCHEME_OF.values() else None):
             raise ValueError(f"equipment of {has or 'no scheme'} does not go with {self.scheme}")
+        if isinstance(self.channel, PassChannel) and self.scheme != "spdc":
+            raise ValueError(f"a satellite sends pairs to receivers, not {self.scheme}")
+        if self.channel is not None and self.traffic is not None:
+            raise ValueError("classical light scatters in fibre, not in the air")
         if not self.ends[0] < self.ends[1]:
             raise ValueError(f"two ends in the order of their names, not {self.ends}")
         if not math.isclose(sum(self.arms_m), self.length_m):
@@ -110,6 +127,7 @@ class LinkHardware(Struct, frozen=True, kw_only=True):
         return structs.replace(
             self,
             source=None if source is None else structs.replace(source, sources=()),
+            channel=plain(self.channel),
             equipment=None if equipment is None else structs.replace(equipment, sources=()),
         )
 
@@ -119,6 +137,8 @@ class LinkHardware(Struct, frozen=True, kw_only=True):
 
     def arm_ns(self, end: str) -> int:
         """From `end` to the station. Raises ValueError if `end` is not an end."""
+        if isinstance(self.channel, PassChannel):
+            return round(fibre_delay_ns(self.channel.arm_m, 1.0))
         return round(fibre_delay_ns(self.arms_m[self._place(end)], self.group_index))
 
     def cycle_ns(self, kind: Kind, profile_a: Profile, profile_b: Profile) -> int:
@@ -175,24 +195,47 @@ class LinkHardware(Struct, frozen=True, kw_only=True):
     def efficiency(self, end: str, profile: Profile) -> float:
         """The probability that a photon emitted at `end` makes a detector click.
 
-        Coupling x 10^(-loss/10), loss = fibre of this arm + `extra_loss_db`.
+        Coupling x 10^(-loss/10), loss = fibre or air of this arm + `extra_loss_db` + the switch.
         """
         return profile.coupling * self._arm_transmission(end)
 
-    def pair_source(self) -> PairSource:
-        """The statistics of a slot, sides as `ends`. Raises ValueError for a heralded link."""
+    def pair_source(self, arms: tuple[float, float] | None = None) -> PairSource:
+        """The statistics of a slot, sides as `ends`. Raises ValueError for a heralded link.
+
+        `arms` are the transmissions of the channel; None: of the fibre or air there is, of a
+        satellite those in the middle of a pass.
+        """
         if self.source is None:
             raise ValueError(f"{self.id} is a heralded link: it has no pair source")
+        given = arms or (None, None)
         first, second = (
-            self.source.detector_efficiency * self._arm_transmission(end) for end in self.ends
+            self.source.detector_efficiency * self._arm_transmission(end, share)
+            for end, share in zip(self.ends, given, strict=True)
         )
+        of_light = self.source.wavelength_nm, self.source.detector_efficiency
         background = self.source.background_probability
+        dark = [either(background, self._noise_at(place, *of_light)) for place in (0, 1)]
         return PairSource(
             mean_pairs=self.source.pair_parameter,
             efficiencies=(first, second),
-            backgrounds=(background, background),
+            backgrounds=(dark[0], dark[1]),
             misalignment=self.source.misalignment,
         )
+
+    def pair_sources(self) -> list[tuple[float, PairSource]]:
+        """What its slots are like while it is up, and the share of that time they are so.
+
+        One for fibre or air; for a satellite one for each step of a pass. Raises ValueError for a
+        heralded link.
+        """
+        if not isinstance(self.channel, PassChannel):
+            return [(1.0, self.pair_source())]
+        parts = self.channel.one_pass
+        whole_ns = parts[-1].until_ns - parts[0].begin_ns
+        return [
+            ((part.until_ns - part.begin_ns) / whole_ns, self.pair_source(part.transmissions))
+            for part in parts
+        ]
 
     def herald(
         self, profile_a: Profile, profile_b: Profile, alpha: float | None = None
@@ -209,7 +252,10 @@ class LinkHardware(Struct, frozen=True, kw_only=True):
         eta_a = self.efficiency(self.ends[0], profile_a)
         eta_b = self.efficiency(self.ends[1], profile_b)
         # One station, one set of detectors: the noisier of the two figures is the safe one.
-        dark = max(profile_a.dark_count_probability, profile_b.dark_count_probability)
+        dark = either(
+            max(profile_a.dark_count_probability, profile_b.dark_count_probability),
+            self._noise_in_station(profile_a.fibre_nm),
+        )
         visibility = link_visibility(profile_a, profile_b)
         emission = _emission_fidelity(profile_a, profile_b)
         is_resolving = profile_a.number_resolving and profile_b.number_resolving
@@ -246,7 +292,10 @@ class LinkHardware(Struct, frozen=True, kw_only=True):
                     pair_numbers=spdc_pairs(equipment.pair_parameter),
                     efficiencies=(latch * first, latch * second),
                     trials=equipment.trials,
-                    false_latches=(false, false),
+                    false_latches=(
+                        either(false, self._noise_at(0, equipment.wavelength_nm, latch)),
+                        either(false, self._noise_at(1, equipment.wavelength_nm, latch)),
+                    ),
                     source_fidelity=equipment.source_fidelity,
                     write_fidelities=(equipment.write_fidelity, equipment.write_fidelity),
                 )
@@ -257,7 +306,10 @@ class LinkHardware(Struct, frozen=True, kw_only=True):
                 mean_pairs=(equipment.pair_parameter, equipment.pair_parameter),
                 idler_efficiencies=(idler * first, idler * second),
                 write_efficiencies=(write, write),
-                dark_probability=equipment.dark_count_probability,
+                dark_probability=either(
+                    equipment.dark_count_probability,
+                    self._noise_in_station(equipment.wavelength_nm),
+                ),
                 visibility=equipment.visibility,
                 number_resolving=equipment.number_resolving,
             )
@@ -268,11 +320,31 @@ class LinkHardware(Struct, frozen=True, kw_only=True):
         some = multiplexed_probability(of_mode.probability, equipment.modes)
         return Heralded(some, of_mode.state, of_mode.state_minus)
 
-    def _arm_transmission(self, end: str) -> float:
-        """What of a photon gets through the arm of `end`."""
-        arm_m = self.arms_m[self._place(end)]
-        loss_db = self.attenuation_db_per_km * arm_m / 1000.0 + self.extra_loss_db
-        return transmission(loss_db)
+    def _arm_transmission(self, end: str, share: float | None = None) -> float:
+        """What of a photon gets through the arm of `end`; `share`: what its channel passes."""
+        place = self._place(end)
+        other_db = self.extra_loss_db
+        if self.switch is not None:
+            other_db += self.switch.insertion_loss_db
+        if self.channel is None:
+            loss_db = self.attenuation_db_per_km * self.arms_m[place] / 1000.0 + other_db
+            return transmission(loss_db)
+        if share is None:
+            share = self.channel.transmissions(self.arms_m)[place]
+        return share * transmission(other_db)
+
+    def _noise_in_station(self, wavelength_nm: float) -> float:
+        """The probability of a click of Raman light per window in each detector of the station."""
+        return 0.0 if self.traffic is None else self.traffic.at_station(self._fibre(wavelength_nm))
+
+    def _noise_at(self, place: int, wavelength_nm: float, efficiency: float) -> float:
+        """The same in a receiver or memory at end 0 or 1, of all of its detectors together."""
+        if self.traffic is None:
+            return 0.0
+        return self.traffic.at_node(self._fibre(wavelength_nm), place, efficiency)
+
+    def _fibre(self, wavelength_nm: float) -> Fibre:
+        return Fibre(self.ends, self.arms_m, self.attenuation_db_per_km, wavelength_nm)
 
     def _place(self, end: str) -> int:
         if end not in self.ends:

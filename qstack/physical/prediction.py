@@ -131,15 +131,26 @@ def node_capability(world: World, node: str) -> NodeCapability:
 
 
 def _source_option(link: LinkHardware) -> GenerationOption:
-    """A pair source: coincidences of a slot, and the qubit pair that would err as they do."""
-    source = link.pair_source()
+    """A pair source: coincidences of a slot, and the qubit pair that would err as they do.
+
+    Of a satellite's link the mean over a pass, coincidence by coincidence.
+    """
     assert link.source is not None
+    gains = [(share * gain(source), source) for share, source in link.pair_sources()]
+    total = sum(part for part, _ in gains)
+    weights = [
+        sum(
+            part / total * weight
+            for part, weight in zip((part for part, _ in gains), of, strict=True)
+        )
+        for of in zip(*(bell_weights(source) for _, source in gains), strict=True)
+    ]
     return GenerationOption(
         bright_state=None,
-        probability=_clipped(gain(source)),
+        probability=_clipped(total),
         cycle_ns=link.source.slot_ns,
         measure_cycle_ns=link.source.slot_ns,
-        bell_probabilities=[_clipped(weight) for weight in bell_weights(source)],
+        bell_probabilities=[_clipped(weight) for weight in weights],
     )
 
 

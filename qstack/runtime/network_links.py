@@ -4,15 +4,21 @@ Each link is judged by itself, with the profiles of its two nodes.
 """
 
 from collections.abc import Mapping
-from typing import Final
+from typing import Any, Final
 
+from msgspec.structs import replace
+
+from qstack.physical.document import DocumentError, shown
 from qstack.physical.hardware import LinkHardware
 from qstack.physical.link_equipment import SCHEME_OF, TABLE_OF, Equipment, read_equipment
+from qstack.physical.link_options import AIR_GROUP_INDEX, AirChannel
 from qstack.physical.models.fibre import fibre_delay_ns, silica_attenuation_db_per_km
 from qstack.physical.models.pair_source import gain
 from qstack.physical.params import DETECTIONS_MAX_HZ
 from qstack.physical.profile import Profile
+from qstack.physical.profile_kinds import SourceProfile, kind_of
 from qstack.physical.source_hardware import PairSourceHardware, read_pair_source
+from qstack.runtime.network_options import LinkOptions, LoadProfile, read_options
 from qstack.runtime.network_tables import LinkTable
 
 UNCONVERTED_LOSS_MAX_DB: Final = 40.0
@@ -27,10 +33,22 @@ SILICA_SHARE_MIN: Final = 0.5  # the best fibres made lose 0.7 of what the table
 
 
 def build_link(
-    index: int, table: LinkTable, profiles: Mapping[str, Profile], problems: list[str]
+    index: int,
+    table: LinkTable,
+    profiles: Mapping[str, Profile],
+    load: LoadProfile,
+    problems: list[str],
 ) -> LinkHardware | None:
-    """The hardware of link number `index`; None, and lines in `problems`, if it cannot be."""
+    """The hardware of link number `index`; None, and lines in `problems`, if it cannot be.
+
+    `load` finds profiles of channels and sources.
+    """
     path = f"link[{index}]"
+    options = read_options(table, path, load, problems)
+    if options is None:
+        return None
+    if isinstance(options.channel, AirChannel):
+        table = replace(table, group_index=AIR_GROUP_INDEX)
     arms_m = _arms(table, path, problems)
     if (table.scheme == "spdc") != (table.pair_source is not None):
         problems.append(_misplaced_source(table, path))
@@ -38,14 +56,15 @@ def build_link(
     if not _has_its_equipment_alone(table, path, problems):
         return None
     if table.pair_source is not None:
-        source = read_pair_source(table.pair_source, f"{path}.pair_source", problems)
+        source, arm_loss_db = _pair_source(table.pair_source, f"{path}.pair_source", load, problems)
         if source is None or arms_m is None:
             return None
+        table = replace(table, extra_loss_db=table.extra_loss_db + arm_loss_db)
         advice = "a source in a telecom band (pair_source.wavelength_nm)"
         attenuation = _attenuation(table, source.wavelength_nm, advice, path, problems)
         if attenuation is None:
             return None
-        return _of_bearable_rate(_link(table, arms_m, attenuation, source), path, problems)
+        return _of_bearable_rate(_link(table, arms_m, attenuation, options, source), path, problems)
     ends = [profiles.get(end) for end in table.ends]
     first, second = ends
     for kind, name in TABLE_OF.items():
@@ -58,7 +77,7 @@ def build_link(
             attenuation = _attenuation(table, equipment.wavelength_nm, advice, path, problems)
             if attenuation is None or first is None or second is None:
                 return None
-            equipped = _link(table, arms_m, attenuation, None, equipment)
+            equipped = _link(table, arms_m, attenuation, options, None, equipment)
             where = f"numbers of {name}"  # the order of the ends is no matter: both are alike
             return _of_hope(equipped, (first, second), path, problems, where)
     if first is None or second is None:
@@ -74,14 +93,15 @@ def build_link(
     if arms_m is None or attenuation is None:
         return None
     ordered = (first, second) if table.ends[0] < table.ends[1] else (second, first)
-    return _of_hope(_link(table, arms_m, attenuation, None), ordered, path, problems)
+    return _of_hope(_link(table, arms_m, attenuation, options), ordered, path, problems)
 
 
 def _link(
     table: LinkTable,
     arms_m: tuple[float, float],
     attenuation_db_per_km: float,
-    source: PairSourceHardware | None,
+    options: LinkOptions,
+    source: PairSourceHardware | None = None,
     equipment: Equipment | None = None,
 ) -> LinkHardware:
     swap = table.ends[0] > table.ends[1]
@@ -96,7 +116,29 @@ def _link(
         extra_loss_db=table.extra_loss_db,
         source=source,
         equipment=equipment,
+        channel=options.channel,
+        switch=options.switch,
+        traffic=options.traffic,
     )
+
+
+def _pair_source(
+    raw: dict[str, Any] | str, path: str, load: LoadProfile, problems: list[str]
+) -> tuple[PairSourceHardware | None, float]:
+    """The source of a table, or of the profile that is named; and what that loses in each arm."""
+    if isinstance(raw, dict):
+        return read_pair_source(raw, path, problems), 0.0
+    try:
+        profile = load(raw)
+    except DocumentError as error:
+        problems += [f"{path}: {error.where}: {line}" for line in error.problems]
+        return None, 0.0
+    if not isinstance(profile, SourceProfile):
+        problems.append(
+            f'{path}: {shown(raw)} is of kind "{kind_of(profile)}"; expected a profile of a source'
+        )
+        return None, 0.0
+    return profile.hardware(), profile.arm_loss_db
 
 
 def _has_its_equipment_alone(table: LinkTable, path: str, problems: list[str]) -> bool:
@@ -233,7 +275,12 @@ def _can_interfere(
 def _attenuation(
     table: LinkTable, wavelength_nm: float, advice: str, path: str, problems: list[str]
 ) -> float | None:
-    """Decibels per kilometre for the photons of this link; `advice` is for where they get lost."""
+    """Decibels per kilometre for the photons of this link; `advice` is for where they get lost.
+
+    0 where they do not go through fibre.
+    """
+    if table.channel is not None:
+        return 0.0
     silica = silica_attenuation_db_per_km(wavelength_nm)
     attenuation = silica if table.attenuation_db_per_km is None else table.attenuation_db_per_km
     least = SILICA_SHARE_MIN * silica

@@ -66,10 +66,24 @@ Station = Annotated[
 ]
 
 SourceTable = Annotated[
-    dict[str, Any], Meta(description="a table [link.pair_source]: the source and its receivers")
+    dict[str, Any] | Annotated[str, Meta(min_length=1, max_length=1000)],
+    Meta(
+        description="a table [link.pair_source]: the source and its receivers, or the name or "
+        "path of a profile of a source"
+    ),
 ]
 MidpointTable = Annotated[
     dict[str, Any], Meta(description="a table [link.midpoint_source]: the source and the memories")
+]
+ChannelTable = Annotated[
+    dict[str, Any], Meta(description="a table [link.channel]: a satellite, or a path through air")
+]
+SwitchTable = Annotated[
+    dict[str, Any], Meta(description="a table [link.switch]: its name, loss and time to set")
+]
+TrafficTable = Annotated[
+    dict[str, Any],
+    Meta(description="a table [link.classical_traffic]: filter, window and signals"),
 ]
 AbsorptiveTable = Annotated[
     dict[str, Any],
@@ -130,7 +144,8 @@ class LinkTable(Struct, frozen=True, kw_only=True):
     """One `[[link]]`. Without `attenuation_db_per_km` it is that of silica at the wavelength.
 
     `pair_source` is a table of its own (`qstack.physical.source_hardware`), of scheme spdc alone;
-    so are `midpoint_source` and `absorptive_memory` (`qstack.physical.link_equipment`).
+    so are `midpoint_source` and `absorptive_memory` (`qstack.physical.link_equipment`). `channel`,
+    `switch` and `classical_traffic` are in `qstack.physical.link_options`.
     """
 
     ends: Ends
@@ -143,6 +158,9 @@ class LinkTable(Struct, frozen=True, kw_only=True):
     pair_source: SourceTable | None = None
     midpoint_source: MidpointTable | None = None
     absorptive_memory: AbsorptiveTable | None = None
+    channel: ChannelTable | None = None
+    switch: SwitchTable | None = None
+    classical_traffic: TrafficTable | None = None
 
 
 class Tables(NamedTuple):

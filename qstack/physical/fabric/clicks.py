@@ -50,14 +50,17 @@ class Clicks(NamedTuple):
 
 
 class SourceModel:
-    """The physics of one photon-pair link, worked out once."""
+    """The physics of one photon-pair link, worked out once.
 
-    def __init__(self, link: LinkHardware) -> None:
+    `arms`: for these transmissions of its channel (`LinkHardware.pair_source`).
+    """
+
+    def __init__(self, link: LinkHardware, arms: tuple[float, float] | None = None) -> None:
         assert link.source is not None, "a photon-pair link has a source"
         self.link = link
         self.ends = link.ends
         self.slot_ns = link.source.slot_ns
-        source = link.pair_source()
+        source = link.pair_source(arms)
         tables = np.array([[outcome_table(source, a, b) for b in BASES] for a in BASES])
         clicked = tables[:, :, 1:, 1:]
         self.tables: FloatArray = (clicked / clicked.sum(axis=(2, 3), keepdims=True))[np.newaxis]

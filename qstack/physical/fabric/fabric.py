@@ -43,6 +43,7 @@ from qstack.physical.fabric.readings import Readings
 from qstack.physical.fabric.register import RefusedError, Register
 from qstack.physical.fabric.source_station import SourceMatch, SourceStation
 from qstack.physical.fabric.station import Match, Station
+from qstack.physical.fabric.switchboard import Switchboard
 from qstack.physical.fabric.witness import Witness
 from qstack.physical.hardware import World
 from qstack.physical.params import RESULT_MIN_NS
@@ -97,10 +98,12 @@ class Fabric:
         self._counter = AttemptCounter()
         self._register = Register(world, self._counter.made_before, self.witness)
         self._readings = Readings(self._deliver)
+        switches = Switchboard(world.links)
         self._sources = SourceStation(
             world,
             self._chance,
             self._readings,
+            switches,
             deliver=self._deliver,
             schedule=self._schedule,
         )
@@ -110,6 +113,7 @@ class Fabric:
             self._counter,
             self._chance,
             self._readings,
+            switches,
             deliver=self._deliver,
             schedule=self._schedule,
         )
