@@ -21,7 +21,12 @@ from typing import Annotated, Literal, Self
 from msgspec import Meta, Struct, structs
 
 from qstack.ids import link_id
-from qstack.physical.link_equipment import SCHEME_OF, Equipment, MidpointEquipment
+from qstack.physical.link_equipment import (
+    SCHEME_OF,
+    AbsorptiveEquipment,
+    Equipment,
+    MidpointEquipment,
+)
 from qstack.physical.link_options import (
     ClassicalTraffic,
     Fibre,
@@ -50,10 +55,18 @@ from qstack.physical.models.heralding import Heralded, double_click, single_clic
 from qstack.physical.models.midpoint_source import MidpointSource, midpoint_source, spdc_pairs
 from qstack.physical.models.pair_source import PairSource
 from qstack.physical.profile import Profile
+from qstack.physical.retrieved_photon import RetrievedPhotonEquipment
 from qstack.physical.service import Kind
 from qstack.physical.source_hardware import PairSourceHardware
 
-Scheme = Literal["single-click", "double-click", "spdc", "midpoint-source", "absorptive-memory"]
+Scheme = Literal[
+    "single-click",
+    "double-click",
+    "spdc",
+    "midpoint-source",
+    "absorptive-memory",
+    "retrieved-photon",
+]
 Attenuation = Annotated[float, Meta(ge=0, le=1000, description="decibels per kilometre, 0 to 1000")]
 GroupIndex = Annotated[float, Meta(ge=1, le=4, description="a group index, 1 to 4")]
 ArmLoss = Annotated[float, Meta(ge=0, le=200, description="decibels in each arm, 0 to 200")]
@@ -128,7 +141,7 @@ class LinkHardware(Struct, frozen=True, kw_only=True):
             self,
             source=None if source is None else structs.replace(source, sources=()),
             channel=plain(self.channel),
-            equipment=None if equipment is None else structs.replace(equipment, sources=()),
+            equipment=equipment.plain() if equipment is not None else None,
         )
 
     def other_end(self, end: str) -> str:
@@ -164,7 +177,7 @@ class LinkHardware(Struct, frozen=True, kw_only=True):
         if isinstance(self.equipment, MidpointEquipment):
             trials, trial_ns = self.equipment.trials, self.equipment.trial_ns
             return frame_cycle_ns(trials, trial_ns, prepare_ns, arms_ns)
-        if self.equipment is not None:
+        if isinstance(self.equipment, AbsorptiveEquipment):
             modes, mode_ns = self.equipment.modes, self.equipment.mode_ns
             return train_cycle_ns(modes, mode_ns, prepare_ns, arms_ns)
         return keep_cycle_ns(prepare_ns, emit_ns, arms_ns)
@@ -283,7 +296,7 @@ class LinkHardware(Struct, frozen=True, kw_only=True):
         )
 
     def _equipped(self, equipment: Equipment) -> Heralded:
-        """One frame of a midpoint source, or one train of modes into absorptive memories."""
+        """One frame of a midpoint source, or one train of modes into or out of memories."""
         first, second = (self._arm_transmission(end) for end in self.ends)
         if isinstance(equipment, MidpointEquipment):
             latch, false = equipment.latch_efficiency, equipment.false_latch_probability
@@ -299,6 +312,11 @@ class LinkHardware(Struct, frozen=True, kw_only=True):
                     source_fidelity=equipment.source_fidelity,
                     write_fidelities=(equipment.write_fidelity, equipment.write_fidelity),
                 )
+            )
+        if isinstance(equipment, RetrievedPhotonEquipment):
+            noise = self._noise_in_station(equipment.wavelength_nm)
+            return equipment.heralded(
+                (first, second), either(equipment.dark_count_probability, noise)
             )
         idler, write = equipment.idler_efficiency, equipment.write_efficiency
         absorbed = absorptive(

@@ -16,7 +16,8 @@ from qstack.physical.models.fibre import fibre_delay_ns, silica_attenuation_db_p
 from qstack.physical.models.pair_source import gain
 from qstack.physical.params import DETECTIONS_MAX_HZ
 from qstack.physical.profile import Profile
-from qstack.physical.profile_kinds import SourceProfile, kind_of
+from qstack.physical.profile_kinds import AnyProfile, MemoryProfile, SourceProfile, kind_of
+from qstack.physical.retrieved_photon import RetrievedPhotonEquipment
 from qstack.physical.source_hardware import PairSourceHardware, read_pair_source
 from qstack.runtime.network_options import LinkOptions, LoadProfile, read_options
 from qstack.runtime.network_tables import LinkTable
@@ -70,7 +71,7 @@ def build_link(
     for kind, name in TABLE_OF.items():
         raw = getattr(table, name)
         if raw is not None:
-            equipment = read_equipment(kind, raw, f"{path}.{name}", problems)
+            equipment = _equipment(kind, raw, f"{path}.{name}", load, problems)
             if equipment is None or arms_m is None:
                 return None
             advice = f"light in a telecom band ({name}.wavelength_nm)"
@@ -122,16 +123,59 @@ def _link(
     )
 
 
+def _equipment(
+    kind: type[Equipment],
+    raw: dict[str, Any],
+    path: str,
+    load: LoadProfile,
+    problems: list[str],
+) -> Equipment | None:
+    """What a link has beside fibre; the memory that is read into it is a profile of its own."""
+    if kind is not RetrievedPhotonEquipment:
+        return read_equipment(kind, raw, path, problems)
+    numbers = {key: value for key, value in raw.items() if key != "memory"}
+    memory = _memory(raw.get("memory"), f"{path}.memory", load, problems)
+    return read_equipment(kind, numbers, path, problems, memory=memory)
+
+
+def _memory(
+    reference: object, path: str, load: LoadProfile, problems: list[str]
+) -> MemoryProfile | None:
+    what = "the name of a packaged profile of a memory, or the path of a profile file"
+    if reference is None:
+        problems.append(f"{path}: is missing; expected {what}")
+        return None
+    if not isinstance(reference, str) or not 1 <= len(reference) <= 1000:
+        problems.append(f"{path}: {shown(reference)} is not allowed; expected {what}")
+        return None
+    profile = _profile(reference, path, load, problems)
+    if profile is not None and not isinstance(profile, MemoryProfile):
+        problems.append(
+            f'{path}: {shown(reference)} is of kind "{kind_of(profile)}"; expected a profile of a '
+            "memory"
+        )
+        return None
+    return profile
+
+
+def _profile(
+    reference: str, path: str, load: LoadProfile, problems: list[str]
+) -> AnyProfile | None:
+    try:
+        return load(reference)
+    except DocumentError as error:
+        problems += [f"{path}: {error.where}: {line}" for line in error.problems]
+        return None
+
+
 def _pair_source(
     raw: dict[str, Any] | str, path: str, load: LoadProfile, problems: list[str]
 ) -> tuple[PairSourceHardware | None, float]:
     """The source of a table, or of the profile that is named; and what that loses in each arm."""
     if isinstance(raw, dict):
         return read_pair_source(raw, path, problems), 0.0
-    try:
-        profile = load(raw)
-    except DocumentError as error:
-        problems += [f"{path}: {error.where}: {line}" for line in error.problems]
+    profile = _profile(raw, path, load, problems)
+    if profile is None:
         return None, 0.0
     if not isinstance(profile, SourceProfile):
         problems.append(

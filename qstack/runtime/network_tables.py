@@ -75,6 +75,10 @@ SourceTable = Annotated[
 MidpointTable = Annotated[
     dict[str, Any], Meta(description="a table [link.midpoint_source]: the source and the memories")
 ]
+RetrievedTable = Annotated[
+    dict[str, Any],
+    Meta(description="a table [link.retrieved_photon]: the memory, its reading and the detectors"),
+]
 ChannelTable = Annotated[
     dict[str, Any], Meta(description="a table [link.channel]: a satellite, or a path through air")
 ]
@@ -144,8 +148,9 @@ class LinkTable(Struct, frozen=True, kw_only=True):
     """One `[[link]]`. Without `attenuation_db_per_km` it is that of silica at the wavelength.
 
     `pair_source` is a table of its own (`qstack.physical.source_hardware`), of scheme spdc alone;
-    so are `midpoint_source` and `absorptive_memory` (`qstack.physical.link_equipment`). `channel`,
-    `switch` and `classical_traffic` are in `qstack.physical.link_options`.
+    so are `midpoint_source`, `absorptive_memory` and `retrieved_photon`
+    (`qstack.physical.link_equipment`). `channel`, `switch` and `classical_traffic` are in
+    `qstack.physical.link_options`.
     """
 
     ends: Ends
@@ -158,6 +163,7 @@ class LinkTable(Struct, frozen=True, kw_only=True):
     pair_source: SourceTable | None = None
     midpoint_source: MidpointTable | None = None
     absorptive_memory: AbsorptiveTable | None = None
+    retrieved_photon: RetrievedTable | None = None
     channel: ChannelTable | None = None
     switch: SwitchTable | None = None
     classical_traffic: TrafficTable | None = None
