@@ -143,6 +143,8 @@ def _require_simple(network: Network, name: str, *, is_repeater: bool) -> None:
     node, profile = network.nodes[name], network.nodes[name].profile
     if profile.attempt_dephasing > 0.0:
         raise NoExpectationError(f"{name}: attempts disturb idle qubits")
+    if profile.comm_t2_s is not None:
+        raise NoExpectationError(f"{name}: communication qubits decay in their own way")
     if node.memory > profile.comm_qubits:
         raise NoExpectationError(f"{name}: heralded qubits are moved to storage")
     if not is_repeater:

@@ -24,6 +24,7 @@ from qstack.physical.device import (
     DoBellMeasure,
     DoGate,
     DoMeasure,
+    DoMove,
     Generate,
     GiveBases,
     Initialise,
@@ -249,6 +250,8 @@ class Fabric:
                 keys = QubitKey(node, operation.first), QubitKey(node, operation.second)
                 x, z = register.bell_measure(*keys, at_ns, self._draw(node, sequence))
                 return BellOutcome(operation=sequence, x_bit=x, z_bit=z)
+            case DoMove():
+                register.move(QubitKey(node, operation.qubit), operation.to, at_ns)
             case Release():
                 register.release(QubitKey(node, operation.qubit))
             case Clear():
