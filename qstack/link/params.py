@@ -8,14 +8,15 @@ NUMBER_MAX: Final = 10**6  # pairs of one request
 CHOICE_NS: Final = 50_000_000  # both ends look at their queue again at multiples of this
 SLOTS_PART_MAX: Final = 8_192  # detected slots in one message: 32 KiB, half of a control frame
 FAIR_PAIRS: Final = 64  # of one measure batch, where requests have shares of the link
-RESEND_TRIPS: Final = 3  # round trips until what was not acknowledged is said again
+ANSWER_WITHIN_NS: Final = 10_000_000  # an acknowledgement waits so long for a message to ride on
+RESEND_TRIPS: Final = 3  # round trips, and that, until what was not acknowledged is said again
 WINDOW: Final = 128  # messages said and not yet acknowledged
 
 # Implementation limits.
 ROUND_TRIP_UNKNOWN_NS: Final = 1_000_000  # until the device has said how long the link is
 RESEND_MAX_NS: Final = 500_000_000  # between two attempts
 RESEND_MESSAGES_MAX: Final = 16  # said again in one attempt
-ATTEMPTS_MAX: Final = 16  # without an answer: 4 s on a link of 50 us
+ATTEMPTS_MAX: Final = 16  # without an answer: 6 s on a link of 50 us
 REQUESTS_MAX: Final = 256  # open per link: a bound on what a peer can make us remember
 START_AHEAD_MAX_NS: Final = 10**9  # a peer's start is a round trip ahead, not longer than this
 SLOTS_AHEAD_MAX: Final = 2**19  # of one end, to be compared: 4 MiB; 50 ms of the fastest receiver

@@ -14,9 +14,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from hashlib import blake2b
 
-import numpy as np
-
-from qstack.ids import ID_BYTES, RequestId
+from qstack.ids import ID_BYTES, FreshIds, RequestId
 from qstack.link import service as link
 from qstack.network.circuit import Circuit
 from qstack.network.link_state import LinkStateDatabase
@@ -46,9 +44,9 @@ class Direct:
 class Generation:
     """What this node has asked of the link layer for its circuits."""
 
-    def __init__(self, database: LinkStateDatabase, rng: np.random.Generator, out: Outbox) -> None:
+    def __init__(self, database: LinkStateDatabase, ids: FreshIds, out: Outbox) -> None:
         self._database = database
-        self._rng = rng
+        self._ids = ids
         self._out = out
         self._keep: dict[bytes, dict[bytes, int]] = {}  # circuit, link request: pairs to come
         self._direct: dict[bytes, Direct] = {}
@@ -146,7 +144,7 @@ class Generation:
             return
         number = None if number is None else min(number, NUMBER_MAX)
         longest = max(keeping, key=lambda forward: forward.deadline_ns)
-        link_request = RequestId(self._rng.bytes(ID_BYTES))
+        link_request = RequestId(self._ids.fresh())
         asked[link_request] = number or 0
         self._create(circuit, longest, link_request, number)
 

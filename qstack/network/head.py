@@ -15,10 +15,8 @@ Rules
 from dataclasses import dataclass
 from typing import Protocol
 
-import numpy as np
-
 from qstack.errors import ErrorCode
-from qstack.ids import ID_BYTES, PairId
+from qstack.ids import FreshIds, PairId
 from qstack.link.service import LinkMeasured
 from qstack.network import service
 from qstack.network.circuit import Circuit, Circuits
@@ -96,12 +94,12 @@ class Heads:
     def __init__(
         self,
         database: LinkStateDatabase,
-        rng: np.random.Generator,
+        ids: FreshIds,
         cutoff_ns: int | None,
         out: Outbox,
     ) -> None:
         self._database = database
-        self._rng = rng
+        self._ids = ids
         self._cutoff_ns = cutoff_ns
         self._out = out
         self._requests: dict[bytes, HeadRequest] = {}
@@ -380,7 +378,7 @@ class Heads:
     def _install(self, path: tuple[str, ...], found: Plan) -> Install:
         self._epoch += 1
         return Install(
-            circuit=self._rng.bytes(ID_BYTES),
+            circuit=self._ids.fresh(),
             epoch=self._epoch,
             route=list(path),
             cutoff_ns=found.cutoff_ns,
