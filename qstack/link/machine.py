@@ -9,6 +9,8 @@ This file sees links come and go, and hands everything else to the part whose it
 (what comes of it). README.md lists the known races.
 """
 
+from msgspec.structs import replace
+
 from qstack.errors import ErrorCode
 from qstack.link import messages, service
 from qstack.link.batches import CHOICE_TIMER, START_TIMER, Batches
@@ -128,6 +130,20 @@ class LinkLayer:
         self._say_ready(peer)
         self._announce_if_up(peer, now)
 
+    def _on_options(self, told: physical.LinkOptions, now: int) -> None:
+        """The link yields something else: what is open goes on as it was promised."""
+        peer = self.peers[told.peer]
+        if peer.capability is None:
+            return
+        was_up = peer.is_up
+        if was_up and not told.options:
+            self._lose(peer, ErrorCode.DEVICE_LOST, f"the link to {peer.name} yields nothing")
+        peer.capability = replace(peer.capability, options=told.options)
+        if was_up and peer.is_up:
+            self._announce(peer)
+        elif peer.is_up:
+            self._announce_if_up(peer, now)
+
     def _on_device_lost(self) -> None:
         """The far ends are told, who cannot see it: their halves of our pairs are void."""
         for peer in self.peers.values():
@@ -232,6 +248,8 @@ class LinkLayer:
                     self._batches.memory_free(peer, now)
             case physical.LinkCapability():
                 self._on_capability(message, now)
+            case physical.LinkOptions():
+                self._on_options(message, now)
             case physical.DeviceLost():
                 self._on_device_lost()
             case physical.DeviceReady():

@@ -82,6 +82,17 @@ class LinkCapability(_Physical, frozen=True, kw_only=True):
     delay_ns: Nanoseconds
 
 
+class LinkOptions(_Physical, frozen=True, kw_only=True):
+    """Indication to the link layer: what the link to `peer` yields now; nothing, without options.
+
+    The device is the same one; what it is attempting goes on.
+    """
+
+    TYPE = 0x0110
+    peer: Name
+    options: Annotated[list[GenerationOption], Meta(max_length=32)]
+
+
 class NodeCapability(_Physical, frozen=True, kw_only=True):
     """Indication to the network layer, when the device is ready: what a swap here costs.
 
@@ -339,5 +350,5 @@ MESSAGES = (
     GenerationOption, LinkCapability, NodeCapability, AttemptsStart, AttemptsStop, Heralded,
     MeasuredPairs, Detections, AttemptsEnded, MemoryFree, DeviceLost, DeviceReady, Allocate,
     ApplyGate, Measure, BellMeasure, Reset, Free, Transfer, QubitsFreed, Allocated, CallDone,
-    Measured, BellMeasured, CallFailed,
+    Measured, BellMeasured, CallFailed, LinkOptions,
 )  # fmt: skip

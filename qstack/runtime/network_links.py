@@ -3,9 +3,12 @@
 Each link is judged by itself, with the profiles of its two nodes.
 """
 
-from collections.abc import Mapping
+from collections.abc import Container, Mapping
 from typing import Final
 
+from msgspec import structs
+
+from qstack.physical.clock_hardware import read_timing
 from qstack.physical.hardware import LinkHardware
 from qstack.physical.link_equipment import SCHEME_OF, TABLE_OF, Equipment, read_equipment
 from qstack.physical.models.fibre import fibre_delay_ns, silica_attenuation_db_per_km
@@ -27,9 +30,37 @@ SILICA_SHARE_MIN: Final = 0.5  # the best fibres made lose 0.7 of what the table
 
 
 def build_link(
+    index: int,
+    table: LinkTable,
+    profiles: Mapping[str, Profile],
+    clocked: Container[str],
+    problems: list[str],
+) -> LinkHardware | None:
+    """The hardware of link number `index`; None, and lines in `problems`, if it cannot be.
+
+    `clocked` are the nodes whose clocks are not perfect.
+    """
+    link = _build_untimed(index, table, profiles, problems)
+    path = f"link[{index}].timing"
+    if table.timing is None:
+        if table.scheme.endswith("click") and any(end in clocked for end in table.ends):
+            problems.append(
+                f"{path}: is missing; expected a table [link.timing], for a node at its end has a "
+                "clock that is not perfect"
+            )
+        return link
+    timing = read_timing(table.timing, path, problems)
+    if timing is None or link is None:
+        return None
+    if table.ends[0] > table.ends[1]:  # the asymmetry is that of the ends in order
+        timing = structs.replace(timing, asymmetry_ps=-timing.asymmetry_ps)
+    return structs.replace(link, timing=timing)
+
+
+def _build_untimed(
     index: int, table: LinkTable, profiles: Mapping[str, Profile], problems: list[str]
 ) -> LinkHardware | None:
-    """The hardware of link number `index`; None, and lines in `problems`, if it cannot be."""
+    """The link with perfect clocks."""
     path = f"link[{index}]"
     arms_m = _arms(table, path, problems)
     if (table.scheme == "spdc") != (table.pair_source is not None):

@@ -25,6 +25,7 @@ from qstack.channel.identity import Identity
 from qstack.errors import ErrorCode, PeerError
 from qstack.link import messages as link
 from qstack.network import messages as network
+from qstack.physical import messages as physical
 from qstack.runtime import life_messages
 from qstack.runtime.clock_messages import PEER_MESSAGES
 from qstack.runtime.listen import Unreached, serve
@@ -43,7 +44,7 @@ EARLY_BYTES_EACH: Final = 1024  # what any message takes, beside its body
 REGISTRY: Final = Registry(
     (
         *link.MESSAGES, *network.MESSAGES, *transport.MESSAGES, *life_messages.MESSAGES,
-        *PEER_MESSAGES,
+        *PEER_MESSAGES, *physical.MESSAGES,
     )
 )  # fmt: skip
 

@@ -18,6 +18,7 @@ from msgspec import Struct
 
 from qstack.errors import ErrorCode
 from qstack.physical.device import (
+    AlignClock,
     BellOutcome,
     Clear,
     Cleared,
@@ -33,11 +34,14 @@ from qstack.physical.device import (
     Outcome,
     Release,
     Result,
+    SendPulse,
     StopGenerate,
 )
 from qstack.physical.durations import result_ns
 from qstack.physical.fabric.batches import AttemptCounter
 from qstack.physical.fabric.chance import Chance
+from qstack.physical.fabric.circumstances import Circumstances
+from qstack.physical.fabric.clocks import Clocks
 from qstack.physical.fabric.keys import QubitKey
 from qstack.physical.fabric.readings import Readings
 from qstack.physical.fabric.register import RefusedError, Register
@@ -97,6 +101,7 @@ class Fabric:
         self._counter = AttemptCounter()
         self._register = Register(world, self._counter.made_before, self.witness)
         self._readings = Readings(self._deliver)
+        self._clocks = Clocks(world, self._chance)
         self._sources = SourceStation(
             world,
             self._chance,
@@ -110,6 +115,7 @@ class Fabric:
             self._counter,
             self._chance,
             self._readings,
+            Circumstances(world, self._clocks),
             deliver=self._deliver,
             schedule=self._schedule,
         )
@@ -166,6 +172,7 @@ class Fabric:
         self._station.node_gone(node, self._latest_ns)
         self._sources.node_gone(node, self._latest_ns)
         self._readings.node_gone(node)
+        self._clocks.forget(node)
         for key in self._register.qubits_of(node):
             self._register.release(key)
 
@@ -226,6 +233,8 @@ class Fabric:
                     self._station.stop(node, operation.batch, operation.reason, at_ns)
             case GiveBases():
                 self._readings.give(node, operation, at_ns)
+            case SendPulse() | AlignClock():
+                self._time(node, operation, at_ns)
             case Initialise():
                 key = QubitKey(node, operation.qubit)
                 if self._station.holds(key):
@@ -254,6 +263,22 @@ class Fabric:
             case _:
                 raise RefusedError(ErrorCode.UNSUPPORTED, type(operation).__name__)
         return None
+
+    def _time(self, node: str, operation: SendPulse | AlignClock, at_ns: int) -> None:
+        """What a node does with its hardware clock. Stamps are read when light has crossed."""
+        link = self._world.links.get(operation.link)
+        if link is None or node not in link.ends:
+            raise RefusedError(ErrorCode.BAD_REQUEST, f"{node} is not on a link {operation.link}")
+        if isinstance(operation, AlignClock):
+            self._clocks.align(node, operation, at_ns)
+            self._station.conditions_changed(link, at_ns)
+            return
+        sent, came = self._clocks.pulse(node, operation, at_ns)
+        due_ns = at_ns + max(link.delay_ns, RESULT_MIN_NS)
+        self._deliver(node, due_ns, sent)
+        far = link.other_end(node)
+        if far in self._up:
+            self._deliver(far, due_ns, came)
 
     def _gate(self, node: str, operation: DoGate, at_ns: int) -> None:
         qubits = operation.qubits
