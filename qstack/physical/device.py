@@ -250,11 +250,14 @@ class BatchEnded(Message, frozen=True, kw_only=True):
 
 
 class SendPulse(Operation, frozen=True, kw_only=True):
-    """Send a pulse over the fibre of `link`, and stamp it. One-way; PulseStamped at both ends."""
+    """Send a pulse over the fibre of `link`, and stamp it. One-way; PulseStamped at both ends.
+
+    `pulse` is its number: the network time at which the exchange it is part of was begun.
+    """
 
     TYPE = 0x0011
     link: Label
-    pulse: Count
+    pulse: Nanoseconds
 
 
 class AlignClock(Operation, frozen=True, kw_only=True):
@@ -290,7 +293,7 @@ class PulseStamped(Message, frozen=True, kw_only=True):
     LAYER = Layer.PHYSICAL
     TYPE = 0x0031
     link: Label
-    pulse: Count
+    pulse: Nanoseconds
     is_sent: bool
     reading: ClockReading
 

@@ -16,7 +16,7 @@ from msgspec import Meta
 
 from qstack.physical.device import ClockReading, Picoseconds
 from qstack.wire.frame import Layer
-from qstack.wire.message import Count, Message
+from qstack.wire.message import Message, Nanoseconds
 
 
 class _Said(Message, frozen=True, kw_only=True):
@@ -27,7 +27,7 @@ class ClockStamps(_Said, frozen=True, kw_only=True):
     """When pulse `pulse` of the receiver came to the sender, and when that sent it back."""
 
     TYPE = 0x0041
-    pulse: Count
+    pulse: Nanoseconds
     received: ClockReading
     returned: ClockReading
 

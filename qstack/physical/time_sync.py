@@ -42,9 +42,11 @@ COMPARISONS_MIN: Final = 2  # then the rate is known
 
 
 class _Exchange(Struct):
-    """One exchange at the follower: what is known of it so far."""
+    """One exchange at the follower: what is known of it so far.
 
-    pulse: int
+    Its pulse has the time it was begun for a number, which no other has, of whichever life.
+    """
+
     begun_ns: int
     sent: ClockReading | None = None
     returned: ClockReading | None = None
@@ -60,7 +62,6 @@ class _Link(Struct, eq=False):
     jitter_ps: float
     filter: OffsetFilter
     is_peer_up: bool = False
-    pulses: int = 0
     exchange: _Exchange | None = None
     arrived: PulseStamped | None = None  # at the end that is followed
     state: ClockState | None = None
@@ -164,10 +165,9 @@ class TimeSync:
     def _begin(self, link: _Link, now: int) -> list[Effect]:
         if not (link.is_follower and link.is_peer_up and self._is_ready):
             return []
-        link.exchange = _Exchange(link.pulses, now)
-        link.pulses += 1
+        link.exchange = _Exchange(now)
         timer = SetTimer(SYNC_TIMER + link.peer, now + SYNC_PERIOD_NS, background=True)
-        return [*self._pulse(link, link.exchange.pulse, now), timer]
+        return [*self._pulse(link, now, now), timer]
 
     def stamped(self, stamped: PulseStamped, now: int) -> list[Effect]:
         """The device has stamped a pulse."""
@@ -176,7 +176,7 @@ class TimeSync:
             return [_refused(stamped, f"no clocks are compared over {stamped.link}")]
         if link.is_follower:
             exchange = link.exchange
-            if exchange is None or exchange.pulse != stamped.pulse:
+            if exchange is None or exchange.begun_ns != stamped.pulse:
                 return []  # of an exchange that has failed
             if stamped.is_sent:
                 exchange.sent = stamped.reading
@@ -204,7 +204,11 @@ class TimeSync:
         match message:
             case ClockStamps() if link is not None and link.is_follower:
                 exchange = link.exchange
-                if exchange is None or exchange.pulse != message.pulse or exchange.far is not None:
+                if (
+                    exchange is None
+                    or exchange.begun_ns != message.pulse
+                    or exchange.far is not None
+                ):
                     return [Record("physical.clock_stamps_late", {"link": link.id})]
                 exchange.far = message
                 return self._compare(link, exchange, now)
@@ -275,12 +279,10 @@ def _filter(rate_deviation_ppb: float, jitter_ps: float) -> OffsetFilter:
 
 def _report(link: _Link) -> dict[str, object]:
     state = link.state
-    if state is None:
-        return {"offset_ps": None, "deviation_ps": None}
     sign = 1.0 if link.is_follower else -1.0
     said: dict[str, object] = {
-        "offset_ps": sign * state.offset_ps,
-        "deviation_ps": state.deviation_ps,
+        "offset_ps": None if state is None else sign * state.offset_ps,
+        "deviation_ps": None if state is None else state.deviation_ps,
     }
     if link.is_follower:
         said |= {
