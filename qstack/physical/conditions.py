@@ -14,10 +14,16 @@ class Conditions(Struct, frozen=True, kw_only=True):
 
     `delay_ps` is how much later than that of the first end the photon of the second one comes,
     `delay_deviation_ps` the deviation of that from attempt to attempt.
+    `polarisation_rad` is the deviation of the angle between the polarisations of both ends' light,
+    `phase_rad` that of the optical phase beside what the profiles have of it, `transmission` what
+    is left of the light of each end.
     """
 
     delay_ps: float = 0.0
     delay_deviation_ps: float = 0.0
+    polarisation_rad: float = 0.0
+    phase_rad: float = 0.0
+    transmission: float = 1.0
 
 
 IDEAL: Final = Conditions()

@@ -34,8 +34,8 @@ from qstack.wire.message import (
 )
 
 Calibration = Count
-"""How often the device had been calibrated when the batch began: on the wire always, here 0 if
-nobody counts. What was learned of pairs of another calibration need not hold for these."""
+"""How often the device, or the link, had been calibrated when the batch began: on the wire always,
+here 0 if nobody counts. What was learned of pairs of another one need not hold for these."""
 Picoseconds = Annotated[float, Meta(ge=-1e15, le=1e15)]
 DeviceBasis = Basis | Literal["given"]
 """What a measure batch is read in: one basis, or for each pair one its node gives when asked."""
@@ -171,6 +171,14 @@ class Cleared(Result, frozen=True, kw_only=True):
     TYPE = 0x002A
 
 
+class Calibrated(Result, frozen=True, kw_only=True):
+    """The calibration is over. `calibration` is the link's now, a new one if it was good."""
+
+    TYPE = 0x0032
+    is_good: bool
+    calibration: Calibration
+
+
 class OperationRefused(Result, frozen=True, kw_only=True):
     """The operation cannot be done and changed nothing; `error` is a registry name."""
 
@@ -272,6 +280,16 @@ class AlignClock(Operation, frozen=True, kw_only=True):
     rate_ppb: Annotated[float, Meta(ge=-1e9, le=1e9)]
 
 
+class Calibrate(Operation, frozen=True, kw_only=True):
+    """Calibrate a link, while no batch is open on it. Result: Calibrated, after its duration.
+
+    The ends do it together with the station: it is good if the far end does it at the same time.
+    """
+
+    TYPE = 0x0013
+    link: Label
+
+
 class ClockReading(Struct, frozen=True, array_like=True, forbid_unknown_fields=True):
     """What a hardware clock said, in whole nanoseconds and picoseconds beyond; an array of two."""
 
@@ -319,6 +337,7 @@ MESSAGES = (
     Generate, StopGenerate, GiveBases, Initialise, DoGate, DoMeasure, DoBellMeasure, Release, Clear,
     Initialised, Outcome, BellOutcome, Cleared, OperationRefused, Reply, MeasuredReply, BasesWanted,
     DetectionReply, BatchEnded, DeviceHealth, SendPulse, AlignClock, PulseStamped,
+    Calibrate, Calibrated,
 )  # fmt: skip
 
 

@@ -23,6 +23,7 @@ from msgspec import Meta, Struct, structs
 from qstack.ids import link_id
 from qstack.physical.clock_hardware import PERFECT_CLOCK, ClockHardware, LinkTiming
 from qstack.physical.conditions import IDEAL, Conditions
+from qstack.physical.drift_hardware import LinkDrift
 from qstack.physical.link_equipment import SCHEME_OF, Equipment, MidpointEquipment
 from qstack.physical.models.absorptive import AbsorptiveLink, absorptive
 from qstack.physical.models.cycles import (
@@ -42,7 +43,7 @@ from qstack.physical.models.fibre import (
 from qstack.physical.models.heralding import Heralded, double_click, single_click
 from qstack.physical.models.midpoint_source import MidpointSource, midpoint_source, spdc_pairs
 from qstack.physical.models.pair_source import PairSource
-from qstack.physical.models.timing import gate_share, residual_visibility
+from qstack.physical.models.timing import gate_share, polarisation_overlap, residual_visibility
 from qstack.physical.profile import Profile
 from qstack.physical.service import Kind
 from qstack.physical.source_hardware import PairSourceHardware
@@ -72,6 +73,7 @@ class LinkHardware(Struct, frozen=True, kw_only=True):
     source: PairSourceHardware | None = None
     equipment: Equipment | None = None
     timing: LinkTiming | None = None  # nothing depends on clocks without it
+    drift: LinkDrift | None = None
 
     def __post_init__(self) -> None:
         """Refuse what cannot be."""
@@ -110,13 +112,18 @@ class LinkHardware(Struct, frozen=True, kw_only=True):
 
     def without_provenance(self) -> Self:
         """The same numbers, without where they come from."""
-        source, equipment, timing = self.source, self.equipment, self.timing
-        return structs.replace(
-            self,
-            source=None if source is None else structs.replace(source, sources=()),
-            equipment=None if equipment is None else structs.replace(equipment, sources=()),
-            timing=None if timing is None else structs.replace(timing, sources=()),
-        )
+        parts = {
+            "source": self.source,
+            "equipment": self.equipment,
+            "timing": self.timing,
+            "drift": self.drift,
+        }
+        bare = {
+            name: structs.replace(part, sources=())
+            for name, part in parts.items()
+            if part is not None
+        }
+        return structs.replace(self, **bare)
 
     def other_end(self, end: str) -> str:
         """The neighbour of `end`. Raises ValueError if `end` is not an end."""
@@ -130,10 +137,15 @@ class LinkHardware(Struct, frozen=True, kw_only=True):
         """The time from one attempt to the next, with the slower end's hardware.
 
         `keep` waits for the herald, `measure` is pipelined (`models/cycles.py`); the preparation is
-        the reset after the readout before it. A pair source: one slot.
+        the reset after the readout before it. A pair source: one slot. Where a phase lock takes its
+        share, attempts come so much later in the mean.
         """
         if self.source is not None:
             return self.source.slot_ns
+        cycle_ns = self._unlocked_cycle_ns(kind, profile_a, profile_b)
+        return cycle_ns if self.drift is None else math.ceil(cycle_ns / self.drift.lock_duty)
+
+    def _unlocked_cycle_ns(self, kind: Kind, profile_a: Profile, profile_b: Profile) -> int:
         profiles = (profile_a, profile_b)
         prepare_ns = max(p.t_init_ns for p in profiles)
         if self.equipment is None:
@@ -221,12 +233,14 @@ class LinkHardware(Struct, frozen=True, kw_only=True):
             raise ValueError(f"{self.id} is a photon-pair link: nothing heralds")
         if self.equipment is not None:
             return self._equipped(self.equipment)
-        eta_a = self.efficiency(self.ends[0], profile_a)
+        left = conditions.transmission
         matching, in_gate = self._timed(conditions)
-        eta_b = self.efficiency(self.ends[1], profile_b) * in_gate
+        eta_a = self.efficiency(self.ends[0], profile_a) * left
+        eta_b = self.efficiency(self.ends[1], profile_b) * left * in_gate
         # One station, one set of detectors: the noisier of the two figures is the safe one.
         dark = max(profile_a.dark_count_probability, profile_b.dark_count_probability)
         visibility = link_visibility(profile_a, profile_b) * matching
+        visibility *= polarisation_overlap(conditions.polarisation_rad)
         emission = _emission_fidelity(profile_a, profile_b)
         is_resolving = profile_a.number_resolving and profile_b.number_resolving
         if self.scheme == "double-click":
@@ -245,11 +259,17 @@ class LinkHardware(Struct, frozen=True, kw_only=True):
             eta_b=eta_b,
             dark_probability=dark,
             visibility=visibility,
-            phase_sigma_rad=math.hypot(profile_a.phase_sigma_rad, profile_b.phase_sigma_rad)
-            / math.sqrt(2.0),
+            phase_sigma_rad=math.hypot(self._phase_rad(profile_a, profile_b), conditions.phase_rad),
             emission_fidelity=emission,
             double_excitation=_double_excitation(profile_a, profile_b),
             number_resolving=is_resolving,
+        )
+
+    def _phase_rad(self, profile_a: Profile, profile_b: Profile) -> float:
+        """The optical phase's deviation: of like nodes what their profile says, and the lock's."""
+        of_nodes = math.hypot(profile_a.phase_sigma_rad, profile_b.phase_sigma_rad) / math.sqrt(2.0)
+        return (
+            of_nodes if self.drift is None else math.hypot(of_nodes, self.drift.lock_residual_rad)
         )
 
     def _equipped(self, equipment: Equipment) -> Heralded:

@@ -30,10 +30,12 @@ from qstack.machine import (
     Told,
 )
 from qstack.physical.attempts import LINK_LAYER, SHARE_TIMER, Attempts
+from qstack.physical.calibration import Calibrations
 from qstack.physical.device import (
     Answer,
     BasesWanted,
     BatchEnded,
+    Calibrated,
     DetectionReply,
     Device,
     DeviceHealth,
@@ -63,6 +65,7 @@ from qstack.physical.service import (
     AttemptsStart,
     AttemptsStop,
     BellMeasure,
+    CalibrateLink,
     DeviceLost,
     DeviceReady,
     Free,
@@ -107,6 +110,7 @@ class PhysicalLayer:
         self._attempts = Attempts(node, world, self._order, self._memory, numbers)
         self._receivers = Receivers(node, world, self._order, numbers)
         self._time_sync = TimeSync(node, world, self._order)
+        self._calibrations = Calibrations(node, world, self._order)
 
     def handle(self, event: Event, now: int) -> list[Effect]:
         """Take one event at network time `now` (ns); return everything that follows from it."""
@@ -174,6 +178,8 @@ class PhysicalLayer:
                     *self._receivers.stop(message, now),
                     *self._attempts.stop(message, now),
                 ]
+            case CalibrateLink() if source == LINK_LAYER:
+                return self._calibrations.start(message, now, is_ready=self._is_ready)
             case _:
                 return [_refused(message, f"not for {source} to ask")]
 
@@ -194,6 +200,8 @@ class PhysicalLayer:
         match message:
             case OperationRefused():
                 return self._on_refused(message, now)
+            case Calibrated():
+                return self._calibrations.done(message)
             case Result():
                 return self._qubits.on_result(message)
             case Reply():
@@ -223,6 +231,8 @@ class PhysicalLayer:
             answers = self._attempts.refused(refusal.operation, now)
         if answers is None:
             answers = self._receivers.refused(refusal.operation)
+        if answers is None:
+            answers = self._calibrations.refused(refusal.operation)
         return effects + (answers or [])
 
     def _give_bases(self, wanted: BasesWanted, now: int) -> list[Effect]:
@@ -261,6 +271,7 @@ class PhysicalLayer:
         if owner == LINK_LAYER:
             effects += self._attempts.asker_gone(now)
             effects += self._receivers.asker_gone(now)
+            self._calibrations.asker_gone()
         return effects + self._qubits.owner_gone(owner, now)
 
     def _on_reached(self, now: int) -> list[Effect]:
@@ -273,13 +284,16 @@ class PhysicalLayer:
 
     def _on_health(self, health: DeviceHealth, now: int) -> list[Effect]:
         """The device says how it is; down is as if it had gone."""
-        self._health = health
+        before, self._health = self._health.state, health
         effects: list[Effect] = [
             Record("physical.device_health", {"state": health.state, "detail": health.detail})
         ]
         if health.state == "down":
             return effects + self._on_device_down()
-        return effects if self._is_ready else effects + self._on_device_up(now)
+        if not self._is_ready:
+            return effects + self._on_device_up(now)
+        is_worse = health.state == "degraded" and before != "degraded"
+        return effects + self._calibrations.care(is_due=True) if is_worse else effects
 
     def _on_device_up(self, now: int) -> list[Effect]:
         """Everybody learns that the device is there; link and network what it can do."""
@@ -295,7 +309,8 @@ class PhysicalLayer:
         """What the device can do, as far as it matters to `layer`."""
         if layer == LINK_LAYER:
             links = self._world.links_of(self._node)
-            return [Tell(layer, self._capability(link)) for link in links]
+            told: list[Effect] = [Tell(layer, self._capability(link)) for link in links]
+            return told + self._calibrations.care(is_due=False)
         if layer == "network":
             return [Tell(layer, node_capability(self._world, self._node))]
         return []
@@ -332,6 +347,7 @@ class PhysicalLayer:
             *self._qubits.device_lost(),
             *self._attempts.device_lost(),
             *self._receivers.device_lost(),
+            *self._calibrations.device_lost(),
         ]
         self._memory.clear()
         effects += [Tell(owner, DeviceLost()) for owner in owners]

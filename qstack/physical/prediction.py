@@ -3,6 +3,8 @@
 The same figures serve admission and the choice of paths. Nothing here knows a true state.
 """
 
+import math
+
 import numpy as np
 
 from qstack.physical.conditions import IDEAL, Conditions
@@ -32,8 +34,11 @@ def announced(
 ) -> Heralded | None:
     """What an attempt yields, with the moves to storage at both ends; None if nothing ever.
 
-    The states are those at emission: waiting is for whoever knows how long it lasts.
+    The states are those at emission: waiting is for whoever knows how long it lasts. Of a link that
+    drifts they are those right before a calibration: no pair is worse while care is taken in time.
     """
+    if link.drift is not None:
+        conditions = link.drift.at_worst(conditions)
     profiles = world.end_profiles(link.id)
     try:
         if conditions == IDEAL:
@@ -90,12 +95,17 @@ def generation_options(
             GenerationOption(
                 bright_state=bright_state,
                 probability=_clipped(heralded.probability),
-                cycle_ns=link.cycle_ns("keep", *profiles),
-                measure_cycle_ns=link.cycle_ns("measure", *profiles),
+                cycle_ns=_mean_cycle_ns(link, link.cycle_ns("keep", *profiles)),
+                measure_cycle_ns=_mean_cycle_ns(link, link.cycle_ns("measure", *profiles)),
                 bell_probabilities=_corrected(heralded),
             )
         )
     return options
+
+
+def _mean_cycle_ns(link: LinkHardware, cycle_ns: int) -> int:
+    """From one attempt to the next in the mean, the time of calibrations included."""
+    return cycle_ns if link.drift is None else math.ceil(cycle_ns / link.drift.availability)
 
 
 def link_slots(world: World, node: str) -> int:

@@ -54,7 +54,7 @@ class _Exchange(Struct):
 
 
 class _Link(Struct, eq=False):
-    """One link with clocks, seen from this end. `state` is the last the follower said."""
+    """One link with clocks, seen from this end. `said` is the last the follower said."""
 
     hardware: LinkHardware
     peer: str
@@ -64,7 +64,7 @@ class _Link(Struct, eq=False):
     is_peer_up: bool = False
     exchange: _Exchange | None = None
     arrived: PulseStamped | None = None  # at the end that is followed
-    state: ClockState | None = None
+    said: ClockState | None = None
 
     @property
     def id(self) -> str:
@@ -107,9 +107,9 @@ class TimeSync:
         link = self._links.get(peer)
         if link is None or link.hardware.timing is None:
             return Conditions()
-        if link.state is None or link.state.deviation_ps is None:
+        if link.said is None or link.said.deviation_ps is None:
             return None
-        return Conditions(delay_deviation_ps=link.state.deviation_ps)
+        return Conditions(delay_deviation_ps=link.said.deviation_ps)
 
     def take_news(self) -> list[str]:
         """The peers of whose links something else is to be expected now."""
@@ -128,7 +128,7 @@ class TimeSync:
         effects: list[Effect] = []
         for link in self._links.values():
             link.filter = link.filter.anew()
-            link.exchange = link.arrived = link.state = None
+            link.exchange = link.arrived = link.said = None
             effects += self._begin(link, now)
         return effects
 
@@ -254,7 +254,7 @@ class TimeSync:
         return [Send(link.peer, state)] if link.is_peer_up else []
 
     def _note_state(self, link: _Link, state: ClockState) -> None:
-        before, link.state = link.state, state
+        before, link.said = link.said, state
         if (before.deviation_ps if before is not None else None) != state.deviation_ps:
             self._news[link.peer] = None
 
@@ -278,7 +278,7 @@ def _filter(rate_deviation_ppb: float, jitter_ps: float) -> OffsetFilter:
 
 
 def _report(link: _Link) -> dict[str, object]:
-    state = link.state
+    state = link.said
     sign = 1.0 if link.is_follower else -1.0
     said: dict[str, object] = {
         "offset_ps": None if state is None else sign * state.offset_ps,

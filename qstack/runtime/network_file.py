@@ -135,7 +135,7 @@ class Network(Struct, frozen=True, kw_only=True, dict=True):
             if node.clock is not None:
                 names |= dict.fromkeys(f"{node.name}.{key}" for key in node.clock.marked(mark))
         for link in self.links.values():
-            for part in (link.source, link.equipment, link.timing):
+            for part in (link.source, link.equipment, link.timing, link.drift):
                 if part is not None:
                     names |= dict.fromkeys(f"{link.id}.{key}" for key in part.marked(mark))
         return list(names)

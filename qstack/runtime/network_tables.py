@@ -82,6 +82,9 @@ ClockTable = Annotated[
 TimingTable = Annotated[
     dict[str, Any], Meta(description="a table [link.timing]: what errors of clocks do to it")
 ]
+DriftTable = Annotated[
+    dict[str, Any], Meta(description="a table [link.drift]: what drifts, and its calibration")
+]
 
 T = TypeVar("T", bound=Struct)
 
@@ -139,7 +142,8 @@ class LinkTable(Struct, frozen=True, kw_only=True):
 
     `pair_source` is a table of its own (`qstack.physical.source_hardware`), of scheme spdc alone;
     so are `midpoint_source` and `absorptive_memory` (`qstack.physical.link_equipment`). `timing` is
-    for links whose nodes have clocks (`qstack.physical.clock_hardware`).
+    for links whose nodes have clocks (`qstack.physical.clock_hardware`), `drift` for those that
+    drift (`qstack.physical.drift_hardware`).
     """
 
     ends: Ends
@@ -153,6 +157,7 @@ class LinkTable(Struct, frozen=True, kw_only=True):
     midpoint_source: MidpointTable | None = None
     absorptive_memory: AbsorptiveTable | None = None
     timing: TimingTable | None = None
+    drift: DriftTable | None = None
 
 
 class Tables(NamedTuple):

@@ -144,9 +144,12 @@ class FaultyDevice:
         self._device = device
         self._plan = plan
         self._slot_ns = slot_ns
-        events = [each for each in plan if isinstance(each, LeakedQubit | Unwell | Outage)]
-        if timed_links:
-            events += [each for each in plan if isinstance(each, ClockStep)]
+        events = [
+            each
+            for each in plan
+            if isinstance(each, LeakedQubit | Unwell | Outage)
+            or (isinstance(each, ClockStep) and timed_links)
+        ]
         self._alignments = {
             link: AlignClock(at_ns=0, sequence=0, link=link, offset_ps=0.0, rate_ppb=0.0)
             for link in timed_links

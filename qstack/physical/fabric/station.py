@@ -116,6 +116,7 @@ class Station:
         ready_ns = at_ns + self._ready_check_ns(node, operation.batch)
         first_cycle = max(operation.first_cycle, -(-ready_ns // cycle_ns))
         batch = Batch(node, operation, first_cycle, cycle_ns, model.emission_offset_ns)
+        batch.calibration = self._circumstances.calibration(model.link.id)
         self._counter.add(batch)
         self._queue(batch).append(batch)
         self._match(batch.key, at_ns)
@@ -150,6 +151,11 @@ class Station:
         """All herald sequences count from `first`, larger than any that was used before."""
         self._first_herald = first
         self._heralds = dict.fromkeys(self._heralds, first)
+
+    def is_busy(self, node: str, link: str) -> bool:
+        """Whether `node` attempts on this link."""
+        batches = self._counter.open_batches(node).values()
+        return any(batch.operation.link == link for batch in batches)
 
     def holds(self, key: QubitKey) -> bool:
         """Whether an open batch will make this qubit."""
@@ -190,6 +196,7 @@ class Station:
                 x_bit=x,
                 z_bit=z,
                 emitted_at_ns=at_ns,
+                calibration=batch.calibration,
             )
             back_ns = at_ns + model.herald_back_ns(batch.node)
             self._deliver(batch.node, back_ns if move is None else move.at_ns, reply)
@@ -264,6 +271,7 @@ class Station:
             bases=b"",
             emitted_at_ns=emitted_at_ns,
             is_last=is_last,
+            calibration=batch.calibration,
         )
         finish = partial(_read, reply, outcomes, match.batches.index(batch))
         due_ns = at_ns + model.measured_back_ns(batch.node)

@@ -1,8 +1,8 @@
-"""What a residual error of clocks costs photons that are to meet: visibility, and the gate.
+"""What errors that were not compensated cost photons that are to meet: visibility, and the gate.
 
-The error is Gaussian: a mean that the clocks' comparison did not find (half the asymmetry of the
-fibre, what has drifted since), and a deviation (jitter of both triggers). With a deviation of 0 or
-a mean of 0 these are the forms of `clock.py`.
+The error of clocks is Gaussian: a mean that the clocks' comparison did not find (half the asymmetry
+of the fibre, what has drifted since), and a deviation (jitter of both triggers). With a deviation
+of 0 or a mean of 0 these are the forms of `clock.py`.
 
 Rules
 1. Visibility is the mean overlap of two like wavepackets; the gate takes a share of one photon.
@@ -63,6 +63,15 @@ def gate_share(
     else:
         raise ValueError(f"a wavepacket is exponential or gaussian, not {shape!r}")
     return min(1.0, max(0.0, inside / on_time))
+
+
+def polarisation_overlap(angle_rad: float) -> float:
+    """The mean overlap cos^2 of two linear polarisations at a Gaussian angle: (1 + e^(-2 a^2)) / 2.
+
+    `angle_rad` is the deviation of the angle. Raises ValueError if it is negative or not finite.
+    """
+    require_not_negative(angle_rad=angle_rad)
+    return (1.0 + math.exp(-2.0 * angle_rad * angle_rad)) / 2.0
 
 
 def _half(ratio: float, place: float) -> float:
