@@ -59,6 +59,10 @@ class Batches:
         """How many there are."""
         return len(self._open)
 
+    def are_open(self, peer: Peer) -> bool:
+        """Whether the physical layer has still to answer batches on the link to `peer`."""
+        return any(batch.peer is peer for batch in self._open.values())
+
     def end(self, number: int) -> tuple[Batch | None, Request | None]:
         """The physical layer has given its last answer; the request, if it is still served."""
         batch = self._open.pop(number, None)
@@ -76,7 +80,8 @@ class Batches:
 
     def start(self, peer: Peer, now: int) -> None:
         """Begin as many batches as there are slots and requests that want them."""
-        while peer.is_up and not peer.waits_for_memory and peer.batches_open < peer.slots:
+        may_begin = peer.is_up and not peer.is_closed
+        while may_begin and not peer.waits_for_memory and peer.batches_open < peer.slots:
             request = next_request(peer.requests, now)
             if request is None:
                 break

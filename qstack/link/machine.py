@@ -9,10 +9,13 @@ This file sees links come and go, and hands everything else to the part whose it
 (what comes of it). README.md lists the known races.
 """
 
+from msgspec.structs import replace
+
 from qstack.errors import ErrorCode
 from qstack.link import messages, service
 from qstack.link.batches import CHOICE_TIMER, START_TIMER, Batches
 from qstack.link.conversation import CONVERSATION_TIMER, Turn
+from qstack.link.maintenance import MAINTENANCE_TIMER, Maintenance
 from qstack.link.outbox import ABOVE, Outbox
 from qstack.link.pairs import Pairs
 from qstack.link.params import START_ALLOWANCE_NS
@@ -54,6 +57,7 @@ class LinkLayer:
         self._requests = Requests(self.peers, self._batches, self._out)
         self._pairs = Pairs(self._batches, self._requests, self._out)
         self._slot_pairs = SlotPairs(self.peers, self._batches, self._requests, self._out)
+        self._maintenance = Maintenance(self.peers, self._batches, self._out)
 
     @property
     def open_batches(self) -> int:
@@ -78,6 +82,7 @@ class LinkLayer:
                 self._on_owner_gone(owner, now)
             case LayerUp(layer):
                 self._on_layer_up(layer, now)
+        self._maintenance.settle(now)
         return self._out.take()
 
     def summary(self) -> dict[str, object]:
@@ -85,7 +90,7 @@ class LinkLayer:
         return {
             "links_up": [peer.name for peer in self.peers.values() if peer.is_up],
             "open_requests": sum(len(peer.requests) for peer in self.peers.values()),
-        }
+        } | self._maintenance.summary()
 
     # --- the peer and the devices come and go ----------------------------------------------------
 
@@ -127,6 +132,20 @@ class LinkLayer:
         conversation.round_trip_ns = 2 * capability.delay_ns + START_ALLOWANCE_NS
         self._say_ready(peer)
         self._announce_if_up(peer, now)
+
+    def _on_options(self, told: physical.LinkOptions, now: int) -> None:
+        """The link yields something else: what is open goes on as it was promised."""
+        peer = self.peers[told.peer]
+        if peer.capability is None:
+            return
+        was_up = peer.is_up
+        if was_up and not told.options:
+            self._lose(peer, ErrorCode.DEVICE_LOST, f"the link to {peer.name} yields nothing")
+        peer.capability = replace(peer.capability, options=told.options)
+        if was_up and peer.is_up:
+            self._announce(peer)
+        elif peer.is_up:
+            self._announce_if_up(peer, now)
 
     def _on_device_lost(self) -> None:
         """The far ends are told, who cannot see it: their halves of our pairs are void."""
@@ -177,6 +196,7 @@ class LinkLayer:
     def _announce_if_up(self, peer: Peer, now: int) -> None:
         if peer.is_up:
             self._announce(peer)
+            self._maintenance.link_up(peer, now)
             self._out.record("up", peer=peer.name)
             self._batches.start(peer, now)
 
@@ -200,6 +220,7 @@ class LinkLayer:
         """The link has gone, if it was there: its requests end, its pairs are void."""
         if not peer.is_up:
             return
+        self._maintenance.link_down(peer)
         self._requests.end_all(peer, error, detail)
         peer.forget_pairs()
         self._out.tell_above(service.LinkDown(link=peer.link, peer=peer.name))
@@ -232,6 +253,12 @@ class LinkLayer:
                     self._batches.memory_free(peer, now)
             case physical.LinkCapability():
                 self._on_capability(message, now)
+            case physical.LinkOptions():
+                self._on_options(message, now)
+            case physical.LinkCare():
+                self._maintenance.on_care(message, now)
+            case physical.LinkCalibrated():
+                self._maintenance.on_calibrated(message)
             case physical.DeviceLost():
                 self._on_device_lost()
             case physical.DeviceReady():
@@ -266,6 +293,10 @@ class LinkLayer:
                 self._slot_pairs.on_slots(peer, message, now)
             case messages.Expire():
                 self._pairs.on_expire(peer, message)
+            case messages.Maintain():
+                self._maintenance.on_maintain(peer, message, now)
+            case messages.MaintainAnswer():
+                self._maintenance.on_answer(peer, message, now)
             case messages.Error():
                 self._out.record("peer_error", peer=peer.name, error=message.name)
             case _:
@@ -279,6 +310,8 @@ class LinkLayer:
             peer = self.peers[key.removeprefix(CONVERSATION_TIMER)]
             self._out.conversation(peer.name).timer_fired(now)
             self._hear(peer, now)
+        elif key.startswith(MAINTENANCE_TIMER):
+            self._maintenance.on_timer(key.removeprefix(MAINTENANCE_TIMER), now)
         elif key.startswith(CHOICE_TIMER):
             self._batches.choose_again(self.peers[key.removeprefix(CHOICE_TIMER)], now)
         elif key.startswith(START_TIMER):

@@ -171,6 +171,23 @@ class Ack(LinkMessage, frozen=True, kw_only=True):
     TYPE = 0x000A
 
 
+class Maintain(LinkMessage, frozen=True, kw_only=True):
+    """Let us calibrate, and make no attempts in [start_ns, end_ns) of network time."""
+
+    TYPE = 0x0010
+    start_ns: Nanoseconds
+    end_ns: Nanoseconds
+
+
+class MaintainAnswer(LinkMessage, frozen=True, kw_only=True):
+    """The window that begins at `start_ns` is taken, or it does not suit."""
+
+    TYPE = 0x0011
+    start_ns: Nanoseconds
+    is_taken: bool
+
+
 MESSAGES = (
     Add, AddAccepted, AddRejected, Remove, Expire, Error, Ready, DetectedSlots, Open, Ack,
+    Maintain, MaintainAnswer,
 )  # fmt: skip

@@ -90,6 +90,8 @@ class Pairs:
             z_bit=herald.z_bit,
             emitted_at_ns=herald.emitted_at_ns,
             goodness=herald.goodness,
+            calibration=herald.calibration,
+            is_outdated=herald.calibration < peer.calibration,
         )
         self._requests.indicate(peer, request, herald.herald_sequence, pair)
         self._requests.finish_if_served(peer, request)

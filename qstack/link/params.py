@@ -13,6 +13,10 @@ RESEND_TRIPS: Final = 3  # round trips, and that, until what was not acknowledge
 WINDOW: Final = 128  # messages said and not yet acknowledged
 
 # Implementation limits.
+MAINTENANCE_AHEAD_NS: Final = 50_000_000  # until a window begins, beside four round trips
+MAINTENANCE_AHEAD_MAX_NS: Final = 10**10  # a peer's window is not further ahead
+MAINTENANCE_RETRY_NS: Final = 10**9  # until another window is named, where one was missed
+MAINTENANCE_SLACK_NS: Final = 10_000_000  # of a window: devices answer what was stopped
 ROUND_TRIP_UNKNOWN_NS: Final = 1_000_000  # until the device has said how long the link is
 RESEND_MAX_NS: Final = 500_000_000  # between two attempts
 RESEND_MESSAGES_MAX: Final = 16  # said again in one attempt

@@ -37,6 +37,8 @@ class Peer:
     next_queue_number: int = 0
     virtual_ns: int = 0  # how far requests have been served, each divided by its weight
     waits_for_memory: bool = False
+    is_closed: bool = False  # in MAINTENANCE: no attempts are made
+    calibration: int = 0  # the last that is known
     is_choice_due: bool = False  # the timer to look at the queue again is armed
 
     @property

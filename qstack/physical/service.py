@@ -82,6 +82,47 @@ class LinkCapability(_Physical, frozen=True, kw_only=True):
     delay_ns: Nanoseconds
 
 
+class LinkOptions(_Physical, frozen=True, kw_only=True):
+    """Indication to the link layer: what the link to `peer` yields now; nothing, without options.
+
+    The device is the same one; what it is attempting goes on.
+    """
+
+    TYPE = 0x0110
+    peer: Name
+    options: Annotated[list[GenerationOption], Meta(max_length=32)]
+
+
+class LinkCare(_Physical, frozen=True, kw_only=True):
+    """Indication to the link layer: the link to `peer` drifts, and is to be calibrated.
+
+    Every `period_ns`; it takes `duration_ns`, of both ends at once. `is_due`: now, for the device
+    says that it is not well.
+    """
+
+    TYPE = 0x0111
+    peer: Name
+    period_ns: Nanoseconds
+    duration_ns: Nanoseconds
+    is_due: bool
+
+
+class CalibrateLink(_Physical, frozen=True, kw_only=True):
+    """Calibrate the link to `peer`; no batch is open on it. Answered by LinkCalibrated."""
+
+    TYPE = 0x0112
+    peer: Name
+
+
+class LinkCalibrated(_Physical, frozen=True, kw_only=True):
+    """Answer to CalibrateLink: it is over. A good one has a new number, as heralds from now on."""
+
+    TYPE = 0x0113
+    peer: Name
+    is_good: bool
+    calibration: Count
+
+
 class NodeCapability(_Physical, frozen=True, kw_only=True):
     """Indication to the network layer, when the device is ready: what a swap here costs.
 
@@ -339,5 +380,6 @@ MESSAGES = (
     GenerationOption, LinkCapability, NodeCapability, AttemptsStart, AttemptsStop, Heralded,
     MeasuredPairs, Detections, AttemptsEnded, MemoryFree, DeviceLost, DeviceReady, Allocate,
     ApplyGate, Measure, BellMeasure, Reset, Free, Transfer, QubitsFreed, Allocated, CallDone,
-    Measured, BellMeasured, CallFailed,
+    Measured, BellMeasured, CallFailed, LinkOptions, LinkCare, CalibrateLink,
+    LinkCalibrated,
 )  # fmt: skip

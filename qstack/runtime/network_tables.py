@@ -76,6 +76,16 @@ AbsorptiveTable = Annotated[
     Meta(description="a table [link.absorptive_memory]: sources, memories and detectors"),
 ]
 
+ClockTable = Annotated[
+    dict[str, Any], Meta(description="a table [node.clock]: how far its hardware clock is off")
+]
+TimingTable = Annotated[
+    dict[str, Any], Meta(description="a table [link.timing]: what errors of clocks do to it")
+]
+DriftTable = Annotated[
+    dict[str, Any], Meta(description="a table [link.drift]: what drifts, and its calibration")
+]
+
 T = TypeVar("T", bound=Struct)
 
 
@@ -114,7 +124,7 @@ class FabricTable(Struct, frozen=True, kw_only=True):
 
 
 class NodeTable(Struct, frozen=True, kw_only=True):
-    """One `[[node]]`."""
+    """One `[[node]]`. Without `clock` (`qstack.physical.clock_hardware`) its clock is perfect."""
 
     name: Name
     address: AddressText
@@ -124,13 +134,16 @@ class NodeTable(Struct, frozen=True, kw_only=True):
     driver_options: DriverOptions = {}
     layout: Layout = "fused"
     external: list[LayerName] = []
+    clock: ClockTable | None = None
 
 
 class LinkTable(Struct, frozen=True, kw_only=True):
     """One `[[link]]`. Without `attenuation_db_per_km` it is that of silica at the wavelength.
 
     `pair_source` is a table of its own (`qstack.physical.source_hardware`), of scheme spdc alone;
-    so are `midpoint_source` and `absorptive_memory` (`qstack.physical.link_equipment`).
+    so are `midpoint_source` and `absorptive_memory` (`qstack.physical.link_equipment`). `timing` is
+    for links whose nodes have clocks (`qstack.physical.clock_hardware`), `drift` for those that
+    drift (`qstack.physical.drift_hardware`).
     """
 
     ends: Ends
@@ -143,6 +156,8 @@ class LinkTable(Struct, frozen=True, kw_only=True):
     pair_source: SourceTable | None = None
     midpoint_source: MidpointTable | None = None
     absorptive_memory: AbsorptiveTable | None = None
+    timing: TimingTable | None = None
+    drift: DriftTable | None = None
 
 
 class Tables(NamedTuple):

@@ -25,6 +25,7 @@ from qstack.channel.identity import Identity
 from qstack.errors import ErrorCode, PeerError
 from qstack.link import messages as link
 from qstack.network import messages as network
+from qstack.physical import messages as physical
 from qstack.runtime import life_messages
 from qstack.runtime.clock_messages import PEER_MESSAGES
 from qstack.runtime.listen import Unreached, serve
@@ -45,7 +46,7 @@ UNHURRIED: Final = (link.AddAccepted, link.Ack, network.Complete)
 REGISTRY: Final = Registry(
     (
         *link.MESSAGES, *network.MESSAGES, *transport.MESSAGES, *life_messages.MESSAGES,
-        *PEER_MESSAGES,
+        *PEER_MESSAGES, *physical.MESSAGES,
     )
 )  # fmt: skip
 
