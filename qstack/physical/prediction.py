@@ -11,6 +11,7 @@ from qstack.physical.models.heralding import Heralded
 from qstack.physical.models.pair_source import bell_weights, gain
 from qstack.physical.params import BRIGHT_STATES, SOURCE_SLOTS
 from qstack.physical.profile import Profile
+from qstack.physical.round_forecast import round_forecast
 from qstack.physical.service import (
     NO_DECAY_S,
     GenerationOption,
@@ -74,6 +75,7 @@ def generation_options(world: World, link: LinkHardware) -> list[GenerationOptio
                 cycle_ns=link.cycle_ns("keep", *profiles),
                 measure_cycle_ns=link.cycle_ns("measure", *profiles),
                 bell_probabilities=_corrected(heralded),
+                test_round=round_forecast(world, link, heralded),
             )
         )
     return options

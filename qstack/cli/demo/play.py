@@ -11,7 +11,7 @@ from typing import Any, Final
 
 import trio
 
-from qstack.apps.fidelity import (
+from qstack.quantum.estimation import (
     BASES,
     Correlators,
     Readout,

@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from qstack.apps.fidelity import (
+from qstack.quantum.estimation import (
     Readout,
     agrees,
     bases_for,
