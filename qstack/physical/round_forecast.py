@@ -17,7 +17,6 @@ from qstack.physical.profile import Profile
 from qstack.physical.service import RoundForecast
 from qstack.quantum.decay import Decay, dephased
 from qstack.quantum.estimation import Readout, expected_correlators
-from qstack.quantum.pauli import FloatArray
 from qstack.quantum.state import apply
 
 PROMPT_NS: Final = 40_000
@@ -80,9 +79,10 @@ def _agreement(heralded: Heralded, aging: Sequence[Decay], readouts: Sequence[Re
     """The mean over the two heralds, psi+ and psi-, and the three bases."""
     total = 0.0
     for state, announced in ((heralded.state, (1, 0)), (heralded.state_minus, (1, 1))):
-        aged: FloatArray = state
+        aged = state
         for axis, decay in enumerate(aging):
             aged = apply(aged, axis, decay.transfer)
-        correlators = expected_correlators(aged, *readouts, announced)
+        here, there = readouts
+        correlators = expected_correlators(aged, here, there, announced=announced)
         total += (1.0 + sum(correlators) / 3.0) / 2.0
     return min(1.0, max(0.0, total / 2.0))

@@ -51,9 +51,10 @@ class _Physical(Message, frozen=True, kw_only=True):
 class RoundForecast(Struct, frozen=True, array_like=True, forbid_unknown_fields=True):
     """What test rounds of an option should show: pairs that both ends read in one basis.
 
-    On the wire an array of four. The basis is X, Y or Z, each as likely. `agreement`: the probability that the
-    outcomes are those of the announced Bell state, readout errors and the decay until a prompt
-    reading included; `least` the same of the latest one, `read_by_ns` after the emission. The
+    On the wire an array of four. The basis is X, Y or Z, each as likely. `agreement`: the
+    probability that the outcomes are those of the announced Bell state, readout errors and the
+    decay until a prompt reading included; `least` the same of the latest reading that counts,
+    of which the answer is there `read_by_ns` after the emission. The
     fidelity of the pairs is above the promised one by 3/2 of what the agreement is above
     `agreement`, divided by `gain`: what readout and decay leave of a correlation.
     """

@@ -121,7 +121,7 @@ def sampling_error(correlators: Correlators, pairs: Sequence[int]) -> float:
 
 
 def expected_correlators(
-    pair: FloatArray, here: Readout, there: Readout, announced: tuple[int, int] = (0, 0)
+    pair: FloatArray, here: Readout, there: Readout, *, announced: tuple[int, int] = (0, 0)
 ) -> Correlators:
     """What the uncorrected correlators would be with endless pairs in this state.
 

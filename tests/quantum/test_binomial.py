@@ -47,5 +47,5 @@ def test_what_is_no_count_or_no_probability_is_refused(
     successes: int, trials: int, share: float
 ) -> None:
     for function in (low_tail, upper_bound):
-        with pytest.raises(ValueError, match="trials|probability"):
+        with pytest.raises(ValueError, match=r"trials|probability"):
             function(successes, trials, share)

@@ -3,6 +3,7 @@
 import numpy as np
 import pytest
 
+from qstack.quantum.bell import bell_state, werner
 from qstack.quantum.estimation import (
     Readout,
     agrees,
@@ -13,7 +14,6 @@ from qstack.quantum.estimation import (
     fidelity_of,
     sampling_error,
 )
-from qstack.quantum.bell import bell_state, werner
 
 PERFECT = Readout(1.0, 1.0)
 
