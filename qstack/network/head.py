@@ -43,7 +43,7 @@ from qstack.network.upward import end_measured, end_pair
 from qstack.physical.service import Kind
 
 FINAL_ERRORS = (ErrorCode.FIDELITY, ErrorCode.UNSUPPORTED, ErrorCode.BAD_REQUEST)
-"""Refusals of a circuit that another try will not change."""
+"""Ends of a circuit that another try will not change; FIDELITY, unless it can be had elsewhere."""
 
 
 @dataclass
@@ -187,13 +187,15 @@ class Heads:
                 continue
             request.circuit = None
             request.reason = f"{error.name}: {detail}"[:400]
+            best = self._best(request) if error is ErrorCode.FIDELITY else None
             if request.state is RequestState.OPEN and _is_direct(circuit, request):
-                self._fail(request, RequestInput.ENDED, error, detail)
+                self._fail(request, RequestInput.ENDED, error, detail, best=best)
                 continue
             if request.state is RequestState.OPEN:
                 self._step(request, RequestInput.CIRCUIT_LOST)
-            if error in FINAL_ERRORS:
-                self._fail(request, RequestInput.ENDED, error, detail)
+            can_be_had = best is not None and best >= request.create.min_fidelity
+            if error in FINAL_ERRORS and not can_be_had:
+                self._fail(request, RequestInput.ENDED, error, detail, best=best)
             elif not self._has_lost_remote(request):
                 self._try_later(request)
 
@@ -342,6 +344,11 @@ class Heads:
             )
         return None
 
+    def _best(self, request: HeadRequest) -> float | None:
+        """The fidelity that could be had now, on the way that is best now."""
+        way = self._way(request.create.remote, request.create.kind)
+        return None if way is None else _probability(best_fidelity(way.chain, self._cutoff_ns))
+
     def _way(self, remote: str, kind: Kind) -> Way | None:
         """The best way to `remote`; found once for as long as no link state changes."""
         states = self._database.states()
@@ -471,12 +478,13 @@ class Heads:
         error: ErrorCode,
         detail: str,
         *,
+        best: float | None = None,
         is_told: bool = False,
     ) -> None:
         """End a request; `is_told`: the tail knows already."""
         was_open = request.state is RequestState.OPEN
         self._step(request, received)
-        self._tell_failed(request.create.request, error, detail, None)
+        self._tell_failed(request.create.request, error, detail, best)
         circuit = self._circuits.get(request.circuit) if request.circuit is not None else None
         if circuit is not None and was_open:
             self._releases.release(circuit, request.create.request)

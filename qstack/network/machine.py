@@ -237,7 +237,10 @@ class NetworkLayer:
     def _on_link(self, message: Message) -> None:
         match message:
             case link.LinkUp():
+                before = self._database.links.get(message.peer)
                 self._database.on_link_up(message)
+                if before is not None and before.options != message.options:
+                    self._circuits.on_offers_changed(before, message)
                 self._on_topology()
             case link.LinkDown():
                 self._database.on_link_down(message)
@@ -291,7 +294,8 @@ class NetworkLayer:
             error = ErrorCode.__members__.get(message.error, ErrorCode.PEER_DOWN)
             self._circuits.close(circuit, CircuitInput.LOST, error, f"link: {message.detail}"[:500])
         elif self._generation.direct(message.request) is None:
-            self._generation.again(circuit, message.request)
+            is_hopeless = message.error == ErrorCode.NO_TIME.name
+            self._generation.again(circuit, message.request, is_hopeless=is_hopeless)
 
     # --- the neighbours' network layers ----------------------------------------------------------
 
