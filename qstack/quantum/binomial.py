@@ -4,9 +4,11 @@
 is still a number.
 """
 
-import math
+from typing import Final
 
-_HALVINGS = 60  # of an interval of length 1: below the spacing of floats near 1
+import numpy as np
+
+_HALVINGS: Final = 40  # of an interval of length 1: to 1e-12
 
 
 def low_tail(successes: int, trials: int, share: float) -> float:
@@ -19,21 +21,11 @@ def low_tail(successes: int, trials: int, share: float) -> float:
         return 1.0
     if share == 1.0:
         return 0.0
-    log_share, log_rest = math.log(share), math.log1p(-share)
-    whole = math.lgamma(trials + 1)
-    return min(
-        1.0,
-        math.fsum(
-            math.exp(
-                whole
-                - math.lgamma(k + 1)
-                - math.lgamma(trials - k + 1)
-                + k * log_share
-                + (trials - k) * log_rest
-            )
-            for k in range(successes + 1)
-        ),
-    )
+    number = np.arange(successes + 1)
+    logs = np.concatenate(([0.0], np.cumsum(np.log(np.arange(1, trials + 1)))))  # of factorials
+    ways = logs[trials] - logs[number] - logs[trials - number]
+    terms = np.exp(ways + number * np.log(share) + (trials - number) * np.log1p(-share))
+    return min(1.0, float(terms.sum()))
 
 
 def upper_bound(successes: int, trials: int, tail: float) -> float:
