@@ -33,7 +33,7 @@ from qstack.network.messages import (
 )
 from qstack.network.outbox import Outbox
 from qstack.network.params import CIRCUITS_MAX, CLOSED_CIRCUITS_MAX, RELAY_MEMORY_MIN
-from qstack.network.routing import figures_of
+from qstack.network.prediction import Chain
 from qstack.table import IllegalInputError
 
 CircuitMessage = Installed | Refused | Start | Teardown | Forward | Complete | Track | Expire
@@ -46,6 +46,7 @@ class Circuit:
     install: Install
     position: int
     can_keep: bool = True  # known at the head only
+    chain: Chain | None = None  # what its links promised last, known at the head only
     state: CircuitState = CIRCUIT.start
     requests: dict[bytes, Forward] = field(default_factory=dict)
 
@@ -245,16 +246,6 @@ class Circuits:
         for circuit in self:
             if peer in (circuit.upstream, circuit.downstream):
                 self.close(circuit, CircuitInput.LOST, ErrorCode.PEER_DOWN, detail)
-
-    def on_offers_changed(self, before: link.LinkUp, after: link.LinkUp) -> None:
-        """A link offers other fidelities: a circuit that was promised a better one has ended."""
-        for circuit in self:
-            if after.peer in (circuit.upstream, circuit.downstream):
-                asked = circuit.install.link_min_fidelity
-                promised, kept = (figures_of(up).run_at(asked) for up in (before, after))
-                if kept.bell_probabilities[0] < promised.bell_probabilities[0]:
-                    detail = f"the link to {after.peer} keeps {kept.bell_probabilities[0]:.4f} only"
-                    self.close(circuit, CircuitInput.LOST, ErrorCode.FIDELITY, detail)
 
     def close(
         self, circuit: Circuit, received: CircuitInput, error: ErrorCode, detail: str

@@ -33,10 +33,11 @@ from qstack.network.params import (
     LATENESS_MAX,
     NEVER_NS,
     NUMBER_MAX,
+    PROMISE_SLACK,
     REQUESTS_MAX,
     RETRY_NS,
 )
-from qstack.network.prediction import Chain, Plan, best_fidelity, plan
+from qstack.network.prediction import Chain, Plan, best_fidelity, plan, predict
 from qstack.network.request_states import REQUEST, RequestInput, RequestState
 from qstack.network.routing import best_path, can_keep, chain_of
 from qstack.network.upward import end_measured, end_pair
@@ -288,6 +289,9 @@ class Heads:
 
     def on_topology(self) -> None:
         """The link states have changed."""
+        for circuit in self._circuits:
+            if circuit.chain is not None:
+                self._check_promise(circuit, circuit.chain)
         for request in list(self._requests.values()):
             if not self._has_lost_remote(request) and request.circuit is None:
                 self._place(request)
@@ -382,7 +386,20 @@ class Heads:
             self._install(way.path, found),
             can_keep=can_keep(self._database.states(), way.path),
         )
+        circuit.chain = way.chain
         request.circuit = circuit.id
+
+    def _check_promise(self, circuit: Circuit, before: Chain) -> None:
+        """End a circuit whose links have taken back what its fidelity was promised for."""
+        install = circuit.install
+        chain = chain_of(self._database.states(), tuple(install.route))
+        if chain is None or chain == before:
+            return  # a link that has gone ends it otherwise
+        circuit.chain = chain
+        kept, _ = predict(chain, install.cutoff_ns, install.link_min_fidelity)
+        if kept < install.fidelity - PROMISE_SLACK:
+            detail = f"the links of the path keep {kept:.4f} now, not {install.fidelity:.4f}"
+            self._circuits.close(circuit, CircuitInput.LOST, ErrorCode.FIDELITY, detail)
 
     def _install(self, path: tuple[str, ...], found: Plan) -> Install:
         self._epoch += 1

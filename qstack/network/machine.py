@@ -237,10 +237,7 @@ class NetworkLayer:
     def _on_link(self, message: Message) -> None:
         match message:
             case link.LinkUp():
-                before = self._database.links.get(message.peer)
                 self._database.on_link_up(message)
-                if before is not None and before.options != message.options:
-                    self._circuits.on_offers_changed(before, message)
                 self._on_topology()
             case link.LinkDown():
                 self._database.on_link_down(message)

@@ -16,7 +16,6 @@ from dataclasses import dataclass
 from heapq import heappop, heappush
 from itertools import pairwise
 
-from qstack.link.service import LinkUp
 from qstack.network.messages import HOPS_MAX, AdvertisedLink, LinkState
 from qstack.network.params import RELAY_MEMORY_MIN
 from qstack.network.prediction import (
@@ -97,11 +96,6 @@ def can_keep(states: States, path: tuple[str, ...]) -> bool:
     return all(link is not None and "keep" in link.kinds for link in edges)
 
 
-def figures_of(link: LinkUp) -> LinkFigures:
-    """A link of this node, as its own link layer offers it."""
-    return LinkFigures(_options(link), link.delay_ns)
-
-
 def node_figures(state: LinkState) -> NodeFigures:
     """What prediction needs of a node."""
     return NodeFigures(
@@ -114,7 +108,7 @@ def node_figures(state: LinkState) -> NodeFigures:
     )
 
 
-def _options(advert: AdvertisedLink | LinkUp) -> tuple[OptionFigures, ...]:
+def _options(advert: AdvertisedLink) -> tuple[OptionFigures, ...]:
     options = []
     for option in advert.options:
         a, b, c, d = option.bell_probabilities
