@@ -21,10 +21,10 @@ from qstack.quantum.state import apply
 
 PROMPT_NS: Final = 40_000
 """From the herald until a device that is free reads: a turn of the link layer, one of physical."""
-LATE_SHARE: Final = 1 / 200
+LATE_LOSS: Final = 1 / 200
 LATE_MIN_NS: Final = 100_000
-"""A reading may be later by this part of the shorter of T1 and T2, or this long: the fidelity
-falls by about 0.005 in it, and only a device that was busy for longer makes rounds void."""
+"""A reading may be so late that a qubit has lost this part of its coherence by then, or this long:
+only a device that was busy for longer makes rounds void."""
 GAIN_MIN: Final = 0.05
 
 
@@ -34,10 +34,9 @@ def round_forecast(world: World, link: LinkHardware, heralded: Heralded) -> Roun
     None if readout or decay leave less than GAIN_MIN of a correlation.
     """
     profiles = world.end_profiles(link.id)
-    shortest_s = min(min(profile.t1_s, profile.t2_s) for profile in profiles)
-    late_ns = max(LATE_MIN_NS, round(min(LATE_SHARE * shortest_s, 1.0) * 1e9))
     prompt = _ages_ns(world, link, profiles)
     cycle_ns = max(1, link.cycle_ns("keep", *profiles))
+    late_ns = max(LATE_MIN_NS, min(_late_ns(profile, cycle_ns) for profile in profiles))
     at_once = [_aging(p, age_ns, 1) for p, age_ns in zip(profiles, prompt, strict=True)]
     at_last = [
         _aging(p, age_ns + late_ns, 1 + late_ns // cycle_ns)
@@ -67,6 +66,16 @@ def _ages_ns(world: World, link: LinkHardware, profiles: Sequence[Profile]) -> l
         moves = has_storage(world.nodes[end].memory, profile.comm_qubits)
         ages.append(link.herald_back_ns(end) + (profile.move_ns if moves else 0) + PROMPT_NS)
     return ages
+
+
+def _late_ns(profile: Profile, cycle_ns: int) -> int:
+    """How much later a reading costs LATE_LOSS; a second at most."""
+    is_gaussian = profile.decay_law == "gaussian"
+    of_t2 = LATE_LOSS**0.5 if is_gaussian else LATE_LOSS
+    late_s = min(1.0, LATE_LOSS * profile.t1_s, of_t2 * profile.t2_s)
+    if profile.attempt_dephasing > 0.0:
+        late_s = min(late_s, LATE_LOSS / (2.0 * profile.attempt_dephasing) * cycle_ns / 1e9)
+    return round(late_s * 1e9)
 
 
 def _aging(profile: Profile, age_ns: int, attempts: int) -> Decay:
