@@ -10,7 +10,7 @@ from qstack.link.params import ALARM_HOLD_NS, OUTCOMES_EACH, OUTCOMES_WAIT_NS
 from qstack.link.rounds import ROUNDS_OPEN_MAX, round_basis
 from qstack.machine import Told
 from qstack.physical import service as physical
-from tests.link.bench import ALICE, BOB, DELAY_NS, READ_BY_NS, SECOND, Bench, create, identity
+from tests.link.bench import ALICE, BOB, READ_BY_NS, SECOND, Bench, create, identity
 from tests.link.lossy import BOTH, OTHER, Chance, LossyBench, check, ends_of, valid_pairs
 
 HALF = 0.5
@@ -473,6 +473,23 @@ def test_over_a_bad_channel_every_round_counts_once_or_is_void_at_both_ends(seed
             assert not known.untold
 
 
+@pytest.mark.parametrize(("fidelity", "rounds"), [(0.7, 4 * 768), (0.3, 384)])
+def test_in_virtual_time_honest_windows_never_alarm_and_bad_ones_do(
+    fidelity: float, rounds: int
+) -> None:
+    # Honest: 4 windows of 1e-6. Bad: 384 rounds at F = 0.3 for 0.7 are found out but for 1e-6.
+    rng = Random(11)
+    is_good = [rng.random() < (1 + 2 * fidelity) / 3 for _ in range(20_000)]
+    on = LossyBench(slots=(4, 4), test_share=HALF).start()
+    on.agrees = lambda sequence: is_good[sequence]
+    on.run(SECOND // 10)
+    on.say(ALICE, create(1, number=None, min_fidelity=0.0, deadline_ns=10**13))
+    while rounds_of(on, BOB) < min(rounds, 768) or on.herald_sequence < 2 * rounds:
+        on.run(SECOND // 20)
+    alarms = [on.ends[name].records.count("link.alarm") for name in BOTH]
+    assert alarms == ([0, 0] if fidelity == 0.7 else [1, 1])
+
+
 def test_rounds_cost_a_message_for_many_of_them() -> None:
     on = LossyBench(slots=(2, 2), test_share=0.1).start()
     on.run(SECOND // 10)
@@ -483,4 +500,3 @@ def test_rounds_cost_a_message_for_many_of_them() -> None:
     assert rounds > 150
     assert kinds.count(messages.RoundOutcomes) <= rounds / OUTCOMES_EACH + 6
     assert kinds.count(messages.RoundReport) <= kinds.count(messages.RoundOutcomes) + 1
-    assert DELAY_NS < SECOND
