@@ -17,6 +17,7 @@ from qstack.link.params import CHOICE_NS, FAIR_PAIRS
 from qstack.link.peer import Peer
 from qstack.link.queue import Request, choice, next_request
 from qstack.physical import service as physical
+from qstack.physical.service import GenerationOption
 
 START_TIMER = "start/"
 CHOICE_TIMER = "choice/"
@@ -24,12 +25,13 @@ CHOICE_TIMER = "choice/"
 
 @dataclass(frozen=True)
 class Batch:
-    """A batch the physical layer has still to answer: for whom, and in which life of the peer."""
+    """A batch the physical layer has still to answer: for whom, how, in which life of the peer."""
 
     number: int
     peer: Peer
     peer_boot_id: bytes
     request_id: bytes
+    option: GenerationOption
 
     @property
     def request(self) -> Request | None:
@@ -119,7 +121,7 @@ class Batches:
         assert peer.capability is not None
         assert peer.peer_boot_id is not None
         number, self._next = self._next, self._next + 1
-        self._open[number] = Batch(number, peer, peer.peer_boot_id, request.id)
+        self._open[number] = Batch(number, peer, peer.peer_boot_id, request.id, request.option)
         wanted = request.wanted or 1
         if request.cost_ns is not None:
             wanted = min(wanted, FAIR_PAIRS)  # a measure batch has the link until it ends

@@ -21,6 +21,7 @@ from qstack.link.pairs import Pairs
 from qstack.link.params import START_ALLOWANCE_NS
 from qstack.link.peer import Peer
 from qstack.link.requests import DEADLINE_TIMER, Requests
+from qstack.link.rounds import ALARM_TIMER, OUTCOMES_TIMER, Rounds
 from qstack.link.slots import SlotPairs
 from qstack.machine import (
     Effect,
@@ -41,6 +42,7 @@ class LinkLayer:
     """All links of one node. `neighbours` are the names at the other ends.
 
     `weights` are the shares of priorities 0 to 7, alike at both ends; None: the highest gets all.
+    `test_share`, alike too, is the part of the pairs to keep that is sacrificed to test rounds.
     """
 
     def __init__(
@@ -49,13 +51,19 @@ class LinkLayer:
         boot_id: bytes,
         neighbours: list[str],
         weights: tuple[int, ...] | None = None,
+        test_share: float = 0.0,
     ) -> None:
         self.node = node
-        self.peers = {name: Peer(node, name, boot_id, weights) for name in sorted(neighbours)}
+        self.peers = {
+            name: Peer(node, name, boot_id, weights, test_share=test_share)
+            for name in sorted(neighbours)
+        }
         self._out = Outbox(boot_id, sorted(neighbours))
         self._batches = Batches(self._out)
         self._requests = Requests(self.peers, self._batches, self._out)
-        self._pairs = Pairs(self._batches, self._requests, self._out)
+        self._rounds = Rounds(test_share, self._out)
+        self._rounds.join(self._on_offers_changed)
+        self._pairs = Pairs(self._batches, self._requests, self._rounds, self._out)
         self._slot_pairs = SlotPairs(self.peers, self._batches, self._requests, self._out)
         self._maintenance = Maintenance(self.peers, self._batches, self._out)
 
@@ -86,10 +94,13 @@ class LinkLayer:
         return self._out.take()
 
     def summary(self) -> dict[str, object]:
-        """Facts for status: neighbours whose link is up, and requests open on all links."""
+        """Facts for status: links up, requests open on all links, what test rounds say of each."""
         return {
             "links_up": [peer.name for peer in self.peers.values() if peer.is_up],
             "open_requests": sum(len(peer.requests) for peer in self.peers.values()),
+            "estimates": [
+                each for peer in self.peers.values() for each in self._rounds.summary(peer)
+            ],
         } | self._maintenance.summary()
 
     # --- the peer and the devices come and go ----------------------------------------------------
@@ -166,6 +177,7 @@ class LinkLayer:
                 self._requests.forget_above(peer, now)
         elif owner == physical.LAYER:
             self._batches.forget_all()
+            self._rounds.device_gone()
             self._on_device_lost()
 
     def _on_layer_up(self, layer: str, now: int) -> None:
@@ -198,7 +210,13 @@ class LinkLayer:
             self._announce(peer)
             self._maintenance.link_up(peer, now)
             self._out.record("up", peer=peer.name)
+            self._rounds.link_up(peer)
             self._batches.start(peer, now)
+
+    def _on_offers_changed(self, peer: Peer, now: int) -> None:
+        if peer.is_up:
+            self._announce(peer)
+            self._requests.offers_changed(peer, now)
 
     def _announce(self, peer: Peer) -> None:
         assert peer.capability is not None
@@ -223,6 +241,7 @@ class LinkLayer:
         self._maintenance.link_down(peer)
         self._requests.end_all(peer, error, detail)
         peer.forget_pairs()
+        self._rounds.lose(peer)
         self._out.tell_above(service.LinkDown(link=peer.link, peer=peer.name))
         self._out.record("down", peer=peer.name)
 
@@ -244,6 +263,8 @@ class LinkLayer:
                 self._pairs.on_heralded(message, now)
             case physical.MeasuredPairs():
                 self._pairs.on_measured(message, now)
+            case physical.Measured() | physical.CallFailed():
+                self._rounds.on_read(message, now)
             case physical.Detections():
                 self._slot_pairs.on_detections(message, now)
             case physical.AttemptsEnded():
@@ -297,6 +318,10 @@ class LinkLayer:
                 self._maintenance.on_maintain(peer, message, now)
             case messages.MaintainAnswer():
                 self._maintenance.on_answer(peer, message, now)
+            case messages.RoundOutcomes():
+                self._rounds.on_outcomes(peer, message, now)
+            case messages.RoundReport():
+                self._rounds.on_report(peer, message, now)
             case messages.Error():
                 self._out.record("peer_error", peer=peer.name, error=message.name)
             case _:
@@ -318,3 +343,7 @@ class LinkLayer:
             peer = self.peers[key.removeprefix(START_TIMER)]
             self._batches.start_later(peer, now)
             self._batches.start(peer, now)
+        elif key.startswith(OUTCOMES_TIMER):
+            self._rounds.on_outcomes_timer(self.peers[key.removeprefix(OUTCOMES_TIMER)])
+        elif key.startswith(ALARM_TIMER):
+            self._rounds.on_alarm_timer(self.peers[key.removeprefix(ALARM_TIMER)], now)

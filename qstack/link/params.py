@@ -11,6 +11,9 @@ FAIR_PAIRS: Final = 64  # of one measure batch, where requests have shares of th
 ANSWER_WITHIN_NS: Final = 10_000_000  # an acknowledgement waits so long for a message to ride on
 RESEND_TRIPS: Final = 3  # round trips, and that, until what was not acknowledged is said again
 WINDOW: Final = 128  # messages said and not yet acknowledged
+LOOKS: Final = (48, 96, 192, 384, 768)  # rounds of a window after which it is judged
+FALSE_ALARM: Final = 1e-6  # at most, that an honest option alarms in a window
+OUTCOMES_MAX: Final = 64  # rounds in one message
 
 # Implementation limits.
 MAINTENANCE_AHEAD_NS: Final = 50_000_000  # until a window begins, beside four round trips
@@ -26,3 +29,8 @@ START_AHEAD_MAX_NS: Final = 10**9  # a peer's start is a round trip ahead, not l
 SLOTS_AHEAD_MAX: Final = 2**19  # of one end, to be compared: 4 MiB; 50 ms of the fastest receiver
 MEASURED_MAX: Final = 65_536  # pairs in one indication: 40 KiB of packed bits and bases
 PAIR_HISTORY_MAX: Final = 4096  # announced pairs a late Expire is still attributed to
+OUTCOMES_EACH: Final = 32  # rounds that wait before they are told
+OUTCOMES_WAIT_NS: Final = 10**9  # how long they wait at most: idle housekeeping
+ROUNDS_OPEN_MAX: Final = 1024  # of one end, whose far half is not known
+ALARM_HOLD_NS: Final = 600 * 10**9  # without a round, then the option is offered as promised again
+LATENESS_MAX: Final = 100  # predicted time over time left from which a request is refused at once

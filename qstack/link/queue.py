@@ -37,6 +37,7 @@ class Request:
     purpose: bytes
     kind: Kind
     number: int | None
+    min_fidelity: float
     deadline_ns: int
     priority: int
     basis: BasisChoice | None

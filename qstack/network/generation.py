@@ -114,19 +114,23 @@ class Generation:
         if asked is not None and asked.pop(link_request, None) is not None:
             self.have_pairs_made(circuit)
 
-    def again(self, circuit: Circuit, link_request: bytes) -> bool:
+    def again(self, circuit: Circuit, link_request: bytes, *, is_hopeless: bool = False) -> bool:
         """A link request ran out of time; ask again if somebody still has some.
 
-        A link request carries the latest deadline known when it was made.
+        A link request carries the latest deadline known when it was made. Of one that is hopeless
+        so many pairs cannot be had by then: what comes is taken.
         """
         self._keep.get(circuit.id, {}).pop(link_request, None)
         late = [r for r in _keeping(circuit) if r.deadline_ns > self._out.now]
         if late:
-            self.have_pairs_made(circuit)
+            self.have_pairs_made(circuit, takes_what_comes=is_hopeless)
         return bool(late)
 
-    def have_pairs_made(self, circuit: Circuit) -> None:
-        """Ask the link for what the requests on the circuit need and nobody has asked for yet."""
+    def have_pairs_made(self, circuit: Circuit, *, takes_what_comes: bool = False) -> None:
+        """Ask the link for what the requests on the circuit need and nobody has asked for yet.
+
+        `takes_what_comes`: for as many as there are until the deadline.
+        """
         if circuit.downstream is None:
             return
         asked = self._keep.setdefault(circuit.id, {})
@@ -142,7 +146,7 @@ class Generation:
         keeping = _keeping(circuit)
         if not keeping:
             return
-        number = None if number is None else min(number, NUMBER_MAX)
+        number = None if number is None or takes_what_comes else min(number, NUMBER_MAX)
         longest = max(keeping, key=lambda forward: forward.deadline_ns)
         link_request = RequestId(self._ids.fresh())
         asked[link_request] = number or 0

@@ -31,17 +31,18 @@ from qstack.network.params import (
     LATENESS_MAX,
     NEVER_NS,
     NUMBER_MAX,
+    PROMISE_SLACK,
     REQUESTS_MAX,
     RETRY_NS,
 )
-from qstack.network.prediction import Chain, Plan, best_fidelity, plan
+from qstack.network.prediction import Chain, Plan, best_fidelity, plan, predict
 from qstack.network.request_states import REQUEST, RequestInput, RequestState
 from qstack.network.routing import best_path, can_keep, chain_of
 from qstack.network.upward import end_measured, end_pair
 from qstack.physical.service import Kind
 
 FINAL_ERRORS = (ErrorCode.FIDELITY, ErrorCode.UNSUPPORTED, ErrorCode.BAD_REQUEST)
-"""Refusals of a circuit that another try will not change."""
+"""Ends of a circuit that another try will not change; FIDELITY, unless it can be had elsewhere."""
 
 
 @dataclass
@@ -185,13 +186,15 @@ class Heads:
                 continue
             request.circuit = None
             request.reason = f"{error.name}: {detail}"[:400]
+            best = self._best(request) if error is ErrorCode.FIDELITY else None
             if request.state is RequestState.OPEN and _is_direct(circuit, request):
-                self._fail(request, RequestInput.ENDED, error, detail)
+                self._fail(request, RequestInput.ENDED, error, detail, best=best)
                 continue
             if request.state is RequestState.OPEN:
                 self._step(request, RequestInput.CIRCUIT_LOST)
-            if error in FINAL_ERRORS:
-                self._fail(request, RequestInput.ENDED, error, detail)
+            can_be_had = best is not None and best >= request.create.min_fidelity
+            if error in FINAL_ERRORS and not can_be_had:
+                self._fail(request, RequestInput.ENDED, error, detail, best=best)
             elif not self._has_lost_remote(request):
                 self._try_later(request)
 
@@ -284,6 +287,9 @@ class Heads:
 
     def on_topology(self) -> None:
         """The link states have changed."""
+        for circuit in self._circuits:
+            if circuit.chain is not None:
+                self._check_promise(circuit, circuit.chain)
         for request in list(self._requests.values()):
             if not self._has_lost_remote(request) and request.circuit is None:
                 self._place(request)
@@ -340,6 +346,11 @@ class Heads:
             )
         return None
 
+    def _best(self, request: HeadRequest) -> float | None:
+        """The fidelity that could be had now, on the way that is best now."""
+        way = self._way(request.create.remote, request.create.kind)
+        return None if way is None else _probability(best_fidelity(way.chain, self._cutoff_ns))
+
     def _way(self, remote: str, kind: Kind) -> Way | None:
         """The best way to `remote`; found once for as long as no link state changes."""
         states = self._database.states()
@@ -373,7 +384,20 @@ class Heads:
             self._install(way.path, found),
             can_keep=can_keep(self._database.states(), way.path),
         )
+        circuit.chain = way.chain
         request.circuit = circuit.id
+
+    def _check_promise(self, circuit: Circuit, before: Chain) -> None:
+        """End a circuit whose links have taken back what its fidelity was promised for."""
+        install = circuit.install
+        chain = chain_of(self._database.states(), tuple(install.route))
+        if chain is None or chain == before:
+            return  # a link that has gone ends it otherwise
+        circuit.chain = chain
+        kept, _ = predict(chain, install.cutoff_ns, install.link_min_fidelity)
+        if kept < install.fidelity - PROMISE_SLACK:
+            detail = f"the links of the path keep {kept:.4f} now, not {install.fidelity:.4f}"
+            self._circuits.close(circuit, CircuitInput.LOST, ErrorCode.FIDELITY, detail)
 
     def _install(self, path: tuple[str, ...], found: Plan) -> Install:
         self._epoch += 1
@@ -469,12 +493,13 @@ class Heads:
         error: ErrorCode,
         detail: str,
         *,
+        best: float | None = None,
         is_told: bool = False,
     ) -> None:
         """End a request; `is_told`: the tail knows already."""
         was_open = request.state is RequestState.OPEN
         self._step(request, received)
-        self._tell_failed(request.create.request, error, detail, None)
+        self._tell_failed(request.create.request, error, detail, best)
         circuit = self._circuits.get(request.circuit) if request.circuit is not None else None
         if circuit is not None and was_open:
             self._releases.release(circuit, request.create.request)

@@ -293,7 +293,8 @@ class NetworkLayer:
             error = ErrorCode.__members__.get(message.error, ErrorCode.PEER_DOWN)
             self._circuits.close(circuit, CircuitInput.LOST, error, f"link: {message.detail}"[:500])
         elif self._generation.direct(message.request) is None:
-            self._generation.again(circuit, message.request)
+            is_hopeless = message.error == ErrorCode.NO_TIME.name
+            self._generation.again(circuit, message.request, is_hopeless=is_hopeless)
 
     # --- the neighbours' network layers ----------------------------------------------------------
 

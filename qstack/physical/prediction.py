@@ -14,6 +14,7 @@ from qstack.physical.models.heralding import Heralded
 from qstack.physical.models.pair_source import bell_weights, gain
 from qstack.physical.params import BRIGHT_STATES, SOURCE_SLOTS
 from qstack.physical.profile import Profile
+from qstack.physical.round_forecast import round_forecast
 from qstack.physical.service import (
     NO_DECAY_S,
     GenerationOption,
@@ -98,6 +99,7 @@ def generation_options(
                 cycle_ns=_mean_cycle_ns(link, link.cycle_ns("keep", *profiles)),
                 measure_cycle_ns=_mean_cycle_ns(link, link.cycle_ns("measure", *profiles)),
                 bell_probabilities=_corrected(heralded),
+                test_round=round_forecast(world, link, heralded),
             )
         )
     return options

@@ -40,6 +40,7 @@ Weights = Annotated[
     tuple[Weight, Weight, Weight, Weight, Weight, Weight, Weight, Weight],
     Meta(description="a list of eight whole numbers"),
 ]
+RoundShare = Annotated[float, Meta(ge=0, le=0.5, description="a share, 0 to 0.5")]
 Memory = Annotated[int, Meta(ge=1, le=MEMORY_MAX, description="1 to 4096 qubits")]
 Reference = Annotated[
     str,
@@ -104,6 +105,7 @@ class NetworkTable(Struct, frozen=True, kw_only=True):
     """`[network]`. `time_scale` is of the wall clock; `forward_ns` a hop of a relayed message.
 
     `link_weights`: the share of a link each priority 0 to 7 gets; without it the highest gets all.
+    `test_rounds`: the share of the pairs to keep that each link sacrifices to learn its fidelity.
     """
 
     name: Name
@@ -115,6 +117,7 @@ class NetworkTable(Struct, frozen=True, kw_only=True):
     forward_ns: Delay = 10_000
     cutoff_ns: Delay | None = None
     link_weights: Weights | None = None
+    test_rounds: RoundShare = 0.0
 
 
 class FabricTable(Struct, frozen=True, kw_only=True):
