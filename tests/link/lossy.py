@@ -160,6 +160,11 @@ def check(bench: Bench, asked: list[bytes]) -> None:
         assert first[:shorter] == second[:shorter]
         if here == there == ["done"]:
             assert first == second
+    check_nothing_left(bench)
+
+
+def check_nothing_left(bench: Bench) -> None:
+    """No batch, request, timer or qubit; what was served has an end."""
     for name, end in bench.ends.items():
         assert end.machine.open_batches == 0
         assert not end.batches
