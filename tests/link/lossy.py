@@ -7,7 +7,7 @@ says what it has a while later. `Faults` decide what becomes of each message.
 from collections.abc import Callable
 from heapq import heappop, heappush
 from random import Random
-from typing import Any
+from typing import Any, Self
 
 from qstack.link import messages, service
 from qstack.wire.message import Message
@@ -38,7 +38,7 @@ class LossyBench(Bench):
         self._order = 0
         self._is_station_due = False
 
-    def start(self) -> "LossyBench":
+    def start(self) -> Self:
         """Devices ready, channel up, both listening, the station at work."""
         for name in BOTH:
             self.device_ready(name)

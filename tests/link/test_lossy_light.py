@@ -127,7 +127,7 @@ def soak(seed: int, rate: float, kinds: str, requests: int = 10) -> Chance:
     bench.run(2 * SECOND)
     faults.is_healed = True
     bench.run(12 * SECOND)
-    numbers = {m.request: m.number for _, _, m in bench.log if isinstance(m, messages.Add)}
+    numbers = {m.request: m.number or 0 for _, _, m in bench.log if isinstance(m, messages.Add)}
     refused = {
         m.request: 1 for name in BOTH for m in bench.all(name, service.LinkFailed)
     }  # at once, with nothing said to the far end
