@@ -18,7 +18,7 @@ from qstack.link.conversation import CONVERSATION_TIMER, Turn
 from qstack.link.maintenance import MAINTENANCE_TIMER, Maintenance
 from qstack.link.outbox import ABOVE, Outbox
 from qstack.link.pairs import Pairs
-from qstack.link.params import START_ALLOWANCE_NS
+from qstack.link.params import START_ALLOWANCE_NS, Weight
 from qstack.link.peer import Peer
 from qstack.link.requests import DEADLINE_TIMER, Requests
 from qstack.link.rounds import ALARM_TIMER, OUTCOMES_TIMER, Rounds
@@ -41,7 +41,7 @@ from qstack.wire.message import Message
 class LinkLayer:
     """All links of one node. `neighbours` are the names at the other ends.
 
-    `weights` are the shares of priorities 0 to 7, alike at both ends; None: the highest gets all.
+    `weights` are the shares of priorities 0 to 7, alike at both ends; None: all are strict.
     `test_share`, alike too, is the part of the pairs to keep that is sacrificed to test rounds.
     """
 
@@ -50,7 +50,7 @@ class LinkLayer:
         node: str,
         boot_id: bytes,
         neighbours: list[str],
-        weights: tuple[int, ...] | None = None,
+        weights: tuple[Weight, ...] | None = None,
         test_share: float = 0.0,
     ) -> None:
         self.node = node

@@ -1,6 +1,9 @@
 """Numbers of the link layer."""
 
-from typing import Final
+from typing import Final, Literal
+
+Weight = int | Literal["strict"]
+"""The share of a link a priority gets; "strict": before all that have shares."""
 
 # Specification: changing these breaks interoperability.
 START_ALLOWANCE_NS: Final = 40_000  # added to the round trip: one turn of processing at each end

@@ -6,7 +6,7 @@ from msgspec.structs import replace
 
 from qstack.ids import LinkPairId, link_id, link_pair_id
 from qstack.link.estimation import lowered
-from qstack.link.params import PAIR_HISTORY_MAX
+from qstack.link.params import PAIR_HISTORY_MAX, Weight
 from qstack.link.queue import Place, Request
 from qstack.link.service import LinkOption
 from qstack.physical.service import GenerationOption, Kind, LinkCapability
@@ -27,7 +27,7 @@ class Peer:
     node: str
     name: str
     boot_id: bytes
-    weights: tuple[int, ...] | None = None  # of priorities; None: the highest gets all
+    weights: tuple[Weight, ...] | None = None  # of priorities; None: all are strict
     peer_boot_id: bytes | None = None
     capability: LinkCapability | None = None
     peer_slots: int | None = None
@@ -96,11 +96,12 @@ class Peer:
         request.serve(first_herald, pairs)
 
     def cost_ns(self, kind: Kind, option: GenerationOption, priority: int) -> int | None:
-        """The mean time of a pair, divided by the weight of its request."""
-        if self.weights is None:
+        """The mean time of a pair, divided by the weight of its request; None if it has none."""
+        weight = "strict" if self.weights is None else self.weights[priority]
+        if weight == "strict":
             return None
         cycle_ns = option.measure_cycle_ns if kind == "measure" else option.cycle_ns
-        return max(1, round(cycle_ns / max(option.probability, 1e-9) / self.weights[priority]))
+        return max(1, round(cycle_ns / max(option.probability, 1e-9) / weight))
 
     def pair_id(self, herald_sequence: int) -> LinkPairId:
         """The pair's name, equal at both ends."""

@@ -25,6 +25,7 @@ import msgspec
 from msgspec import Struct
 
 from qstack.errors import ErrorCode, LocalError
+from qstack.link.params import Weight
 from qstack.physical.clock_hardware import ClockHardware, read_clock
 from qstack.physical.document import DocumentError, listed, nearest, parse_toml, shown
 from qstack.physical.hardware import LinkHardware, NodeHardware, World
@@ -70,8 +71,8 @@ class Network(Struct, frozen=True, kw_only=True, dict=True):
     """A network file, checked: nodes by name, links by id.
 
     `fabric` is None on real hardware only; `cutoff_ns` is None where prediction chooses it,
-    `link_weights` where priorities of link requests are strict. `test_rounds` is the share of the
-    pairs to keep that links sacrifice to learn their fidelity.
+    `link_weights` where all priorities of link requests are strict. `test_rounds` is the share of
+    the pairs to keep that links sacrifice to learn their fidelity.
     Processing time: `machine_event_ns` an event of a layer, `application_call_ns` a call,
     `forward_ns` a hop of a message between nodes that are not neighbours. `folder` is where paths
     of the file begin; it is not in the digest, nor is what those files hold.
@@ -85,7 +86,7 @@ class Network(Struct, frozen=True, kw_only=True, dict=True):
     application_call_ns: int
     forward_ns: int
     cutoff_ns: int | None
-    link_weights: tuple[int, ...] | None
+    link_weights: tuple[Weight, ...] | None
     test_rounds: float
     fabric: Address | None
     nodes: dict[str, NetworkNode]

@@ -35,10 +35,10 @@ Delay = Annotated[
     int, Meta(ge=1, le=10**15, description="whole nanoseconds, at least 1 and at most 10^15")
 ]
 TimeScale = Annotated[float, Meta(gt=0, le=1e6, description="a factor above 0, at most 1000000")]
-Weight = Annotated[int, Meta(ge=1, le=1000, description="1 to 1000")]
+Weight = Annotated[int, Meta(ge=1, le=1000)] | Literal["strict"]
 Weights = Annotated[
     tuple[Weight, Weight, Weight, Weight, Weight, Weight, Weight, Weight],
-    Meta(description="a list of eight whole numbers"),
+    Meta(description='a list of eight, each a whole number from 1 to 1000 or "strict"'),
 ]
 RoundShare = Annotated[float, Meta(ge=0, le=0.5, description="a share, 0 to 0.5")]
 Memory = Annotated[int, Meta(ge=1, le=MEMORY_MAX, description="1 to 4096 qubits")]
@@ -104,7 +104,8 @@ class Address(NamedTuple):
 class NetworkTable(Struct, frozen=True, kw_only=True):
     """`[network]`. `time_scale` is of the wall clock; `forward_ns` a hop of a relayed message.
 
-    `link_weights`: the share of a link each priority 0 to 7 gets; without it the highest gets all.
+    `link_weights`: the share of a link each priority 0 to 7 gets, or "strict": it goes before all
+    that have shares, the highest first. Without it all are strict.
     `test_rounds`: the share of the pairs to keep that each link sacrifices to learn its fidelity.
     """
 

@@ -126,8 +126,10 @@ class Station:
         batch = self._counter.open_batches(node).get(number)
         if batch is None:
             return
-        back_ns = at_ns + self.models[batch.operation.link].herald_back_ns(node)
-        was_measuring = batch.match is not None and batch.operation.kind == "measure"
+        model, is_keep = self.models[batch.operation.link], batch.operation.kind == "keep"
+        # Not before what was measured until its match was cut, which is on its way and was read.
+        back_ns = at_ns + (model.herald_back_ns if is_keep else model.measured_back_ns)(node)
+        was_measuring = batch.match is not None and not is_keep
         if was_measuring:
             self._deliver_cut(batch, at_ns, is_told=True)
         attempts = self._end(batch, at_ns)
