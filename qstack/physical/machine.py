@@ -129,12 +129,13 @@ class PhysicalLayer:
         return effects
 
     def summary(self) -> dict[str, object]:
-        """Facts for status: whether and how the device is there, the places taken in memory."""
+        """Facts for status: whether and how the device is there; places taken in memory, whose."""
         return {
             "is_ready": self._is_ready,
             "health": self._health.state if self._is_reached else "down",
             "health_detail": self._health.detail,
             "qubits": len(self._memory),
+            "qubits_by_owner": self._memory.by_owner(),
         } | ({"clocks": clocks} if (clocks := self._time_sync.summary()) else {})
 
     def _dispatch(self, event: Event, now: int) -> list[Effect]:
