@@ -15,10 +15,8 @@ Rules
 from dataclasses import dataclass
 from typing import Protocol
 
-import numpy as np
-
 from qstack.errors import ErrorCode
-from qstack.ids import ID_BYTES, PairId
+from qstack.ids import FreshIds, PairId
 from qstack.link.service import LinkMeasured
 from qstack.network import service
 from qstack.network.circuit import Circuit, Circuits
@@ -33,17 +31,18 @@ from qstack.network.params import (
     LATENESS_MAX,
     NEVER_NS,
     NUMBER_MAX,
+    PROMISE_SLACK,
     REQUESTS_MAX,
     RETRY_NS,
 )
-from qstack.network.prediction import Chain, Plan, best_fidelity, plan
+from qstack.network.prediction import Chain, Plan, best_fidelity, plan, predict
 from qstack.network.request_states import REQUEST, RequestInput, RequestState
 from qstack.network.routing import best_path, can_keep, chain_of
 from qstack.network.upward import end_measured, end_pair
 from qstack.physical.service import Kind
 
 FINAL_ERRORS = (ErrorCode.FIDELITY, ErrorCode.UNSUPPORTED, ErrorCode.BAD_REQUEST)
-"""Refusals of a circuit that another try will not change."""
+"""Ends of a circuit that another try will not change; FIDELITY, unless it can be had elsewhere."""
 
 
 @dataclass
@@ -96,12 +95,12 @@ class Heads:
     def __init__(
         self,
         database: LinkStateDatabase,
-        rng: np.random.Generator,
+        ids: FreshIds,
         cutoff_ns: int | None,
         out: Outbox,
     ) -> None:
         self._database = database
-        self._rng = rng
+        self._ids = ids
         self._cutoff_ns = cutoff_ns
         self._out = out
         self._requests: dict[bytes, HeadRequest] = {}
@@ -187,13 +186,15 @@ class Heads:
                 continue
             request.circuit = None
             request.reason = f"{error.name}: {detail}"[:400]
+            best = self._best(request) if error is ErrorCode.FIDELITY else None
             if request.state is RequestState.OPEN and _is_direct(circuit, request):
-                self._fail(request, RequestInput.ENDED, error, detail)
+                self._fail(request, RequestInput.ENDED, error, detail, best=best)
                 continue
             if request.state is RequestState.OPEN:
                 self._step(request, RequestInput.CIRCUIT_LOST)
-            if error in FINAL_ERRORS:
-                self._fail(request, RequestInput.ENDED, error, detail)
+            can_be_had = best is not None and best >= request.create.min_fidelity
+            if error in FINAL_ERRORS and not can_be_had:
+                self._fail(request, RequestInput.ENDED, error, detail, best=best)
             elif not self._has_lost_remote(request):
                 self._try_later(request)
 
@@ -286,6 +287,9 @@ class Heads:
 
     def on_topology(self) -> None:
         """The link states have changed."""
+        for circuit in self._circuits:
+            if circuit.chain is not None:
+                self._check_promise(circuit, circuit.chain)
         for request in list(self._requests.values()):
             if not self._has_lost_remote(request) and request.circuit is None:
                 self._place(request)
@@ -342,6 +346,11 @@ class Heads:
             )
         return None
 
+    def _best(self, request: HeadRequest) -> float | None:
+        """The fidelity that could be had now, on the way that is best now."""
+        way = self._way(request.create.remote, request.create.kind)
+        return None if way is None else _probability(best_fidelity(way.chain, self._cutoff_ns))
+
     def _way(self, remote: str, kind: Kind) -> Way | None:
         """The best way to `remote`; found once for as long as no link state changes."""
         states = self._database.states()
@@ -375,12 +384,25 @@ class Heads:
             self._install(way.path, found),
             can_keep=can_keep(self._database.states(), way.path),
         )
+        circuit.chain = way.chain
         request.circuit = circuit.id
+
+    def _check_promise(self, circuit: Circuit, before: Chain) -> None:
+        """End a circuit whose links have taken back what its fidelity was promised for."""
+        install = circuit.install
+        chain = chain_of(self._database.states(), tuple(install.route))
+        if chain is None or chain == before:
+            return  # a link that has gone ends it otherwise
+        circuit.chain = chain
+        kept, _ = predict(chain, install.cutoff_ns, install.link_min_fidelity)
+        if kept < install.fidelity - PROMISE_SLACK:
+            detail = f"the links of the path keep {kept:.4f} now, not {install.fidelity:.4f}"
+            self._circuits.close(circuit, CircuitInput.LOST, ErrorCode.FIDELITY, detail)
 
     def _install(self, path: tuple[str, ...], found: Plan) -> Install:
         self._epoch += 1
         return Install(
-            circuit=self._rng.bytes(ID_BYTES),
+            circuit=self._ids.fresh(),
             epoch=self._epoch,
             route=list(path),
             cutoff_ns=found.cutoff_ns,
@@ -471,12 +493,13 @@ class Heads:
         error: ErrorCode,
         detail: str,
         *,
+        best: float | None = None,
         is_told: bool = False,
     ) -> None:
         """End a request; `is_told`: the tail knows already."""
         was_open = request.state is RequestState.OPEN
         self._step(request, received)
-        self._tell_failed(request.create.request, error, detail, None)
+        self._tell_failed(request.create.request, error, detail, best)
         circuit = self._circuits.get(request.circuit) if request.circuit is not None else None
         if circuit is not None and was_open:
             self._releases.release(circuit, request.create.request)

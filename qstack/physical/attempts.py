@@ -13,6 +13,7 @@ from msgspec import Struct
 
 from qstack.machine import CancelTimer, Effect, Record, SetTimer, Tell
 from qstack.physical.batch_states import BATCH, Input, State
+from qstack.physical.conditions import IDEAL, Conditions
 from qstack.physical.device import (
     BatchEnded,
     MeasuredReply,
@@ -92,6 +93,7 @@ class Attempts:
         self._batches: dict[int, _Batch] = {}
         self._queued: dict[int, None] = {}  # those that wait for a communication qubit
         self._goodness: dict[tuple[str, float | None], tuple[float, float]] = {}
+        self._conditions: dict[str, Conditions] = {}  # what is expected of a link, if not the ideal
         self._cycles_ns: dict[tuple[str, Kind], int] = {}
         self._is_timer_set = False
 
@@ -148,6 +150,11 @@ class Attempts:
             self._is_timer_set = False
             effects.append(CancelTimer(SHARE_TIMER))
         return effects
+
+    def expect(self, link: str, conditions: Conditions) -> None:
+        """Pairs of `link` are to be expected under these conditions from now on."""
+        self._conditions[link] = conditions
+        self._goodness = {key: good for key, good in self._goodness.items() if key[0] != link}
 
     # --- what the device says ---
 
@@ -333,7 +340,8 @@ class Attempts:
     def _goodness_of(self, asked: AttemptsStart, z: int) -> float:
         key = (asked.link, asked.bright_state)
         if key not in self._goodness:
-            self._goodness[key] = goodness_of(self._world, self._links[key[0]], key[1])
+            expected = self._conditions.get(asked.link, IDEAL)
+            self._goodness[key] = goodness_of(self._world, self._links[key[0]], key[1], expected)
         return self._goodness[key][z]
 
 

@@ -3,8 +3,11 @@
 The same figures serve admission and the choice of paths. Nothing here knows a true state.
 """
 
+import math
+
 import numpy as np
 
+from qstack.physical.conditions import IDEAL, Conditions
 from qstack.physical.generation import compiles_moves, has_storage
 from qstack.physical.hardware import LinkHardware, World
 from qstack.physical.link_options import either
@@ -12,6 +15,7 @@ from qstack.physical.models.heralding import Heralded
 from qstack.physical.models.pair_source import bell_weights, gain
 from qstack.physical.params import BRIGHT_STATES, SOURCE_SLOTS
 from qstack.physical.profile import Profile
+from qstack.physical.round_forecast import round_forecast
 from qstack.physical.service import (
     NO_DECAY_S,
     GenerationOption,
@@ -24,14 +28,25 @@ from qstack.quantum.gates import pauli_frame
 from qstack.quantum.state import apply
 
 
-def announced(world: World, link: LinkHardware, bright_state: float | None) -> Heralded | None:
+def announced(
+    world: World,
+    link: LinkHardware,
+    bright_state: float | None,
+    conditions: Conditions = IDEAL,
+) -> Heralded | None:
     """What an attempt yields, with the moves to storage at both ends; None if nothing ever.
 
-    The states are those at emission: waiting is for whoever knows how long it lasts.
+    The states are those at emission: waiting is for whoever knows how long it lasts. Of a link that
+    drifts they are those right before a calibration: no pair is worse while care is taken in time.
     """
+    if link.drift is not None:
+        conditions = link.drift.at_worst(conditions)
     profiles = world.end_profiles(link.id)
     try:
-        heralded = link.herald(*profiles, bright_state)
+        if conditions == IDEAL:
+            heralded = link.herald(*profiles, bright_state)
+        else:
+            heralded = link.herald_under(conditions, *profiles, bright_state)
     except ValueError:  # no photon and no dark count reaches a detector
         return None
     plus, minus = heralded.state, heralded.state_minus
@@ -44,18 +59,28 @@ def announced(world: World, link: LinkHardware, bright_state: float | None) -> H
 
 
 def goodness_of(
-    world: World, link: LinkHardware, bright_state: float | None
+    world: World,
+    link: LinkHardware,
+    bright_state: float | None,
+    conditions: Conditions = IDEAL,
 ) -> tuple[float, float]:
     """The expected fidelities to psi+ and to psi-, each when that is what the herald says."""
-    heralded = announced(world, link, bright_state)
+    heralded = announced(world, link, bright_state, conditions)
     if heralded is None:
         return 0.0, 0.0
     plus, minus = fidelity(heralded.state, 1, 0), fidelity(heralded.state_minus, 1, 1)
     return _clipped(plus), _clipped(minus)
 
 
-def generation_options(world: World, link: LinkHardware) -> list[GenerationOption]:
-    """The ways to run a link: single-click by bright state (ascending), the others one."""
+def generation_options(
+    world: World, link: LinkHardware, conditions: Conditions | None = IDEAL
+) -> list[GenerationOption]:
+    """The ways to run a link: single-click by bright state (ascending), the others one.
+
+    Under conditions that nobody knows (None) there is none.
+    """
+    if conditions is None:
+        return []
     if not link.is_heralded:
         return [_source_option(link)]
     profiles = world.end_profiles(link.id)
@@ -65,19 +90,25 @@ def generation_options(world: World, link: LinkHardware) -> list[GenerationOptio
         settings = [*sorted({*BRIGHT_STATES, *own})]
     options = []
     for bright_state in settings:
-        heralded = announced(world, link, bright_state)
+        heralded = announced(world, link, bright_state, conditions)
         if heralded is None:
             continue
         options.append(
             GenerationOption(
                 bright_state=bright_state,
                 probability=_clipped(heralded.probability),
-                cycle_ns=link.cycle_ns("keep", *profiles),
-                measure_cycle_ns=link.cycle_ns("measure", *profiles),
+                cycle_ns=_mean_cycle_ns(link, link.cycle_ns("keep", *profiles)),
+                measure_cycle_ns=_mean_cycle_ns(link, link.cycle_ns("measure", *profiles)),
                 bell_probabilities=_corrected(heralded),
+                test_round=round_forecast(world, link, heralded),
             )
         )
     return options
+
+
+def _mean_cycle_ns(link: LinkHardware, cycle_ns: int) -> int:
+    """From one attempt to the next in the mean, the time of calibrations included."""
+    return cycle_ns if link.drift is None else math.ceil(cycle_ns / link.drift.availability)
 
 
 def link_slots(world: World, node: str) -> int:
@@ -98,14 +129,16 @@ def link_slots(world: World, node: str) -> int:
     return slots
 
 
-def link_capability(world: World, node: str, link: LinkHardware) -> LinkCapability:
+def link_capability(
+    world: World, node: str, link: LinkHardware, conditions: Conditions | None = IDEAL
+) -> LinkCapability:
     """What `node` tells its link layer of one link."""
     return LinkCapability(
         link=link.id,
         peer=link.other_end(node),
         kinds=[*link.kinds],
         pairing="heralds" if link.is_heralded else "slots",
-        options=generation_options(world, link),
+        options=generation_options(world, link, conditions),
         slots=link_slots(world, node) if link.is_heralded else SOURCE_SLOTS,
         delay_ns=link.delay_ns,
     )

@@ -3,12 +3,14 @@
 Each link is judged by itself, with the profiles of its two nodes.
 """
 
-from collections.abc import Mapping
+from collections.abc import Container, Mapping
 from typing import Any, Final
 
-from msgspec.structs import replace
+from msgspec import structs
 
+from qstack.physical.clock_hardware import read_timing
 from qstack.physical.document import DocumentError, shown
+from qstack.physical.drift_hardware import read_drift
 from qstack.physical.hardware import LinkHardware
 from qstack.physical.link_equipment import SCHEME_OF, TABLE_OF, Equipment, read_equipment
 from qstack.physical.link_options import AIR_GROUP_INDEX, AirChannel
@@ -37,19 +39,56 @@ def build_link(
     index: int,
     table: LinkTable,
     profiles: Mapping[str, Profile],
+    clocked: Container[str],
     load: LoadProfile,
     problems: list[str],
 ) -> LinkHardware | None:
     """The hardware of link number `index`; None, and lines in `problems`, if it cannot be.
 
-    `load` finds profiles of channels and sources.
+    `clocked` are the nodes whose clocks are not perfect; `load` finds profiles of what links have.
     """
+    link = _build_steady(index, table, profiles, load, problems)
+    path = f"link[{index}]"
+    are_clocked = any(end in clocked for end in table.ends)
+    meets = table.scheme.endswith("click")  # photons of the nodes themselves
+    if table.timing is None and meets and are_clocked:
+        problems.append(
+            f"{path}.timing: is missing; expected a table [link.timing], for a node at its end has "
+            "a clock that is not perfect"
+        )
+    if table.drift is not None and not meets:
+        problems.append(
+            f'{path}.drift: is not modelled of a link of scheme "{table.scheme}"; expected none'
+        )
+        return None
+    timing, drift = None, None
+    if table.timing is not None:
+        timing = read_timing(table.timing, f"{path}.timing", problems)
+        if timing is not None and table.ends[0] > table.ends[1]:
+            timing = structs.replace(timing, asymmetry_ps=-timing.asymmetry_ps)
+    if table.drift is not None:
+        drift = read_drift(table.drift, f"{path}.drift", problems)
+        if drift is not None and drift.delay_ps_per_s and table.timing is None:
+            problems.append(
+                f"{path}.timing: is missing; expected a table [link.timing], for its delay drifts"
+            )
+    return None if link is None else structs.replace(link, timing=timing, drift=drift)
+
+
+def _build_steady(
+    index: int,
+    table: LinkTable,
+    profiles: Mapping[str, Profile],
+    load: LoadProfile,
+    problems: list[str],
+) -> LinkHardware | None:
+    """The link with perfect clocks, and without drift."""
     path = f"link[{index}]"
     options = read_options(table, path, load, problems)
     if options is None:
         return None
     if isinstance(options.channel, AirChannel):
-        table = replace(table, group_index=AIR_GROUP_INDEX)
+        table = structs.replace(table, group_index=AIR_GROUP_INDEX)
     arms_m = _arms(table, path, problems)
     if (table.scheme == "spdc") != (table.pair_source is not None):
         problems.append(_misplaced_source(table, path))
@@ -60,7 +99,7 @@ def build_link(
         source, arm_loss_db = _pair_source(table.pair_source, f"{path}.pair_source", load, problems)
         if source is None or arms_m is None:
             return None
-        table = replace(table, extra_loss_db=table.extra_loss_db + arm_loss_db)
+        table = structs.replace(table, extra_loss_db=table.extra_loss_db + arm_loss_db)
         advice = "a source in a telecom band (pair_source.wavelength_nm)"
         attenuation = _attenuation(table, source.wavelength_nm, advice, path, problems)
         if attenuation is None:

@@ -9,6 +9,7 @@ import pytest
 from msgspec.structs import replace
 
 from qstack.physical.fabric.passes import SourceModels
+from qstack.physical.fabric.switchboard import Switchboard
 from qstack.physical.hardware import LinkHardware, World
 from qstack.physical.link_options import (
     AirChannel,
@@ -400,3 +401,29 @@ def test_a_source_between_two_pairs_of_receivers_serves_them_in_turn() -> None:
         on.tell(node, "link", AttemptsStop(batch=batch))
     on.run(1100 * MS)
     assert on.fabric.snapshot().batches == {"a": 0, "b": 0, "c": 0}
+
+
+def test_a_switch_knows_who_attempts_and_from_when() -> None:
+    links = {
+        name: LinkHardware(
+            ends=(name[0], name[2]),
+            length_m=5000.0,
+            arms_m=(2000.0, 3000.0),
+            scheme="double-click",
+            switch=SWITCH,
+        )
+        for name in ("a-b", "b-c")
+    }
+    links["c-d"] = replace(links["b-c"], ends=("c", "d"), switch=None)
+    board = Switchboard(links)
+    begun: list[tuple[str, int]] = []
+    for at_ns, name in enumerate(("a-b", "b-c")):
+        board.enter(name, name, at_ns, lambda start_ns, name=name: begun.append((name, start_ns)))
+    assert begun == [("a-b", 5 * MS)]
+    assert board.from_ns("a-b", "a-b", MS) == 5 * MS
+    assert board.from_ns("a-b", "a-b", 6 * MS) == 6 * MS
+    assert board.from_ns("b-c", "b-c", MS) is None
+    assert board.from_ns("c-d", "c-d", MS) == MS  # no switch at all
+    board.leave("a-b", "a-b", 7 * MS)
+    assert begun[1:] == [("b-c", 12 * MS)]
+    assert not board.must_yield("b-c", 10**12)  # nobody waits

@@ -59,6 +59,13 @@ class Switchboard:
         line.holders.pop(match, None)
         self._advance(line, at_ns)
 
+    def from_ns(self, link: str, match: object, at_ns: int) -> int | None:
+        """From when on attempts of a match count, at `at_ns` at the soonest; None: it waits."""
+        line = self._line_of.get(link)
+        if line is None:
+            return at_ns
+        return max(at_ns, line.since_ns) if match in line.holders else None
+
     def must_yield(self, link: str, at_ns: int) -> bool:
         """Whether a match of `link` that goes on has had its time, and others wait."""
         line = self._line_of[link]
