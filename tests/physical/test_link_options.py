@@ -1,6 +1,7 @@
 """Satellite passes, paths through air, Raman noise and switches: emulated against closed forms."""
 
 import math
+from functools import partial
 from itertools import pairwise
 from typing import Any
 
@@ -418,7 +419,7 @@ def test_a_switch_knows_who_attempts_and_from_when() -> None:
     board = Switchboard(links)
     begun: list[tuple[str, int]] = []
     for at_ns, name in enumerate(("a-b", "b-c")):
-        board.enter(name, name, at_ns, lambda start_ns, name=name: begun.append((name, start_ns)))
+        board.enter(name, name, at_ns, partial(lambda link, ns: begun.append((link, ns)), name))
     assert begun == [("a-b", 5 * MS)]
     assert board.from_ns("a-b", "a-b", MS) == 5 * MS
     assert board.from_ns("a-b", "a-b", 6 * MS) == 6 * MS
