@@ -30,11 +30,11 @@ from qstack.physical.models.free_space import (
 )
 from qstack.physical.profile import Mark
 from qstack.physical.profile_kinds import FreeSpaceProfile, Loss, SatelliteProfile
+from qstack.physical.source_hardware import SECOND_NS
 
 AIR_GROUP_INDEX: Final = 1.0003
 STEP_S: Final = 1.0
 """About how long a satellite's loss is taken as constant: 0.15 dB at most, low over the horizon."""
-SECOND_NS: Final = 10**9
 
 FirstPass = Annotated[
     float, Meta(ge=0, le=1e9, description="seconds of network time to the middle of the first pass")

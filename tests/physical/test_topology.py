@@ -3,6 +3,7 @@
 import math
 from typing import Any
 
+import numpy as np
 import pytest
 
 from qstack.physical.device import (
@@ -13,6 +14,8 @@ from qstack.physical.device import (
     OperationRefused,
     Place,
 )
+from qstack.physical.drivers.setup import Setup
+from qstack.physical.drivers.template import TemplateDevice
 from qstack.physical.fabric.keys import QubitKey
 from qstack.physical.prediction import node_capability
 from qstack.physical.profile import ProfileError, parse_profile
@@ -219,3 +222,28 @@ def test_colour_centres_are_stars_and_ions_are_not() -> None:
     for star in ("nv-lab", "nv-near-term", "colour-centre"):
         assert load_packaged_profile(star).topology == "star"
     assert load_packaged_profile("ion-published").topology is None
+
+
+class _Moving(TemplateDevice):
+    """The template, which writes down what it was asked to move."""
+
+    def __init__(self, setup: Setup) -> None:
+        super().__init__(setup)
+        self.moved: list[tuple[bytes, str]] = []
+
+    def move(self, qubit: bytes, to: Place) -> None:
+        self.moved.append((qubit, to))
+
+
+def test_a_driver_is_asked_for_moves_and_may_leave_them_to_its_gates() -> None:
+    world = chain("ab", **STAR)
+    setup = Setup(node="a", world=world, rng=np.random.default_rng(1))
+    moving, plain = _Moving(setup), TemplateDevice(setup)
+    for device in (moving, plain):
+        device.begin(0)
+        device.submit(Initialise(at_ns=0, sequence=1, qubit=name(1)), 0)
+        device.submit(move(2, 1, "communication"), 0)
+        device.submit(move(3, 2, "storage"), 0)
+        refusals = [said for said in device.answers(10**6) if isinstance(said, OperationRefused)]
+        assert [(refusal.operation, refusal.error) for refusal in refusals] == [(3, "GONE")]
+    assert moving.moved == [(name(1), "communication")]
