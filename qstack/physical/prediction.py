@@ -81,7 +81,7 @@ def generation_options(
     if conditions is None:
         return []
     if not link.is_heralded:
-        return [_source_option(link)]
+        return [_source_option(link, conditions)]
     profiles = world.end_profiles(link.id)
     settings: list[float | None] = [None]
     if link.scheme == "single-click":
@@ -163,9 +163,9 @@ def node_capability(world: World, node: str) -> NodeCapability:
     )
 
 
-def _source_option(link: LinkHardware) -> GenerationOption:
+def _source_option(link: LinkHardware, conditions: Conditions) -> GenerationOption:
     """A pair source: coincidences of a slot, and the qubit pair that would err as they do."""
-    source = link.pair_source()
+    source = link.pair_source(conditions)
     assert link.source is not None
     return GenerationOption(
         bright_state=None,
