@@ -327,7 +327,7 @@ class PhysicalLayer:
         if known is not None:
             self._attempts.expect(link.id, known)
         options = generation_options(self._world, link, known)
-        return [Tell(LINK_LAYER, LinkOptions(peer=peer, options=options))]
+        return [Tell(LINK_LAYER, LinkOptions(peer=peer, options=options))] if options else []
 
     def _on_layer_up(self, layer: str, now: int) -> list[Effect]:
         """A layer begins anew: it learns of the device what it would have if that came now."""

@@ -127,14 +127,16 @@ class TimeSync:
         self._is_ready = True
         effects: list[Effect] = []
         for link in self._links.values():
-            link.filter = link.filter.anew()
-            link.exchange = link.arrived = link.said = None
             effects += self._begin(link, now)
         return effects
 
     def device_down(self) -> None:
-        """There is no clock."""
+        """There is no clock. Who follows forgets what it knew: how light is timed is lost, too."""
         self._is_ready = False
+        for link in self._links.values():
+            link.exchange = link.arrived = None
+            if link.is_follower:
+                link.filter, link.said = link.filter.anew(), None
 
     def peer_up(self, peer: str, now: int) -> list[Effect]:
         """A neighbour is there: compare at once. (It may be another life, which knows nothing.)"""

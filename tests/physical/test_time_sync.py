@@ -71,6 +71,11 @@ Faults = Callable[[Message, int], list[int]]
 """What becomes of a message sent at a time: after how long it comes, each time."""
 
 
+def lost_after(last_ns: int) -> Faults:
+    """Nothing said from then on gets through."""
+    return lambda _, now: [1_500] if now < last_ns else []
+
+
 class TimedBench(Bench):
     """Two neighbours that meet; `records` are what they noted, `sent` what they said."""
 
@@ -130,8 +135,8 @@ def test_offset_and_rate_of_drifting_clocks_are_found() -> None:
 
 def test_between_exchanges_the_error_grows_with_what_is_not_known_of_the_rate() -> None:
     """After one comparison the rate is not known at all: drift times time, exactly."""
-    lost: Faults = lambda message, now: [] if now > 100_000 else [1_000]  # noqa: E731
-    bench = TimedBench(timed_world(clock(0.0, 0.0), clock(100.0, 3.0)), faults=lost)
+    world = timed_world(clock(0.0, 0.0), clock(100.0, 3.0))
+    bench = TimedBench(world, faults=lost_after(100_000))
     for until_ns in (5 * MS, 600 * MS):
         bench.run(until_ns)
         assert bench.clocks("b")["comparisons"] == 1
@@ -242,8 +247,8 @@ def test_messages_may_be_lost_repeated_or_late(kind: str, rate: float) -> None:
 
 
 def test_while_no_exchange_succeeds_less_and_less_is_expected_of_the_link() -> None:
-    lost: Faults = lambda _, now: [] if now > 2 * SECOND else [1_500]  # noqa: E731
-    bench = TimedBench(timed_world(clock(0.0, 5.0, 20.0), clock(0.0, -5.0, 20.0)), faults=lost)
+    world = timed_world(clock(0.0, 5.0, 20.0), clock(0.0, -5.0, 20.0))
+    bench = TimedBench(world, faults=lost_after(2 * SECOND))
     bench.run(3 * SECOND)
     before = bench.clocks("b")["deviation_ps"]
     bench.run(100 * SECOND)
@@ -453,8 +458,7 @@ def test_a_receiver_misses_what_comes_outside_of_its_gates(asymmetry_ps: float) 
 
 
 def test_without_a_comparison_a_receiver_detects_its_noise_alone() -> None:
-    lost: Faults = lambda _, now: []  # noqa: E731
-    bench = TimedBench(timed_source_world(0.0, 5e9), faults=lost)
+    bench = TimedBench(timed_source_world(0.0, 5e9), faults=lost_after(0))
     first, second = detected(bench, 200 * MS)
     assert first > 10_000
     assert second < 200
