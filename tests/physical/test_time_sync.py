@@ -256,6 +256,23 @@ def test_while_no_exchange_succeeds_less_and_less_is_expected_of_the_link() -> N
     assert bench.clocks("b")["comparisons"] == 4
 
 
+def test_an_uncertain_channel_does_not_change_what_is_expected_all_the_time() -> None:
+    """Half of the exchanges are lost: what is expected goes down at once, and up seldom."""
+    rng = np.random.default_rng(3)
+
+    def half(message: Message, _: int) -> list[int]:
+        return [] if isinstance(message, ClockStamps) and rng.random() < 0.5 else [1_500]
+
+    world = timed_world(clock(0.0, 5.0, 1.0), clock(0.0, -5.0, 1.0))
+    bench = TimedBench(world, faults=half)
+    bench.run(300 * SECOND)
+    report = bench.clocks("b")
+    assert 100 < report["comparisons"] < 200
+    changes = [len(bench.heard(node, "link", LinkOptions)) for node in "ab"]
+    assert changes[0] == changes[1] < 30
+    assert report["deviation_ps"] < 16.0
+
+
 def test_a_neighbour_that_went_and_came_back_is_compared_at_once_and_nothing_forgotten() -> None:
     bench = TimedBench(timed_world(clock(0.0, 5.0), clock(3e6, -5.0)))
     bench.run(3 * SECOND)
