@@ -16,7 +16,7 @@ Rules
 
 import math
 from collections.abc import Mapping
-from typing import Annotated, Literal, Self
+from typing import Annotated, Final, Literal, Self
 
 from msgspec import Meta, Struct, structs
 
@@ -52,6 +52,8 @@ Scheme = Literal["single-click", "double-click", "spdc", "midpoint-source", "abs
 Attenuation = Annotated[float, Meta(ge=0, le=1000, description="decibels per kilometre, 0 to 1000")]
 GroupIndex = Annotated[float, Meta(ge=1, le=4, description="a group index, 1 to 4")]
 ArmLoss = Annotated[float, Meta(ge=0, le=200, description="decibels in each arm, 0 to 200")]
+
+GATE_SHARE_MIN: Final = 1e-12  # a receiver without any light has no statistics: this is none
 
 
 class LinkHardware(Struct, frozen=True, kw_only=True):
@@ -196,8 +198,12 @@ class LinkHardware(Struct, frozen=True, kw_only=True):
         """
         return profile.coupling * self._arm_transmission(end)
 
-    def pair_source(self) -> PairSource:
-        """The statistics of a slot, sides as `ends`. Raises ValueError for a heralded link."""
+    def pair_source(self, conditions: Conditions = IDEAL) -> PairSource:
+        """The statistics of a slot, sides as `ends`. Raises ValueError for a heralded link.
+
+        The second end opens its gates by its clock as it is aligned with the first's: what comes
+        outside of them is not detected.
+        """
         if self.source is None:
             raise ValueError(f"{self.id} is a heralded link: it has no pair source")
         first, second = (
@@ -206,7 +212,7 @@ class LinkHardware(Struct, frozen=True, kw_only=True):
         background = self.source.background_probability
         return PairSource(
             mean_pairs=self.source.pair_parameter,
-            efficiencies=(first, second),
+            efficiencies=(first, second * max(GATE_SHARE_MIN, self._timed(conditions)[1])),
             backgrounds=(background, background),
             misalignment=self.source.misalignment,
         )
