@@ -336,7 +336,7 @@ class Heads:
     def _best(self, request: HeadRequest) -> float | None:
         """The fidelity that could be had now, on the way that is best now."""
         way = self._way(request.create.remote, request.create.kind)
-        return None if way is None else _probability(best_fidelity(way.chain, self._cutoff_ns))
+        return None if way is None else probability(best_fidelity(way.chain, self._cutoff_ns))
 
     def _way(self, remote: str, kind: Kind) -> Way | None:
         """The best way to `remote`; found once for as long as no link state changes."""
