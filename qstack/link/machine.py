@@ -150,12 +150,10 @@ class LinkLayer:
         if peer.capability is None:
             return
         was_up = peer.is_up
-        if was_up and not told.options:
-            self._lose(peer, ErrorCode.DEVICE_LOST, f"the link to {peer.name} yields nothing")
         peer.capability = replace(peer.capability, options=told.options)
-        if was_up and peer.is_up:
+        if was_up:
             self._announce(peer)
-        elif peer.is_up:
+        else:
             self._announce_if_up(peer, now)
 
     def _on_device_lost(self) -> None:

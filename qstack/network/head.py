@@ -35,8 +35,9 @@ from qstack.network.params import (
     REQUESTS_MAX,
     RETRY_NS,
 )
-from qstack.network.prediction import Chain, Plan, best_fidelity, plan, predict
+from qstack.network.prediction import Chain, Plan, best_fidelity, plan, predict, probability
 from qstack.network.request_states import REQUEST, RequestInput, RequestState
+from qstack.network.route_query import route_answer
 from qstack.network.routing import best_path, can_keep, chain_of
 from qstack.network.upward import end_measured, end_pair
 from qstack.physical.service import Kind
@@ -153,21 +154,7 @@ class Heads:
     def on_route_query(self, query: service.RouteQuery) -> None:
         """What could be had to a node."""
         states = self._database.states()
-        path = best_path(states, self._out.node, query.remote, "keep") or best_path(
-            states, self._out.node, query.remote, "measure"
-        )
-        chain = chain_of(states, path) if path is not None else None
-        found = plan(chain, 0.0, self._cutoff_ns) if chain is not None else None
-        best = best_fidelity(chain, self._cutoff_ns) if chain is not None else 0.0
-        self._out.tell(
-            TRANSPORT,
-            service.RouteAnswer(
-                call=query.call,
-                path=list(path or ()),
-                fidelity=_probability(best),
-                rate_hz=min(found.rate_hz, 1e12) if found is not None else 0.0,
-            ),
-        )
+        self._out.tell(TRANSPORT, route_answer(states, self._out.node, query, self._cutoff_ns))
 
     # --- from circuits ---------------------------------------------------------------------------
 
@@ -334,7 +321,7 @@ class Heads:
             return Refusal(ErrorCode.NO_PATH, f"no path to {create.remote}")
         found = plan(way.chain, create.min_fidelity, self._cutoff_ns)
         if found is None:
-            best = _probability(best_fidelity(way.chain, self._cutoff_ns))
+            best = probability(best_fidelity(way.chain, self._cutoff_ns))
             return Refusal(
                 ErrorCode.FIDELITY, f"asked for {create.min_fidelity:.4f}, best {best:.4f}", best
             )
@@ -349,7 +336,7 @@ class Heads:
     def _best(self, request: HeadRequest) -> float | None:
         """The fidelity that could be had now, on the way that is best now."""
         way = self._way(request.create.remote, request.create.kind)
-        return None if way is None else _probability(best_fidelity(way.chain, self._cutoff_ns))
+        return None if way is None else probability(best_fidelity(way.chain, self._cutoff_ns))
 
     def _way(self, remote: str, kind: Kind) -> Way | None:
         """The best way to `remote`; found once for as long as no link state changes."""
@@ -406,8 +393,8 @@ class Heads:
             epoch=self._epoch,
             route=list(path),
             cutoff_ns=found.cutoff_ns,
-            link_min_fidelity=_probability(found.link_min_fidelity),
-            fidelity=_probability(found.fidelity),
+            link_min_fidelity=probability(found.link_min_fidelity),
+            fidelity=probability(found.fidelity),
         )
 
     def _suits(self, circuit: Circuit, create: service.NetworkCreate) -> bool:
@@ -572,8 +559,3 @@ def idle_timer(circuit: Circuit) -> str:
 
 def _key(create: service.NetworkCreate) -> str:
     return create.request.hex()
-
-
-def _probability(value: float) -> float:
-    """`value` without the rounding errors that would leave 0..1."""
-    return min(1.0, max(0.0, value))

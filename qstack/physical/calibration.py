@@ -5,7 +5,7 @@ CalibrateLink ends in exactly one LinkCalibrated.
 """
 
 from qstack.machine import Effect, Tell
-from qstack.physical.attempts import LINK_LAYER
+from qstack.physical.attempts import LINK_LAYER, Attempts
 from qstack.physical.device import Calibrate, Calibrated
 from qstack.physical.device_order import DeviceOrder
 from qstack.physical.hardware import World
@@ -15,8 +15,9 @@ from qstack.physical.service import CalibrateLink, LinkCalibrated, LinkCare
 class Calibrations:
     """All of one node."""
 
-    def __init__(self, node: str, world: World, order: DeviceOrder) -> None:
+    def __init__(self, node: str, world: World, order: DeviceOrder, attempts: Attempts) -> None:
         self._order = order
+        self._attempts = attempts  # whose heralds are better after one
         self._links = {link.other_end(node): link for link in world.links_of(node)}
         self._asked: dict[int, str] = {}  # peers, by operation
 
@@ -46,11 +47,13 @@ class Calibrations:
         calibrate = Calibrate(at_ns=now, sequence=number, link=link.id)
         return self._order.submit(calibrate, now)
 
-    def done(self, result: Calibrated) -> list[Effect]:
+    def done(self, result: Calibrated, now: int) -> list[Effect]:
         """The device is through with one."""
         peer = self._asked.pop(result.operation, None)
         if peer is None:
             return []
+        if result.is_good:
+            self._attempts.calibrated(self._links[peer].id, now)
         return [_told(peer, is_good=result.is_good, calibration=result.calibration)]
 
     def refused(self, operation: int) -> list[Effect] | None:

@@ -72,10 +72,6 @@ class LinkDrift(Struct, frozen=True, kw_only=True):
             transmission=conditions.transmission * math.exp(-self.loss_per_s * since_s),
         )
 
-    def at_worst(self, conditions: Conditions) -> Conditions:
-        """What they have become when the next calibration is due."""
-        return self.after(self.calibration_period_ns, conditions)
-
 
 def read_drift(raw: dict[str, Any], path: str, problems: list[str]) -> LinkDrift | None:
     """The drift of a table `drift`; None, and lines in `problems`, if it cannot be."""

@@ -16,7 +16,7 @@ Rules
 
 import math
 from collections.abc import Mapping
-from typing import Annotated, Literal, Self
+from typing import Annotated, Final, Literal, Self
 
 from msgspec import Meta, Struct, structs
 
@@ -74,6 +74,8 @@ Scheme = Literal[
 Attenuation = Annotated[float, Meta(ge=0, le=1000, description="decibels per kilometre, 0 to 1000")]
 GroupIndex = Annotated[float, Meta(ge=1, le=4, description="a group index, 1 to 4")]
 ArmLoss = Annotated[float, Meta(ge=0, le=200, description="decibels in each arm, 0 to 200")]
+
+GATE_SHARE_MIN: Final = 1e-12  # a receiver without any light has no statistics: this is none
 
 
 class LinkHardware(Struct, frozen=True, kw_only=True):
@@ -224,11 +226,14 @@ class LinkHardware(Struct, frozen=True, kw_only=True):
         """
         return profile.coupling * self._arm_transmission(end)
 
-    def pair_source(self, arms: tuple[float, float] | None = None) -> PairSource:
+    def pair_source(
+        self, conditions: Conditions = IDEAL, arms: tuple[float, float] | None = None
+    ) -> PairSource:
         """The statistics of a slot, sides as `ends`. Raises ValueError for a heralded link.
 
-        `arms` are the transmissions of the channel; None: of the fibre or air there is, of a
-        satellite those in the middle of a pass.
+        The second end opens its gates by its clock as it is aligned with the first's: what comes
+        outside of them is not detected. `arms` are the transmissions of the channel; None: of the
+        fibre or air there is, of a satellite those in the middle of a pass.
         """
         if self.source is None:
             raise ValueError(f"{self.id} is a heralded link: it has no pair source")
@@ -242,23 +247,26 @@ class LinkHardware(Struct, frozen=True, kw_only=True):
         dark = [either(background, self._noise_at(place, *of_light)) for place in (0, 1)]
         return PairSource(
             mean_pairs=self.source.pair_parameter,
-            efficiencies=(first, second),
+            efficiencies=(first, second * max(GATE_SHARE_MIN, self._timed(conditions)[1])),
             backgrounds=(dark[0], dark[1]),
             misalignment=self.source.misalignment,
         )
 
-    def pair_sources(self) -> list[tuple[float, PairSource]]:
+    def pair_sources(self, conditions: Conditions = IDEAL) -> list[tuple[float, PairSource]]:
         """What its slots are like while it is up, and the share of that time they are so.
 
         One for fibre or air; for a satellite one for each step of a pass. Raises ValueError for a
         heralded link.
         """
         if not isinstance(self.channel, PassChannel):
-            return [(1.0, self.pair_source())]
+            return [(1.0, self.pair_source(conditions))]
         parts = self.channel.one_pass
         whole_ns = parts[-1].until_ns - parts[0].begin_ns
         return [
-            ((part.until_ns - part.begin_ns) / whole_ns, self.pair_source(part.transmissions))
+            (
+                (part.until_ns - part.begin_ns) / whole_ns,
+                self.pair_source(conditions, part.transmissions),
+            )
             for part in parts
         ]
 

@@ -110,7 +110,7 @@ class PhysicalLayer:
         self._attempts = Attempts(node, world, self._order, self._memory, numbers)
         self._receivers = Receivers(node, world, self._order, numbers)
         self._time_sync = TimeSync(node, world, self._order)
-        self._calibrations = Calibrations(node, world, self._order)
+        self._calibrations = Calibrations(node, world, self._order, self._attempts)
 
     def handle(self, event: Event, now: int) -> list[Effect]:
         """Take one event at network time `now` (ns); return everything that follows from it."""
@@ -202,7 +202,7 @@ class PhysicalLayer:
             case OperationRefused():
                 return self._on_refused(message, now)
             case Calibrated():
-                return self._calibrations.done(message)
+                return self._calibrations.done(message, now)
             case Result():
                 return self._qubits.on_result(message)
             case Reply():
@@ -327,7 +327,7 @@ class PhysicalLayer:
         if known is not None:
             self._attempts.expect(link.id, known)
         options = generation_options(self._world, link, known)
-        return [Tell(LINK_LAYER, LinkOptions(peer=peer, options=options))]
+        return [Tell(LINK_LAYER, LinkOptions(peer=peer, options=options))] if options else []
 
     def _on_layer_up(self, layer: str, now: int) -> list[Effect]:
         """A layer begins anew: it learns of the device what it would have if that came now."""

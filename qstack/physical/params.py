@@ -53,12 +53,21 @@ fidelity to rate (the set of the link-layer study of SIGCOMM 2019, with 0.2 betw
 TOLD_LAYERS: Final = ("link", "network", "transport")
 """The layers of a node that are told of the device's coming and going."""
 
+DRIFT_STEPS: Final = 16
+"""Steps of the time between calibrations in which the goodness of heralds follows what drifts."""
+
+DRIFT_STEPS_MAX: Final = 64
+"""Steps after which a calibration that is overdue makes no difference to goodness any more."""
+
 SYNC_PERIOD_NS: Final = 1_000_000_000
 """Network time from one comparison of two clocks to the next: idle housekeeping."""
 
 SYNC_STARTS_NS: Final = (10_000_000, 100_000_000)
 """Network time from the first comparison to the second, and to the third: a clock's rate is known
 after two, and ten times better with a base ten times longer. A link works from the second on."""
+
+SYNC_CALM: Final = 8
+"""Exchanges after which less uncertainty is told of: a change goes through the whole network."""
 
 SYNC_WANDER_PS: Final = 1.0
 """What white noise of frequency is taken to make of an offset in a second: an Allan deviation of

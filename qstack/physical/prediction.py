@@ -33,14 +33,17 @@ def announced(
     link: LinkHardware,
     bright_state: float | None,
     conditions: Conditions = IDEAL,
+    since_ns: int | None = None,
 ) -> Heralded | None:
     """What an attempt yields, with the moves to storage at both ends; None if nothing ever.
 
     The states are those at emission: waiting is for whoever knows how long it lasts. Of a link that
-    drifts they are those right before a calibration: no pair is worse while care is taken in time.
+    drifts they are those `since_ns` after a calibration, or, not given, right before the next:
+    no pair is worse while care is taken in time.
     """
     if link.drift is not None:
-        conditions = link.drift.at_worst(conditions)
+        longest_ns = link.drift.calibration_period_ns
+        conditions = link.drift.after(longest_ns if since_ns is None else since_ns, conditions)
     profiles = world.end_profiles(link.id)
     try:
         if conditions == IDEAL:
@@ -63,9 +66,10 @@ def goodness_of(
     link: LinkHardware,
     bright_state: float | None,
     conditions: Conditions = IDEAL,
+    since_ns: int | None = None,
 ) -> tuple[float, float]:
     """The expected fidelities to psi+ and to psi-, each when that is what the herald says."""
-    heralded = announced(world, link, bright_state, conditions)
+    heralded = announced(world, link, bright_state, conditions, since_ns)
     if heralded is None:
         return 0.0, 0.0
     plus, minus = fidelity(heralded.state, 1, 0), fidelity(heralded.state_minus, 1, 1)
@@ -82,7 +86,7 @@ def generation_options(
     if conditions is None:
         return []
     if not link.is_heralded:
-        return [_source_option(link)]
+        return [_source_option(link, conditions)]
     profiles = world.end_profiles(link.id)
     settings: list[float | None] = [None]
     if link.scheme == "single-click":
@@ -177,13 +181,13 @@ def node_capability(world: World, node: str) -> NodeCapability:
     )
 
 
-def _source_option(link: LinkHardware) -> GenerationOption:
+def _source_option(link: LinkHardware, conditions: Conditions) -> GenerationOption:
     """A pair source: coincidences of a slot, and the qubit pair that would err as they do.
 
     Of a satellite's link the mean over a pass, coincidence by coincidence.
     """
     assert link.source is not None
-    gains = [(share * gain(source), source) for share, source in link.pair_sources()]
+    gains = [(share * gain(source), source) for share, source in link.pair_sources(conditions)]
     total = sum(part for part, _ in gains)
     weights = [
         sum(

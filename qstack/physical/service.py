@@ -102,14 +102,14 @@ class LinkCapability(_Physical, frozen=True, kw_only=True):
 
 
 class LinkOptions(_Physical, frozen=True, kw_only=True):
-    """Indication to the link layer: what the link to `peer` yields now; nothing, without options.
+    """Indication to the link layer: what the link to `peer` yields now.
 
     The device is the same one; what it is attempting goes on.
     """
 
     TYPE = 0x0110
     peer: Name
-    options: Annotated[list[GenerationOption], Meta(max_length=32)]
+    options: Annotated[list[GenerationOption], Meta(min_length=1, max_length=32)]
 
 
 class LinkCare(_Physical, frozen=True, kw_only=True):

@@ -11,7 +11,7 @@ Rules
    What is lost, or comes twice, or for another exchange, costs that exchange at most.
 2. An exchange a second, as idle housekeeping; closer together at the beginning.
 3. Both ends expect of the link what the follower said last (`ClockState`): rounded up to a power of
-   two, so that it seldom changes, and they choose alike.
+   two, and made less only after SYNC_CALM times: it seldom changes, and they choose alike.
 """
 
 import math
@@ -29,6 +29,7 @@ from qstack.physical.models.clock import two_way
 from qstack.physical.offset_filter import OffsetFilter
 from qstack.physical.params import (
     OFFSET_MAX_PS,
+    SYNC_CALM,
     SYNC_PERIOD_NS,
     SYNC_RATE_WANDER_PPB,
     SYNC_STARTS_NS,
@@ -65,6 +66,7 @@ class _Link(Struct, eq=False):
     exchange: _Exchange | None = None
     arrived: PulseStamped | None = None  # at the end that is followed
     said: ClockState | None = None
+    better: int = 0  # how often in a row less could have been said
 
     @property
     def id(self) -> str:
@@ -76,6 +78,20 @@ class _Link(Struct, eq=False):
             return None
         exact = math.hypot(self.filter.deviation_ps(until_ns), self.jitter_ps)
         return min(OFFSET_MAX_PS, 2.0 ** math.ceil(math.log2(exact)))
+
+    def calm_deviation_ps(self, until_ns: int) -> float | None:
+        """The same, but no less than what was said before until it could have been for a while.
+
+        At the beginning it becomes less with every comparison, and that is said at once.
+        """
+        now_ps = self.deviation_ps(until_ns)
+        before_ps = None if self.said is None else self.said.deviation_ps
+        is_better = now_ps is not None and before_ps is not None and now_ps < before_ps
+        self.better = self.better + 1 if is_better else 0
+        if is_better and self.better < SYNC_CALM < self.filter.comparisons:
+            return before_ps
+        self.better = 0
+        return now_ps
 
 
 class TimeSync:
@@ -127,14 +143,16 @@ class TimeSync:
         self._is_ready = True
         effects: list[Effect] = []
         for link in self._links.values():
-            link.filter = link.filter.anew()
-            link.exchange = link.arrived = link.said = None
             effects += self._begin(link, now)
         return effects
 
     def device_down(self) -> None:
-        """There is no clock."""
+        """There is no clock. Who follows forgets what it knew: how light is timed is lost, too."""
         self._is_ready = False
+        for link in self._links.values():
+            link.exchange = link.arrived = None
+            if link.is_follower:
+                link.filter, link.said = link.filter.anew(), None
 
     def peer_up(self, peer: str, now: int) -> list[Effect]:
         """A neighbour is there: compare at once. (It may be another life, which knows nothing.)"""
@@ -248,7 +266,7 @@ class TimeSync:
     def _say_state(self, link: _Link, now: int) -> list[Effect]:
         state = ClockState(
             offset_ps=link.filter.offset_ps(now),
-            deviation_ps=link.deviation_ps(now + SYNC_PERIOD_NS),
+            deviation_ps=link.calm_deviation_ps(now + SYNC_PERIOD_NS),
         )
         self._note_state(link, state)
         return [Send(link.peer, state)] if link.is_peer_up else []

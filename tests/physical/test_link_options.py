@@ -99,7 +99,7 @@ def test_slots_of_a_pass_belong_to_one_step_each_and_there_are_none_between_pass
     models = SourceModels(link)
     slot, total, spells = 0, 0, []
     while slot < 86_000_000:  # two passes
-        spell = models.at(slot)
+        spell = models.next_step(slot)
         assert spell.until_slot is not None
         assert spell.first_slot >= slot
         spells.append(spell)
@@ -108,7 +108,9 @@ def test_slots_of_a_pass_belong_to_one_step_each_and_there_are_none_between_pass
     window = channel.profile.window()
     assert window is not None
     assert total == pytest.approx(2 * window.length_s * 1e6, abs=len(spells))
-    assert len({id(spell.model) for spell in spells}) == len(channel.one_pass)
+    steps = [spell.step for spell in spells]
+    assert steps == 2 * [*range(len(channel.one_pass))]
+    assert models.model(3, None) is models.model(3, None) is not models.model(4, None)
 
 
 def test_detections_of_a_pass_have_the_closed_form_of_each_of_its_steps() -> None:
@@ -128,7 +130,7 @@ def test_detections_of_a_pass_have_the_closed_form_of_each_of_its_steps() -> Non
     steps = [channel.stretch(0, place) for place in range(len(channel.one_pass))]
     seen = 0
     for step in steps:
-        source = link.pair_source(step.transmissions)
+        source = link.pair_source(arms=step.transmissions)
         low, high = -(-step.begin_ns // 1000), -(-step.until_ns // 1000)
         count = int(((both >= low) & (both < high)).sum())
         assert within(count, gain(source) * (high - low))
@@ -142,7 +144,7 @@ def test_detections_of_a_pass_have_the_closed_form_of_each_of_its_steps() -> Non
     expected = [
         (gain(source) * (step.until_ns - step.begin_ns) / 1000, error_rate(source))
         for step in steps
-        for source in [link.pair_source(step.transmissions)]
+        for source in [link.pair_source(arms=step.transmissions)]
     ]
     errors = sum(count * rate for count, rate in expected)
     assert within(int((pairs[0] != pairs[1]).sum()), errors)
@@ -175,7 +177,9 @@ def test_a_node_predicts_the_mean_of_a_pass() -> None:
     channel = passing()
     world = satellite_world(channel)
     (option,) = link_capability(world, "a", world.links["a-b"]).options
-    gains = [gain(world.links["a-b"].pair_source(step.transmissions)) for step in channel.one_pass]
+    gains = [
+        gain(world.links["a-b"].pair_source(arms=step.transmissions)) for step in channel.one_pass
+    ]
     assert option.probability == pytest.approx(float(np.mean(gains)), rel=1e-6)
     assert min(gains) < option.probability < max(gains)
     assert sum(option.bell_probabilities) == pytest.approx(1.0)

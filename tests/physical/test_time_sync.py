@@ -16,9 +16,16 @@ from qstack.physical.fabric.keys import QubitKey
 from qstack.physical.hardware import LinkHardware, NodeHardware, Scheme, World
 from qstack.physical.messages import ClockStamps, ClockState
 from qstack.physical.prediction import generation_options
-from qstack.physical.service import AttemptsStart, Free, Heralded, LinkCapability, LinkOptions
+from qstack.physical.service import (
+    AttemptsStart,
+    Detections,
+    Free,
+    Heralded,
+    LinkCapability,
+    LinkOptions,
+)
 from qstack.wire.message import Message
-from tests.physical.worlds import PERFECT, Bench, chi_square_limit, started_fabric
+from tests.physical.worlds import PERFECT, Bench, chi_square_limit, source_world, started_fabric
 
 SECOND = 1_000_000_000
 MS = 1_000_000
@@ -62,6 +69,11 @@ def timed_world(
 
 Faults = Callable[[Message, int], list[int]]
 """What becomes of a message sent at a time: after how long it comes, each time."""
+
+
+def lost_after(last_ns: int) -> Faults:
+    """Nothing said from then on gets through."""
+    return lambda _, now: [1_500] if now < last_ns else []
 
 
 class TimedBench(Bench):
@@ -123,8 +135,8 @@ def test_offset_and_rate_of_drifting_clocks_are_found() -> None:
 
 def test_between_exchanges_the_error_grows_with_what_is_not_known_of_the_rate() -> None:
     """After one comparison the rate is not known at all: drift times time, exactly."""
-    lost: Faults = lambda message, now: [] if now > 100_000 else [1_000]  # noqa: E731
-    bench = TimedBench(timed_world(clock(0.0, 0.0), clock(100.0, 3.0)), faults=lost)
+    world = timed_world(clock(0.0, 0.0), clock(100.0, 3.0))
+    bench = TimedBench(world, faults=lost_after(100_000))
     for until_ns in (5 * MS, 600 * MS):
         bench.run(until_ns)
         assert bench.clocks("b")["comparisons"] == 1
@@ -235,13 +247,30 @@ def test_messages_may_be_lost_repeated_or_late(kind: str, rate: float) -> None:
 
 
 def test_while_no_exchange_succeeds_less_and_less_is_expected_of_the_link() -> None:
-    lost: Faults = lambda _, now: [] if now > 2 * SECOND else [1_500]  # noqa: E731
-    bench = TimedBench(timed_world(clock(0.0, 5.0, 20.0), clock(0.0, -5.0, 20.0)), faults=lost)
+    world = timed_world(clock(0.0, 5.0, 20.0), clock(0.0, -5.0, 20.0))
+    bench = TimedBench(world, faults=lost_after(2 * SECOND))
     bench.run(3 * SECOND)
     before = bench.clocks("b")["deviation_ps"]
     bench.run(100 * SECOND)
     assert bench.clocks("b")["deviation_ps"] > 4.0 * before
     assert bench.clocks("b")["comparisons"] == 4
+
+
+def test_an_uncertain_channel_does_not_change_what_is_expected_all_the_time() -> None:
+    """Half of the exchanges are lost: what is expected goes down at once, and up seldom."""
+    rng = np.random.default_rng(3)
+
+    def half(message: Message, _: int) -> list[int]:
+        return [] if isinstance(message, ClockStamps) and rng.random() < 0.5 else [1_500]
+
+    world = timed_world(clock(0.0, 5.0, 1.0), clock(0.0, -5.0, 1.0))
+    bench = TimedBench(world, faults=half)
+    bench.run(300 * SECOND)
+    report = bench.clocks("b")
+    assert 100 < report["comparisons"] < 200
+    changes = [len(bench.heard(node, "link", LinkOptions)) for node in "ab"]
+    assert changes[0] == changes[1] < 30
+    assert report["deviation_ps"] < 16.0
 
 
 def test_a_neighbour_that_went_and_came_back_is_compared_at_once_and_nothing_forgotten() -> None:
@@ -389,3 +418,64 @@ def test_attempts_that_began_before_the_clocks_were_compared_herald_afterwards()
     assert attempts(bench, 0, 900 * MS) is None
     bench.run(3 * SECOND)
     assert len(bench.heard("a", "link", Heralded)) == 1
+
+
+# --- photon-pair links ---------------------------------------------------------------------------
+
+
+def timed_source_world(asymmetry_ps: float, offset_ps: float = 0.0) -> World:
+    """A photon-pair link whose receivers open gates of 2 ns for photons of 200 ps."""
+    world = source_world()
+    (link,) = world.links.values()
+    assert link.source is not None
+    timing = LinkTiming(
+        asymmetry_ps=asymmetry_ps, wavepacket="gaussian", width_ps=200.0, gate_ps=2_000.0
+    )
+    nodes = {
+        name: replace(hardware, clock=clock(offset_ps if name == "b" else 0.0))
+        for name, hardware in world.nodes.items()
+    }
+    return World(nodes=nodes, links={link.id: replace(link, timing=timing)})
+
+
+def detected(bench: TimedBench, span_ns: int) -> list[int]:
+    """How often both receivers click in such a time."""
+    start = AttemptsStart(
+        batch=0, link="a-b", token=b"t" * 16, kind="measure", bright_state=None, pairs=10**7,
+        basis="Z",
+    )  # fmt: skip
+    for node in "ab":
+        bench.tell(node, "link", start)
+    bench.run(bench.now + span_ns)
+    return [sum(part.detections for part in bench.heard(node, "link", Detections)) for node in "ab"]
+
+
+@pytest.mark.parametrize("asymmetry_ps", [0.0, 2_000.0, -2_200.0])
+def test_a_receiver_misses_what_comes_outside_of_its_gates(asymmetry_ps: float) -> None:
+    """The first end by its statistics, the second by the gate's share; within 6 sigma."""
+    bench = TimedBench(timed_source_world(asymmetry_ps, 5e6))
+    bench.run(3 * SECOND)
+    link = bench.world.links["a-b"]
+    assert bench.heard("a", "link", LinkOptions)[-1].options == generation_options(
+        bench.world, link, Conditions(delay_deviation_ps=bench.clocks("b")["deviation_ps"])
+    )
+    counts = detected(bench, 200 * MS)
+    truth = link.pair_source(Conditions(delay_ps=asymmetry_ps / 2.0))
+    slots = 200 * MS / 10
+    for count, efficiency, background in zip(
+        counts, truth.efficiencies, truth.backgrounds, strict=True
+    ):
+        click = 1.0 - (1.0 - background) / (1.0 + efficiency * truth.mean_pairs) ** 2
+        # A last chunk of 20 ms may still be on its way.
+        assert 0.88 * slots * click < count < slots * click + 6.0 * math.sqrt(slots * click)
+    share = truth.efficiencies[1] / truth.efficiencies[0]
+    assert share == pytest.approx(
+        {0.0: 1.0, 2_000.0: 0.5, -2_200.0: 0.3085}[asymmetry_ps], rel=1e-3
+    )
+
+
+def test_without_a_comparison_a_receiver_detects_its_noise_alone() -> None:
+    bench = TimedBench(timed_source_world(0.0, 5e9), faults=lost_after(0))
+    first, second = detected(bench, 200 * MS)
+    assert first > 10_000
+    assert second < 200

@@ -5,7 +5,7 @@ from typing import Any
 import pytest
 
 from qstack.physical.device import Device
-from qstack.physical.drivers.faulty import ClockStep, Fault, FaultyDevice
+from qstack.physical.drivers.faulty import ClockStep, Fault, FaultyDevice, Outage
 from qstack.runtime import compose
 from qstack.runtime.network_file import Network
 from qstack.transport import service as transport
@@ -194,6 +194,18 @@ def test_a_step_of_a_clock_is_noticed_and_light_is_timed_anew(
     apps = both(net, ("a", "b"), 3, within_ns=100 * SECOND)
     finish(net)
     assert [delivered(app) for app in apps] == [3, 3]
+
+
+def test_a_device_that_was_down_compares_its_clock_before_its_link_works_again(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    outage = Outage(at_ns=2 * SECOND, until_ns=2 * SECOND + 200 * MS)
+    net = stepping(monkeypatch, "b", outage)
+    up: Any = net.nodes["b"].machines["link"]
+    for until_ns, links in ((1900, ["a"]), (2100, []), (2205, []), (2250, ["a"])):
+        net.run_until(until_ns * MS)
+        assert up.summary()["links_up"] == links
+    assert report(net, "b", "a")["comparisons"] == 2
 
 
 def test_a_node_that_dies_and_comes_back_compares_its_clock_anew() -> None:

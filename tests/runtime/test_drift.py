@@ -126,6 +126,24 @@ def test_pairs_are_worse_the_longer_ago_the_calibration_was() -> None:
     assert expected[1] < expected[0] - 0.08
 
 
+def test_goodness_follows_the_time_since_the_last_calibration_a_node_knows_of() -> None:
+    fast = network(calibration_period_ns=4 * SECOND, polarisation_rad_per_root_s=0.15)
+    net = WatchedNetwork(fast, 1)
+    both(net, ("a", "b"), 700, within_ns=10**12)
+    net.settle()
+    told = sorted(
+        (pair.emitted_at_ns, pair.goodness, pair.calibration)
+        for (name, _), pair in net.link_pairs.items()
+        if name == "a"
+    )
+    first = {goodness for _, goodness, calibration in told if calibration == 0}
+    second = [goodness for _, goodness, calibration in told if calibration == 1]
+    assert len(first) <= 2  # the worst there may be, for psi+ and psi-
+    assert len({*second}) > 10
+    assert second[0] > second[-1] + 0.01
+    assert min(second) > min(first) - 1e-9
+
+
 def test_an_end_that_dies_while_its_link_is_calibrated_comes_back_to_a_link_that_works() -> None:
     net = WatchedNetwork(network(), 1)
     net.run_until(2 * SECOND + 100 * MS)

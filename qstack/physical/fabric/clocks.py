@@ -43,9 +43,11 @@ class Clocks:
             PulseStamped(link=link.id, pulse=asked.pulse, is_sent=False, reading=came),
         )
 
-    def align(self, node: str, asked: AlignClock, at_ns: int) -> None:
+    def align(self, node: str, asked: AlignClock) -> None:
         """A node times its light on a link anew."""
-        self._alignments[node, asked.link] = _Alignment(at_ns, asked.offset_ps, asked.rate_ppb)
+        self._alignments[node, asked.link] = _Alignment(
+            asked.at_ns, asked.offset_ps, asked.rate_ppb
+        )
 
     def forget(self, node: str) -> None:
         """A device that begins anew knows of no alignment."""

@@ -114,7 +114,7 @@ class Fabric:
             world,
             self._chance,
             self._readings,
-            switches,
+            self._circumstances,
             deliver=self._deliver,
             schedule=self._schedule,
         )
@@ -286,7 +286,7 @@ class Fabric:
         if link is None or node not in link.ends:
             raise RefusedError(ErrorCode.BAD_REQUEST, f"{node} is not on a link {operation.link}")
         if isinstance(operation, AlignClock):
-            self._clocks.align(node, operation, at_ns)
+            self._clocks.align(node, operation)
             self._station.conditions_changed(link, at_ns)
             return
         sent, came = self._clocks.pulse(node, operation, at_ns)

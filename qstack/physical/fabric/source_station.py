@@ -21,12 +21,12 @@ from numpy.random import Generator
 from qstack.errors import ErrorCode
 from qstack.physical.device import BatchEnded, DetectionReply, Generate
 from qstack.physical.fabric.chance import Chance
+from qstack.physical.fabric.circumstances import Circumstances
 from qstack.physical.fabric.clicks import BOTH, Clicks, SourceModel
 from qstack.physical.fabric.outcomes import JointOutcomes
 from qstack.physical.fabric.passes import SourceModels
 from qstack.physical.fabric.readings import Deliver, Readings
 from qstack.physical.fabric.register import RefusedError
-from qstack.physical.fabric.switchboard import Switchboard
 from qstack.physical.generation import mismatch
 from qstack.physical.hardware import World
 from qstack.physical.params import NEVER_NS, READOUT_NS
@@ -75,15 +75,16 @@ class SourceStation:
         world: World,
         chance: Chance,
         readings: Readings,
-        switches: Switchboard,
+        circumstances: Circumstances,
         *,
         deliver: Deliver,
         schedule: Callable[[SourceMatch], None],
     ) -> None:
-        self._switches = switches
+        self._switches = circumstances.switches
         self._models = {
             name: SourceModels(link) for name, link in world.links.items() if not link.is_heralded
         }
+        self._circumstances = circumstances
         self._chance = chance
         self._readings = readings
         self._deliver = deliver
@@ -189,8 +190,12 @@ class SourceStation:
 
     def _draw(self, match: SourceMatch, first_slot: int) -> None:
         wanted = min(batch.operation.pairs for batch in match.batches)
-        models = self._models[match.model.link.id]
-        match.model, first_slot, until_slot = models.at(first_slot)
+        link = match.model.link.id
+        models = self._models[link]
+        step, first_slot, until_slot = models.next_step(first_slot)
+        # Conditions are those at its beginning, for the whole chunk.
+        conditions = self._circumstances.at(link, first_slot * match.model.slot_ns)
+        match.model = models.model(step, conditions)
         span = match.model.span_slots(wanted)
         if until_slot is not None:
             span = min(span, until_slot - first_slot)

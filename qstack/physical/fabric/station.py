@@ -67,9 +67,7 @@ class Match:
         self.success_cycle = 0
         self.chunk: Chunk | None = None
         self.conditions: Conditions | None = None
-        self.next_cycle: int | None = (
-            None  # nothing comes before it: conditions are to be looked at
-        )
+        self.next_cycle: int | None = None  # not None: nothing comes before it, look again then
 
 
 class Station:
