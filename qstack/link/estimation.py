@@ -77,12 +77,16 @@ class Verdict(Enum):
 
 @dataclass
 class OptionEstimate:
-    """The rounds of one option. `offered` is what is promised under an alarm, else None."""
+    """The rounds of one option. `offered` is what is promised under an alarm, else None.
+
+    `last_ns` is when a round was counted last.
+    """
 
     promised: GenerationOption
     window: Counts = field(default_factory=Counts)
     before: Counts = field(default_factory=Counts)  # the window before this one
     offered: float | None = None
+    last_ns: int = 0
 
     @property
     def recent(self) -> Counts:
@@ -94,8 +98,9 @@ class OptionEstimate:
         """What the recent rounds say; None without any."""
         return _estimate(self.promised, self.recent) if self.recent.total else None
 
-    def add(self, basis: int, *, agrees: bool) -> Verdict | None:
+    def add(self, basis: int, now: int, *, agrees: bool) -> Verdict | None:
         """Count a round, and look if it is time to."""
+        self.last_ns = now
         self.window.add(basis, agrees=agrees)
         return self._judge() if self.window.total in LOOKS else None
 

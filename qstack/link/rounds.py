@@ -20,9 +20,10 @@ from hashlib import blake2b
 from typing import Final, NamedTuple
 
 from qstack.errors import ErrorCode
+from qstack.ids import QubitId
 from qstack.link import messages
 from qstack.link.batches import Batch
-from qstack.link.estimation import Counts, OptionEstimate, Verdict
+from qstack.link.estimation import Counts, OptionEstimate
 from qstack.link.outbox import Outbox
 from qstack.link.params import (
     ALARM_HOLD_NS,
@@ -63,10 +64,12 @@ class _Round:
 
 
 class _Reading(NamedTuple):
-    """A qubit that is being read: whose pair it is half of."""
+    """A qubit that is being read: of which pair it is half."""
 
     peer: Peer
     sequence: int
+    round: _Round
+    qubit: QubitId
     read_by_ns: int
 
 
@@ -78,7 +81,6 @@ class _Known:
     rounds: dict[int, _Round] = field(default_factory=dict)  # ours, by herald sequence
     early: dict[int, int] = field(default_factory=dict)  # outcomes there of rounds not here yet
     untold: dict[int, int] = field(default_factory=dict)  # the slave's outcomes, to be said
-    last_ns: int = 0  # when a round counted last, at the master
 
     def forget_rounds(self) -> None:
         """Those not complete are void."""
@@ -115,11 +117,12 @@ class Rounds:
         name = BASES[basis]
         sign = expected_agreement_sign(name, herald.x_bit, herald.z_bit)
         there = known.early.pop(sequence, None)
-        known.rounds[sequence] = _Round(batch.option.bright_state, basis, sign, there=there)
+        round_ = _Round(batch.option.bright_state, basis, sign, there=there)
+        known.rounds[sequence] = round_
         _bound(known.rounds)
         call, self._next_call = self._next_call, self._next_call + 1
         read_by_ns = herald.emitted_at_ns + forecast.read_by_ns
-        self._readings[call] = _Reading(peer, sequence, read_by_ns)
+        self._readings[call] = _Reading(peer, sequence, round_, QubitId(herald.qubit), read_by_ns)
         self._out.tell_below(physical.Measure(call=call, qubit=herald.qubit, basis=name))
         return True
 
@@ -127,12 +130,13 @@ class Rounds:
         """The device has read a qubit, or cannot."""
         reading = self._readings.pop(answer.call, None)
         if reading is None:
-            return  # void already
-        peer, sequence, read_by_ns = reading
+            return  # asked in a former life
+        peer, sequence, round_, qubit, read_by_ns = reading
+        if isinstance(answer, physical.CallFailed):
+            self._out.tell_below(physical.Free(qubit=qubit))
         known = self._of(peer)
-        round_ = known.rounds.get(sequence)
-        if round_ is None:
-            return
+        if known.rounds.get(sequence) is not round_:
+            return  # void meanwhile; the sequence may name another pair by now
         if isinstance(answer, physical.CallFailed) or now > read_by_ns:
             del known.rounds[sequence]
             self._out.record("round_void", peer=peer.name)
@@ -158,8 +162,6 @@ class Rounds:
         known = self._known.get(peer.name)
         if known is not None:
             known.forget_rounds()
-            readings = self._readings.items()
-            self._readings = {call: each for call, each in readings if each.peer is not peer}
 
     def device_gone(self) -> None:
         """No qubit that is being read is answered any more."""
@@ -229,16 +231,13 @@ class Rounds:
     def on_alarm_timer(self, peer: Peer, now: int) -> None:
         """An alarm without rounds ends."""
         known = self._of(peer)
-        if not any(each.offered is not None for each in known.estimates.values()):
-            return None
-        if now < known.last_ns + ALARM_HOLD_NS:
-            return self._watch_alarm(peer, known)
-        for estimate in known.estimates.values():
-            if estimate.offered is not None:
-                estimate.begin_anew()
-        self._check_offers(peer, known, now)
-        self._report(peer, known)
-        return None
+        unused = [each for each in _alarmed(known) if each.last_ns + ALARM_HOLD_NS <= now]
+        for estimate in unused:
+            estimate.begin_anew()
+        self._watch_alarm(peer, known)
+        if unused:
+            self._check_offers(peer, known, now)
+            self._report(peer, known)
 
     # --- status ----------------------------------------------------------------------------------
 
@@ -280,13 +279,11 @@ class Rounds:
         if estimate is None or estimate.promised != option:  # another device promises otherwise
             estimate = known.estimates[round_.bright_state] = OptionEstimate(option)
         agrees = (round_.here == round_.there) == (round_.sign > 0)
-        verdict = estimate.add(round_.basis, agrees=agrees)
-        known.last_ns = now
+        verdict = estimate.add(round_.basis, now, agrees=agrees)
         if verdict is None:
             return False
         self._check_offers(peer, known, now)
-        if verdict is not Verdict.RECOVERED:
-            self._watch_alarm(peer, known)
+        self._watch_alarm(peer, known)
         return True
 
     def _check_offers(self, peer: Peer, known: _Known, now: int) -> None:
@@ -321,8 +318,10 @@ class Rounds:
         )
 
     def _watch_alarm(self, peer: Peer, known: _Known) -> None:
-        at_ns = known.last_ns + ALARM_HOLD_NS
-        self._out.set_timer(ALARM_TIMER + peer.name, at_ns, background=True)
+        alarmed = _alarmed(known)
+        if alarmed:
+            at_ns = min(each.last_ns for each in alarmed) + ALARM_HOLD_NS
+            self._out.set_timer(ALARM_TIMER + peer.name, at_ns, background=True)
 
     def _tell_soon(self, peer: Peer, known: _Known, now: int) -> None:
         if len(known.untold) >= OUTCOMES_EACH:
@@ -359,6 +358,10 @@ class Rounds:
     def _options(peer: Peer) -> dict[BrightState, physical.GenerationOption]:
         options = peer.capability.options if peer.capability is not None else []
         return {option.bright_state: option for option in options if option.test_round is not None}
+
+
+def _alarmed(known: _Known) -> list[OptionEstimate]:
+    return [each for each in known.estimates.values() if each.offered is not None]
 
 
 def _is_sound(

@@ -50,7 +50,7 @@ def fed(estimate: OptionEstimate, share: float, rounds: int, seed: int) -> list[
     source = np.random.default_rng(seed)
     bases = source.integers(0, 3, rounds).tolist()
     found = [
-        estimate.add(basis, agrees=agrees)
+        estimate.add(basis, 0, agrees=agrees)
         for basis, agrees in zip(bases, (source.random(rounds) < share).tolist(), strict=True)
     ]
     return [verdict for verdict in found if verdict is not None]
@@ -141,7 +141,7 @@ def test_rounds_without_any_agreement_offer_nothing_below_zero() -> None:
 def test_nothing_is_said_without_a_round() -> None:
     estimate = OptionEstimate(GOOD)
     assert estimate.estimate is None
-    estimate.add(0, agrees=True)
+    estimate.add(0, 0, agrees=True)
     estimate.offered = 0.5
     estimate.begin_anew()
     assert (estimate.estimate, estimate.offered) == (None, None)
