@@ -81,6 +81,7 @@ class _Known:
     rounds: dict[int, _Round] = field(default_factory=dict)  # ours, by herald sequence
     early: dict[int, int] = field(default_factory=dict)  # outcomes there of rounds not here yet
     untold: dict[int, int] = field(default_factory=dict)  # the slave's outcomes, to be said
+    said: list[messages.OptionRounds] = field(default_factory=list)  # by the master, lately
 
     def forget_rounds(self) -> None:
         """Those not complete are void."""
@@ -169,10 +170,12 @@ class Rounds:
 
     # --- between the ends ------------------------------------------------------------------------
 
-    def link_up(self, peer: Peer) -> None:
-        """The link has come up: the master says what it knows."""
+    def link_up(self, peer: Peer, now: int) -> None:
+        """The link has come up: the master says what it knows, the slave minds what it said."""
         if self._share and peer.is_master:
             self._report(peer, self._of(peer))
+        elif self._share:
+            self._mind(peer, self._of(peer), now)
 
     def on_outcomes(self, peer: Peer, message: messages.RoundOutcomes, now: int) -> None:
         """What the slave has read."""
@@ -201,25 +204,15 @@ class Rounds:
         return None
 
     def on_report(self, peer: Peer, message: messages.RoundReport, now: int) -> None:
-        """What the master knows; a link that is not up will be told again."""
-        if peer.capability is None:
-            return None
-        options = self._options(peer)
+        """What the master knows."""
         problem = self._problem(peer, is_from_master=True)
-        if problem is None and not all(_is_sound(each, options) for each in message.options):
-            problem = "counts, or an offer, that cannot be"
+        if problem is None and not all(_is_sound(each) for each in message.options):
+            problem = "counts that cannot be"
         if problem is not None:
             return self._out.refuse(peer.name, message, ErrorCode.INVALID, problem)
         known = self._of(peer)
-        known.estimates = {
-            each.bright_state: OptionEstimate(
-                options[each.bright_state],
-                before=Counts(each.rounds, each.agreeing),
-                offered=each.offered,
-            )
-            for each in message.options
-        }
-        self._check_offers(peer, known, now)
+        known.said = message.options
+        self._mind(peer, known, now)
         return None
 
     # --- timers ----------------------------------------------------------------------------------
@@ -275,9 +268,8 @@ class Rounds:
         if round_.here is None or round_.there is None or option is None:
             return False
         del known.rounds[sequence]
-        estimate = known.estimates.get(round_.bright_state)
-        if estimate is None or estimate.promised != option:  # another device promises otherwise
-            estimate = known.estimates[round_.bright_state] = OptionEstimate(option)
+        estimate = known.estimates.setdefault(round_.bright_state, OptionEstimate(option))
+        estimate.promise(option)
         agrees = (round_.here == round_.there) == (round_.sign > 0)
         verdict = estimate.add(round_.basis, now, agrees=agrees)
         if verdict is None:
@@ -285,6 +277,20 @@ class Rounds:
         self._check_offers(peer, known, now)
         self._watch_alarm(peer, known)
         return True
+
+    def _mind(self, peer: Peer, known: _Known, now: int) -> None:
+        """At the slave: what the master knows of the options there are."""
+        options = self._options(peer)
+        known.estimates = {
+            each.bright_state: OptionEstimate(
+                options[each.bright_state],
+                before=Counts(each.rounds, each.agreeing),
+                offered=each.offered,
+            )
+            for each in known.said
+            if each.bright_state in options
+        }
+        self._check_offers(peer, known, now)
 
     def _check_offers(self, peer: Peer, known: _Known, now: int) -> None:
         """Let the link offer what the estimates allow; leave a record of what has changed."""
@@ -364,13 +370,8 @@ def _alarmed(known: _Known) -> list[OptionEstimate]:
     return [each for each in known.estimates.values() if each.offered is not None]
 
 
-def _is_sound(
-    said: messages.OptionRounds, options: dict[BrightState, physical.GenerationOption]
-) -> bool:
-    option = options.get(said.bright_state)
-    if option is None or any(a > r for a, r in zip(said.agreeing, said.rounds, strict=True)):
-        return False
-    return said.offered is None or said.offered <= option.bell_probabilities[0]
+def _is_sound(said: messages.OptionRounds) -> bool:
+    return all(a <= r for a, r in zip(said.agreeing, said.rounds, strict=True))
 
 
 def _bound(waiting: dict[int, _Round] | dict[int, int]) -> None:
