@@ -208,7 +208,7 @@ class LinkLayer:
             self._announce(peer)
             self._maintenance.link_up(peer, now)
             self._out.record("up", peer=peer.name)
-            self._rounds.link_up(peer)
+            self._rounds.link_up(peer, now)
             self._batches.start(peer, now)
 
     def _on_offers_changed(self, peer: Peer, now: int) -> None:
