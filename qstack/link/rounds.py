@@ -177,6 +177,17 @@ class Rounds:
         elif self._share:
             self._mind(peer, self._of(peer), now)
 
+    def calibrated(self, peer: Peer, now: int) -> None:
+        """The link is another one now: the master forgets what it knew of it, and says so."""
+        known = self._known.get(peer.name)
+        if known is None or not peer.is_master:
+            return
+        for estimate in known.estimates.values():
+            estimate.begin_anew()
+        self._check_offers(peer, known, now)
+        if peer.is_up:
+            self._report(peer, known)
+
     def on_outcomes(self, peer: Peer, message: messages.RoundOutcomes, now: int) -> None:
         """What the slave has read."""
         if not peer.is_up:
