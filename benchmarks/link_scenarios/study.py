@@ -20,7 +20,7 @@ from qstack.physical.document import DocumentError
 MAIN_PATTERN: Final = "equal"
 LOSS_SCHEDULER: Final = "higher-wfq"
 LOSS_LOAD: Final = LOADS["low"]
-DURATION_S: Final = {"lab": 100.0, "ql2020": 1_000.0}
+DURATION_S: Final = {"lab": 50.0, "ql2020": 400.0}
 """Network time of a run if nobody says: about as much work for both."""
 
 
