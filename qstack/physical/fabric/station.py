@@ -42,7 +42,7 @@ from qstack.physical.fabric.readings import Deliver, Readings
 from qstack.physical.fabric.register import Move, RefusedError, Register
 from qstack.physical.generation import has_storage, mismatch
 from qstack.physical.hardware import LinkHardware, World
-from qstack.physical.params import NEVER_NS, SEGMENT_NS
+from qstack.physical.params import NEVER_NS, READOUT_NS, SEGMENT_NS
 from qstack.wire.packed import Codes, pack_bits
 
 if TYPE_CHECKING:
@@ -126,8 +126,7 @@ class Station:
         if batch is None:
             return
         model, is_keep = self.models[batch.operation.link], batch.operation.kind == "keep"
-        # Not before what was measured until its match was cut, which is on its way and was read.
-        back_ns = at_ns + (model.herald_back_ns if is_keep else model.measured_back_ns)(node)
+        back_ns = at_ns + (model.herald_back_ns(node) if is_keep else _told_ns(model, batch))
         was_measuring = batch.match is not None and not is_keep
         if was_measuring:
             self._deliver_cut(batch, at_ns, is_told=True)
@@ -281,7 +280,7 @@ class Station:
             calibration=batch.calibration,
         )
         finish = partial(_read, reply, outcomes, match.batches.index(batch))
-        due_ns = at_ns + model.measured_back_ns(batch.node)
+        due_ns = at_ns + (model.measured_back_ns(batch.node) if pairs else _told_ns(model, batch))
         basis = batch.operation.basis
         assert basis is not None, "a measure batch has a basis"
         self._readings.answer(batch.node, batch.number, basis, pairs, due_ns, finish)
@@ -442,6 +441,15 @@ class Station:
                 problem = "the qubit is in use"
         if problem:
             raise RefusedError(ErrorCode.BAD_REQUEST, problem)
+
+
+def _told_ns(model: LinkModel, batch: Batch) -> int:
+    """From the end of a measure batch until its node is told, if there are no pairs to read.
+
+    Not before pairs that are on their way: of a match that was cut, or in bases just given.
+    """
+    reading_ns = READOUT_NS if batch.operation.basis == "given" else 0
+    return max(model.measured_back_ns(batch.node), reading_ns)
 
 
 def _read(
