@@ -14,7 +14,8 @@ Rules
 3. Who hears no answer for ATTEMPTS_MAX attempts takes a new number: what was not acknowledged is
    void at both ends, and the link goes down and comes up again.
 4. Round trips are measured on messages said once, so that an answer is never taken for that to
-   another attempt (Karn and Partridge, SIGCOMM'87); the back-off stays until there is one.
+   another attempt (Karn and Partridge, SIGCOMM'87); the back-off stays until there is one. They
+   are measured on messages that are answered at once, and only those are said again that soon.
 """
 
 from collections import deque
@@ -38,6 +39,7 @@ from qstack.link.params import (
 )
 
 CONVERSATION_TIMER = "conversation/"
+ANSWERED_AT_ONCE = (messages.Add, messages.Maintain)
 
 
 class Turn(Enum):
@@ -256,6 +258,7 @@ class Conversation:
         self._attempts = 0
         if newest.times == 1:
             self._back_off = 0
+        if newest.times == 1 and isinstance(newest.message, ANSWERED_AT_ONCE):
             slower_ns = self._measured_ns - self._measured_ns // 8
             self._measured_ns = max(now - newest.at_ns, slower_ns)
         self._fill_window(now)
@@ -311,7 +314,8 @@ class Conversation:
 
     def _oldest_due_ns(self) -> int:
         oldest = self._unheard[next(iter(self._unheard))]
-        return oldest.at_ns + self._timeout_ns(ANSWER_WITHIN_NS)
+        is_answered = isinstance(oldest.message, ANSWERED_AT_ONCE)
+        return oldest.at_ns + self._timeout_ns(0 if is_answered else ANSWER_WITHIN_NS)
 
     def _open_due_ns(self) -> int:
         return self._opened_ns + self._timeout_ns(0)  # it is answered at once
