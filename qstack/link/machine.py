@@ -140,6 +140,24 @@ class LinkLayer:
                 self._say_ready(peer)
             peer.waits_for_memory = False
 
+    def _on_link_lost(self, lost: physical.LinkLost) -> None:
+        """One link cannot be run any more; its qubits live on, but of its pairs nobody is sure."""
+        peer = next((each for each in self.peers.values() if each.link == lost.link), None)
+        if peer is None or peer.capability is None:
+            return
+        error = ErrorCode.__members__.get(lost.error, ErrorCode.DEVICE_LOST)
+        self._lose(peer, error, f"{lost.link}: {error.sentence}")
+        peer.capability = None
+        self._say_ready(peer)
+        peer.waits_for_memory = False
+
+    def _on_heralds_missed(self, missed: physical.HeraldsMissed) -> None:
+        """What we have not heard of is no pair: the far end, which may have, is told."""
+        peer = next((each for each in self.peers.values() if each.link == missed.link), None)
+        if peer is not None and peer.is_up:
+            self._out.send(peer.name, messages.Expire(low=missed.low, high=missed.high))
+            self._out.record("heralds_missed", peer=peer.name, low=missed.low, high=missed.high)
+
     def _on_owner_gone(self, owner: str, now: int) -> None:
         """Sessions own nothing of the link layer, but layers beside it do."""
         if owner == ABOVE:
@@ -234,6 +252,10 @@ class LinkLayer:
                 self._on_capability(message, now)
             case physical.DeviceLost():
                 self._on_device_lost()
+            case physical.LinkLost():
+                self._on_link_lost(message)
+            case physical.HeraldsMissed():
+                self._on_heralds_missed(message)
             case physical.DeviceReady():
                 pass  # the capabilities that follow say the rest
             case _:

@@ -16,7 +16,7 @@ Rules
 
 import math
 from collections.abc import Mapping
-from typing import Annotated, Literal, Self
+from typing import Annotated, Final, Literal, Self
 
 from msgspec import Meta, Struct, structs
 
@@ -50,13 +50,19 @@ GroupIndex = Annotated[float, Meta(ge=1, le=4, description="a group index, 1 to 
 ArmLoss = Annotated[float, Meta(ge=0, le=200, description="decibels in each arm, 0 to 200")]
 
 
+STATION_SCHEMES: Final[tuple[Scheme, ...]] = ("single-click", "double-click")
+"""Those whose station may be a participant of its own: photons of the nodes' own qubits meet."""
+
+
 class LinkHardware(Struct, frozen=True, kw_only=True):
     """One link: `arms_m` is the fibre from each of `ends` to the station.
 
     `extra_loss_db` is lost in each arm beside the fibre: connectors, splices, a receiver's optics.
-    Raises ValueError for ends out of order, arms that are not the length, an arm shorter than
-    1 ns of light, a `source` on a heralded link or none on a photon-pair link, and `equipment` that
-    is not the scheme's.
+    `station` is the name of a heralding station that is a participant of its own (`messages.py`);
+    None: the fabric plays it. Raises ValueError for ends out of order, arms that are not the
+    length, an arm shorter than 1 ns of light, a `source` on a heralded link or none on a
+    photon-pair link, `equipment` that is not the scheme's, and a named station where nodes' photons
+    do not meet.
     """
 
     ends: tuple[str, str]
@@ -68,6 +74,7 @@ class LinkHardware(Struct, frozen=True, kw_only=True):
     extra_loss_db: float = 0.0
     source: PairSourceHardware | None = None
     equipment: Equipment | None = None
+    station: str | None = None
 
     def __post_init__(self) -> None:
         """Refuse what cannot be."""
@@ -76,6 +83,8 @@ class LinkHardware(Struct, frozen=True, kw_only=True):
         has = None if self.equipment is None else SCHEME_OF[type(self.equipment)]
         if has != (self.scheme if self.scheme in SCHEME_OF.values() else None):
             raise ValueError(f"equipment of {has or 'no scheme'} does not go with {self.scheme}")
+        if self.station is not None and self.scheme not in STATION_SCHEMES:
+            raise ValueError(f"no named station on a link of scheme {self.scheme}")
         if not self.ends[0] < self.ends[1]:
             raise ValueError(f"two ends in the order of their names, not {self.ends}")
         if not math.isclose(sum(self.arms_m), self.length_m):
@@ -97,6 +106,8 @@ class LinkHardware(Struct, frozen=True, kw_only=True):
     @property
     def kinds(self) -> tuple[Kind, ...]:
         """What it can be asked for: photons that were detected cannot be kept."""
+        if self.station is not None:
+            return ("keep",)  # what is measured is kept first
         return ("keep", "measure") if self.is_heralded else ("measure",)
 
     @property
@@ -120,6 +131,11 @@ class LinkHardware(Struct, frozen=True, kw_only=True):
     def arm_ns(self, end: str) -> int:
         """From `end` to the station. Raises ValueError if `end` is not an end."""
         return round(fibre_delay_ns(self.arms_m[self._place(end)], self.group_index))
+
+    @property
+    def arrival_ns(self) -> int:
+        """From an emission until its photons meet in the station: the longer arm decides."""
+        return max(self.arm_ns(end) for end in self.ends)
 
     def cycle_ns(self, kind: Kind, profile_a: Profile, profile_b: Profile) -> int:
         """The time from one attempt to the next, with the slower end's hardware.
@@ -302,6 +318,15 @@ class World(Struct, frozen=True, kw_only=True):
     def links_of(self, node: str) -> list[LinkHardware]:
         """The links that end at `node`."""
         return [link for link in self.links.values() if node in link.ends]
+
+    def links_through(self, station: str) -> list[LinkHardware]:
+        """The links whose named station this is."""
+        return [link for link in self.links.values() if link.station == station]
+
+    @property
+    def stations(self) -> list[str]:
+        """The stations that are participants of their own, by name."""
+        return sorted({link.station for link in self.links.values() if link.station is not None})
 
     def heralded_links_of(self, node: str) -> list[LinkHardware]:
         """Those of them that take memory at `node`."""

@@ -1,12 +1,13 @@
 """The physical layer of one node: attempts for the link layer, qubits for whoever owns them.
 
-It has no peer protocol of its own: nodes meet at heralding stations, through the device. The
-device's coming and going is a `PeerUp` and `PeerDown` of the device's peer name, or what it says of
-its own health. A device in this process is asked for its answers by a timer. The generator draws
-the bases of measured pairs, where the asker leaves them to chance, and nothing else.
+Nodes meet at heralding stations, through the device; stations that have a name are its only peers
+(`messages.py`). The device's coming and going is a `PeerUp` and `PeerDown` of the device's peer
+name, or what it says of its own health. A device in this process is asked for its answers by a
+timer. The generator draws the bases of measured pairs, where the asker leaves them to chance, and
+nothing else.
 """
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from itertools import count
 from typing import Final
 
@@ -42,6 +43,7 @@ from qstack.physical.device import (
     Result,
 )
 from qstack.physical.device_order import DeviceOrder
+from qstack.physical.generation import has_storage
 from qstack.physical.hardware import World
 from qstack.physical.memory import Memory
 from qstack.physical.params import TOLD_LAYERS
@@ -63,6 +65,9 @@ from qstack.physical.service import (
     Reset,
     Transfer,
 )
+from qstack.physical.station_device import Kept
+from qstack.physical.station_ends import StationEnds
+from qstack.physical.station_gens import StationGens
 from qstack.wire.message import BasisProbabilities, Message
 from qstack.wire.packed import draw_bases, pack_bases
 
@@ -93,7 +98,16 @@ class PhysicalLayer:
         self._memory = Memory(boot_id, hardware.memory, link_slots(world, node))
         self._qubits = Qubits(self._order, self._memory)
         numbers = count()
-        self._attempts = Attempts(node, world, self._order, self._memory, numbers)
+        gens = StationGens(node, world)
+        self._attempts = Attempts(node, world, self._order, self._memory, numbers, gens)
+        self._stations = StationEnds(
+            gens,
+            self._attempts,
+            self._qubits,
+            self._order,
+            moves=has_storage(hardware.memory, hardware.profile.comm_qubits),
+        )
+        self._gens = gens
         self._receivers = Receivers(node, world, self._order, numbers)
 
     def handle(self, event: Event, now: int) -> list[Effect]:
@@ -125,17 +139,19 @@ class PhysicalLayer:
                 return self._on_told(source, message, now)
             case FromPeer(peer=peer, message=message) if peer == self._device.peer:
                 return self._on_answers(self._device.received(message, now), now)
+            case FromPeer(peer=peer, message=message) if self._stations.knows(peer):
+                return self._stations.heard(peer, message, now) if self._is_ready else []
             case FromPeer(peer=peer, message=message):
-                return [_refused(message, f"from {peer}: there is no peer protocol")]
+                return [_refused(message, f"from {peer}, which is no station of ours")]
             case TimerFired(key=key):
                 return self._on_timer(key, now)
             case PeerUp(peer=peer):
-                return self._on_reached(now) if peer == self._device.peer else []
+                return self._on_reached(now) if peer == self._device.peer else self._came(peer)
             case PeerDown(peer=peer):
                 if peer != self._device.peer:
-                    return []
+                    return self._stations.went(peer, now)
                 self._is_reached = False
-                return self._on_device_down()
+                return self._on_device_down(now)
             case OwnerGone(owner=owner):
                 return self._on_owner_gone(owner, now)
             case LayerUp(layer=layer):
@@ -170,12 +186,14 @@ class PhysicalLayer:
 
     def _on_device(self, message: Message, now: int) -> list[Effect]:
         if isinstance(message, DeviceHealth) and self._is_reached:
-            return self._on_health(message)
+            return self._on_health(message, now)
         if not self._is_ready:
             return [_refused(message, "from a device that has gone")]
         match message:
             case OperationRefused():
                 return self._on_refused(message, now)
+            case Kept():
+                return self._stations.kept(message.operation, now)
             case Result():
                 return self._qubits.on_result(message)
             case Reply():
@@ -201,6 +219,8 @@ class PhysicalLayer:
         answers = self._qubits.on_refused(refusal, now)
         if answers is None:
             answers = self._attempts.refused(refusal.operation, now)
+        if answers is None:
+            answers = self._stations.refused(refusal.operation, now)
         if answers is None:
             answers = self._receivers.refused(refusal.operation)
         return effects + (answers or [])
@@ -241,22 +261,30 @@ class PhysicalLayer:
             effects += self._receivers.asker_gone(now)
         return effects + self._qubits.owner_gone(owner, now)
 
+    def _came(self, station: str) -> list[Effect]:
+        """A peer is there: if it is the station of links of ours, these can be run now."""
+        links = self._stations.came(station)
+        return [Tell(LINK_LAYER, told) for told in self._can(links)] if self._is_ready else []
+
+    def _can(self, links: Iterable[str]) -> list[Message]:
+        return [link_capability(self._world, self._node, self._world.links[name]) for name in links]
+
     def _on_reached(self, now: int) -> list[Effect]:
         """The peer of the device is there, and with it a device with nothing in it."""
-        effects = self._on_device_down()
+        effects = self._on_device_down(now)
         self._is_reached = True
         self._health = DeviceHealth(state="ready", detail="")
         self._device.begin(now)
         return effects + self._on_device_up()
 
-    def _on_health(self, health: DeviceHealth) -> list[Effect]:
+    def _on_health(self, health: DeviceHealth, now: int) -> list[Effect]:
         """The device says how it is; down is as if it had gone."""
         self._health = health
         effects: list[Effect] = [
             Record("physical.device_health", {"state": health.state, "detail": health.detail})
         ]
         if health.state == "down":
-            return effects + self._on_device_down()
+            return effects + self._on_device_down(now)
         return effects if self._is_ready else effects + self._on_device_up()
 
     def _on_device_up(self) -> list[Effect]:
@@ -271,8 +299,9 @@ class PhysicalLayer:
     def _capabilities(self, layer: str) -> list[Effect]:
         """What the device can do, as far as it matters to `layer`."""
         if layer == LINK_LAYER:
-            links = self._world.links_of(self._node)
-            return [Tell(layer, link_capability(self._world, self._node, link)) for link in links]
+            links = [link.id for link in self._world.links_of(self._node)]
+            there = [name for name in links if not self._gens.is_away(name)]
+            return [Tell(layer, told) for told in self._can(there)]
         if layer == "network":
             return [Tell(layer, node_capability(self._world, self._node))]
         return []
@@ -284,7 +313,7 @@ class PhysicalLayer:
             effects += [Tell(layer, DeviceReady()), *self._capabilities(layer)]
         return effects
 
-    def _on_device_down(self) -> list[Effect]:
+    def _on_device_down(self, now: int) -> list[Effect]:
         """Every call and batch is answered, then everybody who had anything is told."""
         if not self._is_ready:
             return []
@@ -293,9 +322,10 @@ class PhysicalLayer:
         owners.pop(LAYER, None)
         effects = [
             *self._qubits.device_lost(),
-            *self._attempts.device_lost(),
+            *self._attempts.device_lost(now),
             *self._receivers.device_lost(),
         ]
+        self._stations.device_lost()
         self._memory.clear()
         effects += [Tell(owner, DeviceLost()) for owner in owners]
         return [*effects, Record("physical.device_lost", {})]

@@ -120,6 +120,10 @@ class Register:
         first, second = (self._add(key, at, move) for key, move in zip(ends, moves, strict=True))
         _Group(tensor, [first, second])
 
+    def move(self, key: QubitKey, move: Move) -> None:
+        """A qubit is being moved to storage. Raises `RefusedError`."""
+        self._get(key).move = move
+
     def release(self, key: QubitKey) -> None:
         """Forget a qubit; nothing happens if it is not there."""
         qubit = self._qubits.get(key)
