@@ -29,6 +29,8 @@ from qstack.wire.message import Bit, Count, Id, Label, Message, Probability
 
 StationError = Literal["QUEUE_MISMATCH", "NO_CLASSICAL_OTHER", "OUT_OF_WINDOW", "GENERAL", "LOCAL"]
 """What can be wrong with a GEN; the names are in the error registry."""
+Sequence = Annotated[int, Meta(ge=0, le=2**53 - 1)]
+"""The number of a success of a link; the one after it is a Count, too."""
 Outcome = Literal["success", "ended"] | StationError
 
 
@@ -77,7 +79,7 @@ class Reply(_Station, frozen=True, kw_only=True):
     link: Label
     batch: Count | None
     outcome: Outcome
-    sequence: Count
+    sequence: Sequence
     cycle: Count
     x_bit: Bit
     z_bit: Bit

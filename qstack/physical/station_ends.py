@@ -86,7 +86,8 @@ class StationEnds:
         if not isinstance(message, Reply) or link is None or link.station != station:
             why = f"not for {station} to say"
             return [Record("physical.refused", {"what": type(message).__name__, "why": why})]
-        is_success = message.outcome == "success"
+        emitted_ns = self._gens.emitted_at_ns(message.link, message.cycle)
+        is_success = message.outcome == "success" and emitted_ns <= now
         expected = self._expected.get(message.link, message.sequence)
         self._expected[message.link] = max(expected, message.sequence + is_success)
         effects: list[Effect] = []
@@ -96,8 +97,9 @@ class StationEnds:
             effects += self._attempts.begin_anew(message.link, message.batch, now)
         if is_success and message.batch is not None and message.sequence >= expected:
             return effects + self._on_success(message, message.batch, now)
-        # A success with a number that was used is none: it would name another pair.
-        outcome = "GENERAL" if is_success else message.outcome
+        # A success with a number that was used is none: it would name another pair. Nor is one of
+        # a cycle that is still to come.
+        outcome = "GENERAL" if message.outcome == "success" else message.outcome
         if message.batch is None:
             return [*effects, Record("physical.station_error", {"error": outcome})]
         return effects + self._attempts.concluded(message.batch, outcome, message.attempts, now)

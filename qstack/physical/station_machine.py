@@ -9,7 +9,8 @@ Rules
 2. GenEnd of a watched batch is answered when the photons in flight have come: they may herald. The
    far end's GEN then waits again, before those that came later.
 3. A GEN that waited PATIENCE_NS alone ends with NO_CLASSICAL_OTHER, or with QUEUE_MISMATCH if the
-   far end wanted something else meanwhile. The timer is housekeeping: it drives no clock.
+   far end wanted something else meanwhile. The timer is housekeeping: it drives no clock, and
+   also looks for windows that are over.
 4. An end that goes takes its GENs with it; who was watched together with it is told at once.
 5. Without detectors (the fabric is away) every GEN ends with GENERAL.
 6. Successes of a link are numbered from the network time at which the station came up, one by one:
@@ -44,6 +45,8 @@ PATIENCE_NS: Final = 1_000_000_000
 layers begin, and as often as idle housekeeping may be."""
 AHEAD_NS: Final = 10_000_000_000
 """A GEN whose first cycle is farther ahead is out of the window: nobody plans like that."""
+CYCLE_MAX: Final = 2**53
+"""No window goes on after this cycle: it is the largest number a message holds."""
 GENS_MAX: Final = 4096
 """Open GENs of one node on one link: as many as a node has memory at most."""
 PATIENCE_TIMER: Final = "patience/"
@@ -218,7 +221,7 @@ class StationMachine:
             self._refuse("Gen", problem)
             self._tell_refused(node, said)
             return
-        until = None if said.count is None else said.first_cycle + said.count
+        until = None if said.count is None else min(said.first_cycle + said.count, CYCLE_MAX)
         gen = _Gen(node, said, self._now, until)
         line.gens.append(gen)
         is_over = until is not None and until <= line.first_seen(self._now)
@@ -258,11 +261,12 @@ class StationMachine:
             self._fail(line, [gen], said.error)
             return
         gen.is_ending = True
-        gen.until_cycle = said.until_cycle
+        # Nobody has made attempts in the future, and the end of a batch is not waited for long.
+        gen.until_cycle = min(said.until_cycle, line.first_seen(self._now + AHEAD_NS))
         if gen.watch is None:
             self._end(line, gen)
         else:
-            self._stop_watch(gen.watch, said.until_cycle)
+            self._stop_watch(gen.watch, gen.until_cycle)
 
     def _leave(self, node: str) -> None:
         """A node has gone: nothing of it is left, and who was with it is told."""
@@ -299,10 +303,6 @@ class StationMachine:
         first.watch = second.watch = watch.sequence
         self._watches[watch.sequence] = (line.link.id, (first, second))
         self._out.append(Send(FABRIC, watch))
-        if until is not None:  # the end of it is known already
-            for each in (first, second):
-                each.is_ending = each.until_cycle == until
-            self._stop_watch(watch.sequence, until)
 
     def _stop_watch(self, watch: int, until_cycle: int) -> None:
         self._operations += 1
@@ -315,7 +315,12 @@ class StationMachine:
         """Tell those that have waited too long what they waited for in vain."""
         line = self._lines[link]
         line.is_timed = False
+        seen = line.first_seen(self._now)
         for gen in list(line.gens):
+            is_over = gen.until_cycle is not None and gen.until_cycle <= seen
+            if gen.watch is not None and is_over and not gen.is_ending:
+                gen.is_ending = True
+                self._stop_watch(gen.watch, gen.until_cycle or 0)
             is_late = gen.watch is None and gen.since_ns + PATIENCE_NS <= self._now
             if not is_late or gen not in line.gens:
                 continue
@@ -328,7 +333,11 @@ class StationMachine:
 
     def _watch_patience(self, line: _Line) -> None:
         """One timer a link, which is left to fire: it costs a pair nothing."""
-        since = [gen.since_ns for gen in line.gens if gen.watch is None]
+        since = [
+            gen.since_ns if gen.watch is None else self._now
+            for gen in line.gens
+            if gen.watch is None or (gen.until_cycle is not None and not gen.is_ending)
+        ]
         if since and not line.is_timed:
             line.is_timed = True
             key = PATIENCE_TIMER + line.link.id

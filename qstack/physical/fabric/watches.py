@@ -17,6 +17,7 @@ So every watch has exactly one last answer, and a node hears nothing from here b
 """
 
 from collections.abc import Callable
+from typing import Final
 
 from qstack.errors import ErrorCode
 from qstack.physical.device import Generate
@@ -37,6 +38,9 @@ from qstack.physical.station_device import (
     WatchEnded,
     WatchLink,
 )
+
+END_AHEAD_NS: Final = 10_000_000_000
+"""The end of a watch is told no later than this after it was asked for."""
 
 
 class Watch:
@@ -147,7 +151,7 @@ class Watches:
         watch.event_ns = None
         del self._watches[station, asked.watch]
         last_ns = self._arrival_ns(watch.model, asked.until_cycle - 1)
-        due_ns = max(at_ns, last_ns) + RESULT_MIN_NS
+        due_ns = min(max(at_ns, last_ns), at_ns + END_AHEAD_NS) + RESULT_MIN_NS
         self._deliver(station, due_ns, WatchEnded(operation=asked.watch))
 
     def station_gone(self, station: str) -> None:
