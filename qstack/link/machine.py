@@ -151,12 +151,17 @@ class LinkLayer:
         self._say_ready(peer)
         peer.waits_for_memory = False
 
-    def _on_heralds_missed(self, missed: physical.HeraldsMissed) -> None:
-        """What we have not heard of is no pair: the far end, which may have, is told."""
+    def _on_heralds_missed(self, missed: physical.HeraldsMissed, now: int) -> None:
+        """What we have not heard of is no pair, nor may the far end take it for one.
+
+        It may have counted it for a request, which it may have ended by its number. Expire takes
+        back the pair but not the count, so the ends would not agree: the link begins anew.
+        """
         peer = next((each for each in self.peers.values() if each.link == missed.link), None)
         if peer is not None and peer.is_up:
-            self._out.send(peer.name, messages.Expire(low=missed.low, high=missed.high))
             self._out.record("heralds_missed", peer=peer.name, low=missed.low, high=missed.high)
+            self._out.conversation(peer.name).begin_anew(now)
+            self._hear(peer, now)
 
     def _on_owner_gone(self, owner: str, now: int) -> None:
         """Sessions own nothing of the link layer, but layers beside it do."""
@@ -255,7 +260,7 @@ class LinkLayer:
             case physical.LinkLost():
                 self._on_link_lost(message)
             case physical.HeraldsMissed():
-                self._on_heralds_missed(message)
+                self._on_heralds_missed(message, now)
             case physical.DeviceReady():
                 pass  # the capabilities that follow say the rest
             case _:

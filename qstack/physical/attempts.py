@@ -192,10 +192,17 @@ class Attempts:
         return self._batches.get(number)
 
     def concluded(self, number: int, outcome: str, attempts: int, now: int) -> list[Effect]:
-        """A batch is over without success: `ended`, for it was stopped, or by a station's error."""
+        """A batch is over without success: `ended`, for it was stopped, or by a station's error.
+
+        `unknown`, it was stopped, but the station had not heard of it or answered it before.
+        """
         batch = self._batches.get(number)
         if batch is None:
-            return [] if outcome == "ended" else [_refused("Reply", f"no batch {number}")]
+            is_late = outcome in ("ended", "unknown")
+            return [] if is_late else [_refused("Reply", f"no batch {number}")]
+        if outcome == "unknown":  # of a success that was not heard there is a qubit
+            given_up = self._give_up(batch, now)
+            return [*given_up, *self._finish(batch, batch.reason, 0), *self.arbitrate(now)]
         if outcome == "ended":
             return [*self._finish(batch, batch.reason, attempts), *self.arbitrate(now)]
         effects: list[Effect] = [Record("physical.station_error", {"error": outcome})]
@@ -203,11 +210,14 @@ class Attempts:
         reason: Reason = "refused" if outcome == ErrorCode.GENERAL.name else "station"
         return [*effects, *self._finish(batch, reason, attempts), *self.arbitrate(now)]
 
-    def begin_anew(self, link: str, but: int | None, now: int) -> list[Effect]:
-        """Stop what is open on a link, save one batch: its success may have been missed."""
+    def begin_anew(
+        self, link: str, but: int | None, now: int, token: bytes | None = None
+    ) -> list[Effect]:
+        """Stop what is open on a link (of `token`), save one batch: something was not heard."""
         effects: list[Effect] = []
         for batch in list(self._batches.values()):
-            if batch.link == link and batch.number != but and batch.state is State.RUNNING:
+            is_meant = batch.link == link and token in (None, batch.token) and batch.number != but
+            if is_meant and batch.state is State.RUNNING:
                 effects += self._halt(batch, "stopped", now)
         return effects
 

@@ -15,7 +15,8 @@ Rules
 2. Successes of a link are counted by its station: `sequence` names the pair at both ends and is
    never used twice, whatever dies (a station begins at the network time at which it comes up).
    Every other REPLY says the sequence the next success will have, so that a lost one is noticed.
-3. An error is told to both ends: the end that has no batch of that token hears it with `batch` nil.
+3. An error is told to both ends: the end that has no batch of that token, as far as the station
+   knows, hears it with `batch` nil. If it has one its GEN was lost: it ends it and begins anew.
 4. Cycles are numbered from network time 0, alike at both ends: cycle n begins at n x cycle time.
 """
 
@@ -72,12 +73,14 @@ class Reply(_Station, frozen=True, kw_only=True):
     """Station to both nodes: what came of a batch, which is over.
 
     `success` in `cycle` with the Bell state (x_bit, z_bit), the `sequence`-th of the link; `ended`
-    after `attempts` cycles without one; or an error. Fields that do not apply are 0.
+    after `attempts` cycles without one; or an error. `token` is that of the batch, where it is
+    known. Fields that do not apply are 0.
     """
 
     TYPE = 0x0203
     link: Label
     batch: Count | None
+    token: Id | None
     outcome: Outcome
     sequence: Sequence
     cycle: Count

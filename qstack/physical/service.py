@@ -236,7 +236,7 @@ class LinkLost(_Physical, frozen=True, kw_only=True):
 class HeraldsMissed(_Physical, frozen=True, kw_only=True):
     """Indication to the link layer: successes with sequences in [low, high) were not heard here.
 
-    The far end may have heard them, and must not take them for pairs.
+    The far end may have heard them, and must not take them for pairs: the link begins anew.
     """
 
     TYPE = 0x0111

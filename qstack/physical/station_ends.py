@@ -4,7 +4,7 @@ Rules
 1. What a station says becomes what a device would have said: a pair, or the end of a batch.
 2. A heralded qubit is moved to storage, where there is storage, before it is told upward.
 3. Herald sequences of a link go up one by one in a life of its station. A gap is a success that was
-   not heard here: the link layer makes it void at the far end, and what is open begins anew.
+   not heard here: the link layer begins anew with the far end, and so does what is open.
 4. A link whose station has gone is lost, and its batches with it; their qubits are given up.
 """
 
@@ -99,9 +99,12 @@ class StationEnds:
             return effects + self._on_success(message, message.batch, now)
         # A success with a number that was used is none: it would name another pair. Nor is one of
         # a cycle that is still to come.
-        outcome = "GENERAL" if message.outcome == "success" else message.outcome
+        outcome: str = "GENERAL" if message.outcome == "success" else message.outcome
+        if outcome == "ended" and message.token is None:
+            outcome = "unknown"
         if message.batch is None:
-            return [*effects, Record("physical.station_error", {"error": outcome})]
+            effects.append(Record("physical.station_error", {"error": outcome}))
+            return effects + self._attempts.begin_anew(message.link, None, now, message.token)
         return effects + self._attempts.concluded(message.batch, outcome, message.attempts, now)
 
     def _on_success(self, said: Reply, number: int, now: int) -> list[Effect]:

@@ -184,7 +184,7 @@ class StationMachine:
         for gen in gens:
             line.gens.remove(gen)
             attempts = max(0, clicked.cycle + 1 - gen.said.first_cycle)
-            self._say(gen.node, line, gen.said.batch, "success", attempts=attempts, clicked=clicked)
+            self._say(gen.node, line, gen.said, "success", attempts=attempts, clicked=clicked)
         line.sequence += 1
         self._successes += 1
 
@@ -354,10 +354,10 @@ class StationMachine:
                 failed += [each for each in found[1] if each not in failed]
         for gen in failed:
             line.gens.remove(gen)
-            self._say(gen.node, line, gen.said.batch, error)
+            self._say(gen.node, line, gen.said, error)
         for end in line.link.ends:
             if all(gen.node != end for gen in failed):
-                self._say(end, line, None, error)
+                self._say(end, line, failed[0].said, error, is_other=True)
         self._errors[error] = self._errors.get(error, 0) + 1
 
     def _end(self, line: _Line, gen: _Gen) -> None:
@@ -365,23 +365,26 @@ class StationMachine:
         line.gens.remove(gen)
         until = gen.until_cycle
         attempts = 0 if until is None else max(0, until - gen.said.first_cycle)
-        self._say(gen.node, line, gen.said.batch, "ended", attempts=attempts)
+        self._say(gen.node, line, gen.said, "ended", attempts=attempts)
 
     def _say(
         self,
         node: str,
         line: _Line,
-        batch: int | None,
+        said: Gen,
         outcome: Outcome,
         *,
+        is_other: bool = False,
         attempts: int = 0,
         clicked: Clicked | None = None,
     ) -> None:
+        """Tell a node what came of what it said, or (`is_other`) of what the far end said."""
         if node not in self._up:
             return
         reply = Reply(
             link=line.link.id,
-            batch=batch,
+            batch=None if is_other else said.batch,
+            token=said.token,
             outcome=outcome,
             sequence=line.sequence,
             cycle=0 if clicked is None else clicked.cycle,
@@ -397,6 +400,7 @@ class StationMachine:
         reply = Reply(
             link=said.link,
             batch=said.batch,
+            token=said.token if isinstance(said, Gen) else None,
             outcome="GENERAL" if isinstance(said, Gen) else "ended",
             sequence=line.sequence if line is not None and node in line.link.ends else 0,
             cycle=0,

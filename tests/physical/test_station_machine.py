@@ -331,7 +331,8 @@ def test_an_end_that_goes_takes_its_gens_along_and_the_other_is_told() -> None:
 def test_what_is_not_for_a_station_is_refused_and_noted(peer: str) -> None:
     station = Station()
     nonsense = Reply(
-        link="a-b", batch=1, outcome="ended", sequence=0, cycle=0, x_bit=0, z_bit=0, attempts=0
-    )
+        link="a-b", batch=1, token=None, outcome="ended", sequence=0, cycle=0, x_bit=0, z_bit=0,
+        attempts=0,
+    )  # fmt: skip
     (record,) = station.say(peer, nonsense)
     assert getattr(record, "name", "") == "station.refused"

@@ -223,7 +223,7 @@ class WatchedNetwork(VirtualNetwork):
             assert not any(facts["transport"].values()), (name, facts)
             layer = machines["network"]
             network: Any = layer.machine if isinstance(layer, _Spy) else layer
-            assert network.summary()["known_nodes"] == sorted(self.nodes), name
+            assert network.summary()["known_nodes"] == sorted(self.network.nodes), name
             assert not network._heads._requests, name
             assert not network._tails._requests, name
 
