@@ -52,7 +52,7 @@ def _problem(link: LinkTable, tables: Tables, drivers: dict[str, str]) -> str:
         return ""
     if name not in tables.station_names:
         similar = nearest(name, tables.station_names)
-        known = listed(shown(each) for each in tables.station_names)
+        known = listed(tables.station_names)
         hint = f'did you mean "{similar}"?' if similar else f'expected "{MIDPOINT}", metres, or '
         hint += "" if similar else (f"one of {known}" if known else "the name of a [[station]]")
         return f"station: no station is called {shown(name)}; {hint}"

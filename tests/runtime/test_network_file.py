@@ -261,7 +261,7 @@ BAD_CHANGES = [
      '"absorptive-memory"')),
     ('station = "midpoint"', 'station = "middle"', ("link[0].station: no station is called "
      "'middle'; expected \"midpoint\", metres, or the name of a [[station]]")),
-    ('station = "midpoint"', "station = true", ("link[0].station: True is not allowed; expected "
+    ('station = "midpoint"', "station = true", ("link[0].station: true is not allowed; expected "
      '"midpoint", metres of fibre from the first end, or the name of a [[station]]')),
     ('station = "midpoint"', "station_m = 5000", ("link[0].station_m: only of a station that has a "
      "name; expected metres in station")),
