@@ -200,7 +200,8 @@ class Attempts:
         if batch is None:
             is_late = outcome in ("ended", "unknown")
             return [] if is_late else [_refused("Reply", f"no batch {number}")]
-        if outcome == "unknown":  # of a success that was not heard there is a qubit
+        is_running = outcome == "ended" and batch.state is State.RUNNING  # for the device, yet
+        if outcome == "unknown" or is_running:  # of a success that was not heard there is a qubit
             given_up = self._give_up(batch, now)
             return [*given_up, *self._finish(batch, batch.reason, 0), *self.arbitrate(now)]
         if outcome == "ended":

@@ -97,6 +97,8 @@ def test_whatever_stations_and_nodes_say_no_machine_raises_and_all_ends(seed: in
             break
     assert liar.told
     net.alters = lambda _, message: message
+    for app in net.apps:
+        app.end()
     for end in net.network.neighbours_of("mid"):
         net.cut(end, "mid")
         net.mend(end, "mid")
@@ -104,4 +106,6 @@ def test_whatever_stations_and_nodes_say_no_machine_raises_and_all_ends(seed: in
     apps = both(net, 3, 9, within_ns=20 * SECOND)
     net.settle()
     assert [len(pairs) for pairs in delivered(apps)] == [3, 3]
+    net.check_calls()
     net.end_everything()
+    net.check_empty()
