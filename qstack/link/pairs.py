@@ -9,20 +9,22 @@ Rules
 
 from qstack.errors import ErrorCode
 from qstack.link import messages, service
-from qstack.link.batches import Batches
+from qstack.link.batches import Batch, Batches
 from qstack.link.outbox import Outbox
 from qstack.link.peer import Peer
 from qstack.link.queue import Request
 from qstack.link.requests import Requests
+from qstack.link.rounds import Rounds
 from qstack.physical import service as physical
 
 
 class Pairs:
     """The pairs of all links of a node."""
 
-    def __init__(self, batches: Batches, requests: Requests, out: Outbox) -> None:
+    def __init__(self, batches: Batches, requests: Requests, rounds: Rounds, out: Outbox) -> None:
         self._batches = batches
         self._requests = requests
+        self._rounds = rounds
         self._out = out
 
     def on_heralded(self, herald: physical.Heralded, now: int) -> None:
@@ -33,8 +35,8 @@ class Pairs:
             return
         if request is None:
             self._discard(batch.peer, herald)
-        else:
-            self._announce(batch.peer, request, herald)
+        elif not self._rounds.take(batch, herald):
+            self._announce(batch, request, herald)
         self._batches.start(batch.peer, now)
 
     def on_measured(self, measured: physical.MeasuredPairs, now: int) -> None:
@@ -70,6 +72,7 @@ class Pairs:
             why = f"the range [{message.low}, {message.high}) is empty"
             self._out.refuse(peer.name, message, ErrorCode.INVALID, why)
             return
+        self._rounds.expire(peer, message.low, message.high)
         void = [n for n in peer.announced if message.low <= n < message.high]
         for sequence in void:
             gone = peer.announced.pop(sequence)
@@ -78,7 +81,8 @@ class Pairs:
             # One of them may be announced here: only with all pairs void do both ends agree.
             self._out.conversation(peer.name).begin_anew(self._out.now)
 
-    def _announce(self, peer: Peer, request: Request, herald: physical.Heralded) -> None:
+    def _announce(self, batch: Batch, request: Request, herald: physical.Heralded) -> None:
+        peer = batch.peer
         peer.serve(request, herald.herald_sequence, 1)
         pair = service.LinkPair(
             request=request.id,
@@ -89,7 +93,9 @@ class Pairs:
             x_bit=herald.x_bit,
             z_bit=herald.z_bit,
             emitted_at_ns=herald.emitted_at_ns,
-            goodness=herald.goodness,
+            goodness=peer.goodness(batch.option, herald.goodness),
+            calibration=herald.calibration,
+            is_outdated=herald.calibration < peer.calibration,
         )
         self._requests.indicate(peer, request, herald.herald_sequence, pair)
         self._requests.finish_if_served(peer, request)
@@ -97,6 +103,7 @@ class Pairs:
     def _discard(self, peer: Peer, herald: physical.Heralded) -> None:
         self._out.tell_below(physical.Free(qubit=herald.qubit))
         low = herald.herald_sequence
+        self._rounds.expire(peer, low, low + 1)
         self._out.send(peer.name, messages.Expire(low=low, high=low + 1))
         self._out.record("late_pair", peer=peer.name)
 

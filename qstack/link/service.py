@@ -126,7 +126,8 @@ class LinkPair(_Link, frozen=True, kw_only=True):
     """Indication, at both ends: a pair, announced in Bell state (x, z).
 
     Its qubit now belongs to the network layer. `goodness` is the estimate of its fidelity at
-    `emitted_at_ns`, the earlier emission of its two qubits.
+    `emitted_at_ns`, the earlier emission of its two qubits. `calibration` is the link's when its
+    attempts began; `is_outdated`: there is a newer one.
     """
 
     TYPE = 0x0107
@@ -139,6 +140,8 @@ class LinkPair(_Link, frozen=True, kw_only=True):
     z_bit: Bit
     emitted_at_ns: Nanoseconds
     goodness: Probability
+    calibration: Count = 0
+    is_outdated: bool = False
 
 
 class LinkMeasured(_Link, frozen=True, kw_only=True):
@@ -188,7 +191,17 @@ class LinkFailed(_Link, frozen=True, kw_only=True):
     best: Probability | None
 
 
+class LinkCalibrated(_Link, frozen=True, kw_only=True):
+    """Indication: the link to `peer` is calibrated anew; pairs of a lower number are outdated."""
+
+    TYPE = 0x0110
+    link: Label
+    peer: Name
+    calibration: Count
+
+
 MESSAGES = (
     LinkUp, LinkDown, LinkListen, LinkUnlisten, LinkCreate, LinkCancel, LinkPair, LinkMeasured,
     LinkExpired, LinkDone, LinkFailed, LinkOption,
+    LinkCalibrated,
 )  # fmt: skip

@@ -15,7 +15,7 @@ class WatchLink(Operation, frozen=True, kw_only=True):
     without end). Result: one of Clicked, WatchEnded.
     """
 
-    TYPE = 0x0041
+    TYPE = 0x0061
     link: Label
     batches: tuple[Count, Count]
     first_cycle: Count
@@ -28,7 +28,7 @@ class StopWatch(Operation, frozen=True, kw_only=True):
     One-way: the answer is that of the watch.
     """
 
-    TYPE = 0x0042
+    TYPE = 0x0062
     watch: Count
     until_cycle: Count
 
@@ -36,14 +36,14 @@ class StopWatch(Operation, frozen=True, kw_only=True):
 class KeepHeralded(Operation, frozen=True, kw_only=True):
     """Node: the attempt with `qubit` was heralded: move it to storage. Result: Kept."""
 
-    TYPE = 0x0043
+    TYPE = 0x0063
     qubit: Id
 
 
 class Clicked(Result, frozen=True, kw_only=True):
     """The detectors clicked as for the Bell state (x_bit, z_bit), for photons of `cycle`."""
 
-    TYPE = 0x0051
+    TYPE = 0x0071
     cycle: Count
     x_bit: Bit
     z_bit: Bit
@@ -52,13 +52,13 @@ class Clicked(Result, frozen=True, kw_only=True):
 class WatchEnded(Result, frozen=True, kw_only=True):
     """All photons of the watch have come, and the detectors did not click as they must."""
 
-    TYPE = 0x0052
+    TYPE = 0x0072
 
 
 class Kept(Result, frozen=True, kw_only=True):
     """The qubit is in storage."""
 
-    TYPE = 0x0053
+    TYPE = 0x0073
 
 
 MESSAGES = (WatchLink, StopWatch, KeepHeralded, Clicked, WatchEnded, Kept)

@@ -13,11 +13,11 @@ from qstack.machine import Effect, Record, Tell
 from qstack.physical import device
 from qstack.physical.attempts import LINK_LAYER, Attempts
 from qstack.physical.device_order import DeviceOrder
-from qstack.physical.messages import Reply
 from qstack.physical.qubits import Qubits
 from qstack.physical.service import HeraldsMissed, LinkLost
 from qstack.physical.station_device import KeepHeralded
 from qstack.physical.station_gens import StationGens
+from qstack.physical.station_messages import Reply
 from qstack.wire.message import Message
 
 

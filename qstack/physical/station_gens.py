@@ -7,7 +7,7 @@ from typing import Literal
 from qstack.machine import Effect, Send
 from qstack.physical.device import Generate
 from qstack.physical.hardware import LinkHardware, World
-from qstack.physical.messages import Gen, GenEnd
+from qstack.physical.station_messages import Gen, GenEnd
 
 
 class StationGens:

@@ -5,7 +5,7 @@ parameters, has its detectors watched for their common cycles, and tells both en
 What its detectors do it learns from the fabric, as a node learns what its device does.
 
 Rules
-1. Every GEN ends in one REPLY that names its batch (`messages.py`, where the exchange is drawn).
+1. Every GEN ends in one REPLY that names its batch (`station_messages.py` draws the exchange).
 2. GenEnd of a watched batch is answered when the photons in flight have come: they may herald. The
    far end's GEN then waits again, before those that came later.
 3. A GEN that waited PATIENCE_NS alone ends with NO_CLASSICAL_OTHER, or with QUEUE_MISMATCH if the
@@ -36,8 +36,8 @@ from qstack.machine import (
 from qstack.physical.device import OperationRefused
 from qstack.physical.generation import mismatch
 from qstack.physical.hardware import LinkHardware, World
-from qstack.physical.messages import Gen, GenEnd, Outcome, Reply, StationError
 from qstack.physical.station_device import Clicked, StopWatch, WatchEnded, WatchLink
+from qstack.physical.station_messages import Gen, GenEnd, Outcome, Reply, StationError
 from qstack.wire.message import Message
 
 PATIENCE_NS: Final = 1_000_000_000

@@ -21,8 +21,8 @@ from qstack.link import messages as link_messages
 from qstack.link import service as link
 from qstack.network import messages as network_messages
 from qstack.network import service as network
-from qstack.physical import device, station_device
-from qstack.physical import messages as station
+from qstack.physical import device, station_device, station_messages
+from qstack.physical import messages as physical_messages
 from qstack.physical import service as physical
 from qstack.runtime.network_tables import LayerName
 from qstack.runtime.session_messages import MESSAGES as SESSION_MESSAGES
@@ -122,9 +122,10 @@ ENVELOPE: tuple[type[Message], ...] = (
 )  # fmt: skip
 REGISTRY = Registry(
     (
-        *ENVELOPE, *device.MESSAGES, *physical.MESSAGES, *link_messages.MESSAGES, *link.MESSAGES,
-        *network_messages.MESSAGES, *network.MESSAGES, *transport_messages.MESSAGES,
-        *transport.MESSAGES, *SESSION_MESSAGES, *station.MESSAGES, *station_device.MESSAGES,
+        *ENVELOPE, *device.MESSAGES, *physical_messages.MESSAGES, *physical.MESSAGES,
+        *link_messages.MESSAGES, *link.MESSAGES, *network_messages.MESSAGES, *network.MESSAGES,
+        *transport_messages.MESSAGES, *transport.MESSAGES, *SESSION_MESSAGES,
+        *station_messages.MESSAGES, *station_device.MESSAGES,
     )
 )  # fmt: skip
 """All a layer may be told or say: it is on this host, and its user's process."""

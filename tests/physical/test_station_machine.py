@@ -7,9 +7,9 @@ import pytest
 from qstack.machine import FABRIC, Effect, FromPeer, PeerDown, PeerUp, Send, SetTimer, TimerFired
 from qstack.physical.device import OperationRefused
 from qstack.physical.hardware import LinkHardware, NodeHardware, World
-from qstack.physical.messages import Gen, GenEnd, Reply
 from qstack.physical.station_device import Clicked, StopWatch, WatchEnded, WatchLink
 from qstack.physical.station_machine import AHEAD_NS, GENS_MAX, PATIENCE_NS, StationMachine
+from qstack.physical.station_messages import Gen, GenEnd, Reply
 from qstack.wire.message import Message
 from tests.physical.worlds import PERFECT
 

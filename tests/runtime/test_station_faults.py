@@ -6,7 +6,7 @@ import pytest
 from msgspec.structs import replace
 
 from qstack.errors import PeerError
-from qstack.physical.messages import Gen, GenEnd, Reply
+from qstack.physical.station_messages import Gen, GenEnd, Reply
 from qstack.runtime.network_file import parse_network
 from qstack.runtime.peers import STATION_REGISTRY
 from qstack.wire.codec import encode

@@ -9,8 +9,8 @@ from qstack.errors import ErrorCode
 from qstack.machine import FromPeer
 from qstack.physical import service as physical
 from qstack.physical.fabric.keys import QubitKey
-from qstack.physical.messages import Gen, GenEnd, Reply
 from qstack.physical.station_machine import PATIENCE_NS
+from qstack.physical.station_messages import Gen, GenEnd, Reply
 from qstack.quantum.bell import fidelity
 from qstack.runtime.network_file import packaged_network, parse_network
 from qstack.transport import service as transport

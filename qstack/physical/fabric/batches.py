@@ -27,6 +27,7 @@ class Batch:
         self.operation = operation
         self.first_cycle = first_cycle
         self.remaining = operation.pairs
+        self.calibration = 0  # of the link when the batch began
         self.match: Match | None = None
         self.is_given_up = False  # its node wants nothing of what is in flight
         qubit = operation.qubit

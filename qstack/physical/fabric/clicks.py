@@ -12,6 +12,7 @@ from typing import Final, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
+from qstack.physical.conditions import IDEAL, Conditions
 from qstack.physical.hardware import LinkHardware
 from qstack.physical.models.pair_source import outcome_table
 from qstack.physical.params import CHUNK_NS, DETECTIONS_MAX, SOURCE_CHUNK_MIN_NS
@@ -50,14 +51,14 @@ class Clicks(NamedTuple):
 
 
 class SourceModel:
-    """The physics of one photon-pair link, worked out once."""
+    """The physics of one photon-pair link under some conditions, worked out once."""
 
-    def __init__(self, link: LinkHardware) -> None:
+    def __init__(self, link: LinkHardware, conditions: Conditions = IDEAL) -> None:
         assert link.source is not None, "a photon-pair link has a source"
         self.link = link
         self.ends = link.ends
         self.slot_ns = link.source.slot_ns
-        source = link.pair_source()
+        source = link.pair_source(conditions)
         tables = np.array([[outcome_table(source, a, b) for b in BASES] for a in BASES])
         clicked = tables[:, :, 1:, 1:]
         self.tables: FloatArray = (clicked / clicked.sum(axis=(2, 3), keepdims=True))[np.newaxis]

@@ -1,10 +1,11 @@
 """One link as the fabric plays it: its cycles, its delays, and what a success of it is."""
 
-from functools import cache
+from functools import cache, lru_cache
 from typing import Final, NamedTuple
 
 import numpy as np
 
+from qstack.physical.conditions import Conditions
 from qstack.physical.hardware import LinkHardware, World
 from qstack.physical.service import Kind
 from qstack.quantum.measurement import readout_effect
@@ -13,6 +14,8 @@ from qstack.wire.packed import BASES
 
 PATTERN_BITS: Final = ((1, 0), (1, 1))
 """The Bell state (x, z) a herald pattern announces: psi+ and psi-, equally likely."""
+
+SETTINGS_MAX: Final = 256  # settings and conditions that are kept: a few kilobytes each
 
 
 class Success(NamedTuple):
@@ -23,7 +26,7 @@ class Success(NamedTuple):
 
 
 class LinkModel:
-    """The physics of one link, worked out once for each setting."""
+    """The physics of one link, worked out once for each setting and its conditions."""
 
     def __init__(self, world: World, link: LinkHardware) -> None:
         self.link = link
@@ -35,8 +38,8 @@ class LinkModel:
             end: profile.readout_ns for end, profile in zip(link.ends, self._profiles, strict=True)
         }
         self.cycle_ns = cache(self._cycle_ns)
-        self.success = cache(self._success)
-        self.joint_outcomes = cache(self._joint_outcomes)
+        self.success = lru_cache(SETTINGS_MAX)(self._success)
+        self.joint_outcomes = lru_cache(SETTINGS_MAX)(self._joint_outcomes)
 
     def _cycle_ns(self, kind: Kind) -> int:
         """The time from one attempt to the next."""
@@ -50,16 +53,21 @@ class LinkModel:
         """As `herald_back_ns`, and the spin has been read too."""
         return max(self._herald_back_ns[end], self._readout_ns[end])
 
-    def _success(self, bright_state: float | None) -> Success:
+    def _success(self, bright_state: float | None, conditions: Conditions | None = None) -> Success:
         try:
-            heralded = self.link.herald(*self._profiles, bright_state)
+            if conditions is None:
+                heralded = self.link.herald(*self._profiles, bright_state)
+            else:
+                heralded = self.link.herald_under(conditions, *self._profiles, bright_state)
         except ValueError:  # no photon and no dark count reaches a detector
             mixed = np.zeros((4, 4))
             mixed[0, 0] = 1.0
             return Success(0.0, (mixed, mixed))
         return Success(min(1.0, heralded.probability), (heralded.state, heralded.state_minus))
 
-    def _joint_outcomes(self, bright_state: float | None) -> FloatArray:
+    def _joint_outcomes(
+        self, bright_state: float | None, conditions: Conditions | None = None
+    ) -> FloatArray:
         """(2, 3, 3, 2, 2): both outcomes by pattern, and the codes of the bases of both ends.
 
         Each spin is read right after its emission: no ageing, readout errors included.
@@ -73,7 +81,7 @@ class LinkModel:
             )
             for p in self._profiles
         ]
-        states = np.array(self.success(bright_state).states)
+        states = np.array(self.success(bright_state, conditions).states)
         joint = np.einsum("iam,pmn,jbn->pijab", effects[0], states, effects[1])
         joint = np.clip(joint, 0.0, None)
         probabilities: FloatArray = joint / joint.sum(axis=(3, 4), keepdims=True)
