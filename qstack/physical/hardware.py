@@ -66,9 +66,9 @@ class LinkHardware(Struct, frozen=True, kw_only=True):
     `extra_loss_db` is lost in each arm beside the fibre: connectors, splices, a receiver's optics.
     `station` is the name of a heralding station that is a participant of its own
     (`station_messages.py`); None: the fabric plays it.
-    Raises ValueError for ends out of order, arms that are not the length, an arm shorter than 1 ns of light, a `source` on a heralded link or none on a
-    photon-pair link, `equipment` that is not the scheme's, and a named station where nodes' photons
-    do not meet.
+    Raises ValueError for ends out of order, arms that are not the length, an arm shorter than 1 ns
+    of light, a `source` on a heralded link or none on a photon-pair link, `equipment` that is not
+    the scheme's, and a named station where nodes' photons do not meet.
     """
 
     ends: tuple[str, str]
