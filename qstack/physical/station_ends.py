@@ -97,6 +97,8 @@ class StationEnds:
             effects += self._attempts.begin_anew(message.link, message.batch, now)
         if is_success and message.batch is not None and message.sequence >= expected:
             return effects + self._on_success(message, message.batch, now)
+        if any(reply.batch == message.batch for reply in self._kept.values()):
+            return effects  # it has succeeded: its qubit is being moved, whatever was stopped since
         # A success with a number that was used is none: it would name another pair. Nor is one of
         # a cycle that is still to come.
         outcome: str = "GENERAL" if message.outcome == "success" else message.outcome

@@ -157,6 +157,15 @@ def test_other_schemes_are_refused_until_they_can_go_through_a_named_station() -
     )
 
 
+@pytest.mark.parametrize("key", ["timing", "drift"])
+def test_links_whose_conditions_change_are_refused_until_they_can_go_through_one(key: str) -> None:
+    found = problems(('station = "mid"', f'station = "mid"\n[link.{key}]\n'))
+    assert (
+        f"link[0].{key}: not with a station that has a name; expected no such table, or station = "
+        '"midpoint" or metres'
+    ) in found
+
+
 def test_nodes_with_hardware_of_their_own_have_a_station_of_their_own() -> None:
     driver = ("memory = 4", 'memory = 4\ndriver = "template"')
     (problem,) = problems(driver)
