@@ -2,6 +2,7 @@
 
 from qstack.physical.device import Generate
 from qstack.physical.hardware import Scheme
+from qstack.physical.profile import Profile
 from qstack.physical.service import AttemptsStart, Kind
 from qstack.wire.message import BasisProbabilities
 
@@ -45,6 +46,11 @@ def generate(
         basis="given" if isinstance(asked.basis, BasisProbabilities) else asked.basis,
         qubit=qubit,
     )
+
+
+def compiles_moves(profile: Profile, memory: int) -> bool:
+    """Whether qubits rest in storage and meet only by way of a communication qubit."""
+    return profile.topology == "star" and has_storage(memory, profile.comm_qubits)
 
 
 def has_storage(memory: int, comm_qubits: int) -> bool:

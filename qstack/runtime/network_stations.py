@@ -61,7 +61,7 @@ def _problem(link: LinkTable, tables: Tables, drivers: dict[str, str]) -> str:
             f'station: a link of scheme "{link.scheme}" cannot go through a station that has a '
             f'name; expected "{MIDPOINT}" or metres, or a scheme of {listed(STATION_SCHEMES)}'
         )
-    timed = [key for key in ("timing", "drift") if getattr(link, key) is not None]
+    timed = [key for key in ("timing", "drift", "switch") if getattr(link, key) is not None]
     if timed:
         return (
             f"{timed[0]}: not with a station that has a name; expected no such table, or station = "

@@ -258,7 +258,7 @@ BAD_CHANGES = [
      "600000 m of fibre; expected at most 100 dB: a shorter link, with repeaters between")),
     ('scheme = "double-click"', 'scheme = "triple-click"', ("link[0].scheme: 'triple-click' is "
      'not allowed; expected one of "single-click", "double-click", "spdc", "midpoint-source", '
-     '"absorptive-memory"')),
+     '"absorptive-memory", "retrieved-photon"')),
     ('station = "midpoint"', 'station = "middle"', ("link[0].station: no station is called "
      "'middle'; expected \"midpoint\", metres, or the name of a [[station]]")),
     ('station = "midpoint"', "station = true", ("link[0].station: true is not allowed; expected "

@@ -157,7 +157,7 @@ def test_other_schemes_are_refused_until_they_can_go_through_a_named_station() -
     )
 
 
-@pytest.mark.parametrize("key", ["timing", "drift"])
+@pytest.mark.parametrize("key", ["timing", "drift", "switch"])
 def test_links_whose_conditions_change_are_refused_until_they_can_go_through_one(key: str) -> None:
     found = problems(('station = "mid"', f'station = "mid"\n[link.{key}]\n'))
     assert (

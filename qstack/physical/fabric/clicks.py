@@ -51,14 +51,22 @@ class Clicks(NamedTuple):
 
 
 class SourceModel:
-    """The physics of one photon-pair link under some conditions, worked out once."""
+    """The physics of one photon-pair link under some conditions, worked out once.
 
-    def __init__(self, link: LinkHardware, conditions: Conditions = IDEAL) -> None:
+    `arms`: for these transmissions of its channel (`LinkHardware.pair_source`).
+    """
+
+    def __init__(
+        self,
+        link: LinkHardware,
+        conditions: Conditions = IDEAL,
+        arms: tuple[float, float] | None = None,
+    ) -> None:
         assert link.source is not None, "a photon-pair link has a source"
         self.link = link
         self.ends = link.ends
         self.slot_ns = link.source.slot_ns
-        source = link.pair_source(conditions)
+        source = link.pair_source(conditions, arms)
         tables = np.array([[outcome_table(source, a, b) for b in BASES] for a in BASES])
         clicked = tables[:, :, 1:, 1:]
         self.tables: FloatArray = (clicked / clicked.sum(axis=(2, 3), keepdims=True))[np.newaxis]

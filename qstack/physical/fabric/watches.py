@@ -28,6 +28,7 @@ from qstack.physical.fabric.link_model import PATTERN_BITS, LinkModel
 from qstack.physical.fabric.readings import Deliver
 from qstack.physical.fabric.register import Move, RefusedError, Register
 from qstack.physical.fabric.station import Station
+from qstack.physical.generation import has_storage
 from qstack.physical.hardware import World
 from qstack.physical.params import NEVER_NS, RESULT_MIN_NS
 from qstack.physical.station_device import (
@@ -114,7 +115,7 @@ class Watches:
         """A heralded qubit is moved to storage. Raises `RefusedError`."""
         profile = self._world.nodes[node].profile
         move = Move(at_ns + profile.move_ns, profile.move_depolarising)
-        self._register.move(QubitKey(node, operation.qubit), move)
+        self._register.store(QubitKey(node, operation.qubit), move)
         due_ns = at_ns + max(profile.move_ns, RESULT_MIN_NS)
         self._deliver(node, due_ns, Kept(operation=operation.sequence))
 
@@ -175,7 +176,8 @@ class Watches:
             QubitKey(batch.node, batch.operation.qubit or b"") for batch in watch.batches
         )
         state = model.success(watch.batches[0].operation.bright_state).states[watch.pattern]
-        self._register.add_pair(state, (first, second), [None, None], emitted_ns)
+        moves = [self._later(batch.node) for batch in watch.batches]
+        self._register.add_pair(state, (first, second), moves, emitted_ns)
         for key, batch in zip((first, second), watch.batches, strict=True):
             if batch.is_given_up:
                 self._register.release(key)
@@ -193,6 +195,14 @@ class Watches:
             for batch in watch.batches or ():
                 if batch.node == node and number in (None, batch.number):
                     batch.is_given_up = True
+
+    def _later(self, node: str) -> Move | None:
+        """A qubit of a node with storage stays where it is until the node hears of it."""
+        hardware = self._world.nodes[node]
+        profile = hardware.profile
+        if not has_storage(hardware.memory, profile.comm_qubits):
+            return None
+        return Move(NEVER_NS, profile.move_depolarising)
 
     def _begin(self, watch: Watch, at_ns: int) -> None:
         """Draw what comes of a watch, once both ends emit."""
