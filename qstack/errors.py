@@ -54,6 +54,13 @@ class ErrorCode(Enum):
     GONE = Row(41, "call", "the qubit does not exist any more")
     LOST = Row(42, "qubit", "the qubit was consumed and cannot be delivered")
     CLOSED = Row(43, "call", "the socket is closed")
+    # Heralding stations (the errors of the midpoint heralding protocol, SIGCOMM'19).
+    QUEUE_MISMATCH = Row(50, "batch", "the two ends of a link did not attempt for the same")
+    NO_CLASSICAL_OTHER = Row(51, "batch", "the station heard of this batch from one end only")
+    OUT_OF_WINDOW = Row(52, "batch", "the station cannot see the cycles of this batch")
+    GENERAL = Row(53, "batch", "the station cannot do this")
+    LOCAL = Row(54, "batch", "the device of one end failed to generate")
+    STATION_LOST = Row(55, "request", "the heralding station of the link has gone")
 
     @property
     def number(self) -> int:

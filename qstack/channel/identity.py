@@ -32,7 +32,7 @@ _LAYERS: Final[dict[str, frozenset[Layer]]] = {
         "network": (Layer.NETWORK,),
         "transport": (Layer.TRANSPORT,),
         "fabric": (Layer.PHYSICAL, Layer.CLOCK),
-        "station": (Layer.PHYSICAL,),
+        "station": (Layer.PHYSICAL, Layer.CLOCK, Layer.NODE),  # a participant of the clock, too
         "operator": (Layer.CLOCK, Layer.APPLICATION),
     }.items()
 }

@@ -16,6 +16,7 @@ COMMANDS: Final = {
     "node": "qstack.cli.node:node",
     "ping": "qstack.cli.ping:ping",
     "qkd": "qstack.cli.qkd:qkd",
+    "station": "qstack.cli.station:station",
     "status": "qstack.cli.status:status",
     "up": "qstack.cli.up:up",
 }

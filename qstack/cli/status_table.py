@@ -16,7 +16,10 @@ def status_table(report: Report) -> RenderableType:
 
 def changing_table(report: Report) -> RenderableType:
     """What changes while a network runs: clock, nodes, what their layers know, test rounds."""
-    parts: list[RenderableType] = [_clock(report), _nodes(report), _layers(report)]
+    parts: list[RenderableType] = [_clock(report), _nodes(report)]
+    if report.get("stations"):
+        parts.append(_stations(report))
+    parts.append(_layers(report))
     estimates = _estimates(report)
     return Group(*parts, *([estimates] if estimates.row_count else []))
 
@@ -24,7 +27,7 @@ def changing_table(report: Report) -> RenderableType:
 def channel_table(report: Report) -> Table:
     """Who talks to whom, and how it is protected."""
     table = Table("from", "peer identity", "TLS", "key exchange")
-    for name, node in report["nodes"].items():
+    for name, node in (report["nodes"] | report.get("stations", {})).items():
         for channel in (node or {}).get("channels", []):
             table.add_row(name, channel["peer"], channel["tls"], channel["group"])
     return table
@@ -59,6 +62,27 @@ def _nodes(report: Report) -> Table:
             str(fabric["batches"].get(name, "?")),
             str(len([s for s in node["sessions"] if s.startswith("app/")])),
             str(node["events"]),
+        )
+    return table
+
+
+def _stations(report: Report) -> Table:
+    """Heralding stations that are processes of their own."""
+    table = Table("station", "process", "memory MiB", "links", "batches", "successes", "errors")
+    for name, station in report["stations"].items():
+        if station is None:
+            table.add_row(name, Text("no answer", style="red"))
+            continue
+        facts = station["layers"]["physical"]
+        errors = ", ".join(f"{error} {count}" for error, count in facts["errors"].items())
+        table.add_row(
+            name,
+            str(station["process"]["pid"]),
+            str(station["process"]["rss_mib"]),
+            " ".join(facts["links"]),
+            str(facts["open_batches"]),
+            str(facts["successes"]),
+            errors or "none",
         )
     return table
 

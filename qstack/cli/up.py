@@ -55,6 +55,7 @@ def up(
         seed=seed,
         node_options=node_options,
         fabric_options=fabric_options,
+        station_options=delay,
     )
     try:
         run_until_told(lambda: _run(prepared, supervisor, console, quiet=quiet), lifeline=False)

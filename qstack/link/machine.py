@@ -168,6 +168,29 @@ class LinkLayer:
                 self._say_ready(peer)
             peer.waits_for_memory = False
 
+    def _on_link_lost(self, lost: physical.LinkLost) -> None:
+        """One link cannot be run any more; its qubits live on, but of its pairs nobody is sure."""
+        peer = next((each for each in self.peers.values() if each.link == lost.link), None)
+        if peer is None or peer.capability is None:
+            return
+        error = ErrorCode.__members__.get(lost.error, ErrorCode.DEVICE_LOST)
+        self._lose(peer, error, f"{lost.link}: {error.sentence}")
+        peer.capability = None
+        self._say_ready(peer)
+        peer.waits_for_memory = False
+
+    def _on_heralds_missed(self, missed: physical.HeraldsMissed, now: int) -> None:
+        """What we have not heard of is no pair, nor may the far end take it for one.
+
+        It may have counted it for a request, which it may have ended by its number. Expire takes
+        back the pair but not the count, so the ends would not agree: the link begins anew.
+        """
+        peer = next((each for each in self.peers.values() if each.link == missed.link), None)
+        if peer is not None and peer.is_up:
+            self._out.record("heralds_missed", peer=peer.name, low=missed.low, high=missed.high)
+            self._out.conversation(peer.name).begin_anew(now)
+            self._hear(peer, now)
+
     def _on_owner_gone(self, owner: str, now: int) -> None:
         """Sessions own nothing of the link layer, but layers beside it do."""
         if owner == ABOVE:
@@ -284,6 +307,10 @@ class LinkLayer:
                     self._rounds.calibrated(self.peers[message.peer], now)
             case physical.DeviceLost():
                 self._on_device_lost()
+            case physical.LinkLost():
+                self._on_link_lost(message)
+            case physical.HeraldsMissed():
+                self._on_heralds_missed(message, now)
             case physical.DeviceReady():
                 pass  # the capabilities that follow say the rest
             case _:

@@ -11,12 +11,14 @@ from typing import Final, Literal
 
 from msgspec import Struct
 
+from qstack.errors import ErrorCode
 from qstack.machine import CancelTimer, Effect, Record, SetTimer, Tell
 from qstack.physical.batch_states import BATCH, Input, State
 from qstack.physical.conditions import IDEAL, Conditions
 from qstack.physical.device import (
     BatchEnded,
     MeasuredReply,
+    Release,
     Reply,
     StopGenerate,
 )
@@ -36,16 +38,17 @@ from qstack.physical.service import (
     MeasuredPairs,
 )
 from qstack.physical.sharing import choose
+from qstack.physical.station_gens import StationGens
 from qstack.wire.message import BasisChoice
 
 LINK_LAYER: Final = "link"
 SHARE_TIMER: Final = "share"
 
 StopReason = Literal["stopped", "handed-over"]
-Reason = Literal["stopped", "no-memory", "handed-over", "device", "refused"]
+Reason = Literal["stopped", "no-memory", "handed-over", "device", "refused", "station"]
 
 
-class _Batch(Struct, eq=False):
+class Batch(Struct, eq=False):
     """One batch; `reason` is why it is being stopped.
 
     `number` is its name at the device: the asker's own may come again in its next life.
@@ -82,15 +85,17 @@ class Attempts:
         order: DeviceOrder,
         memory: Memory,
         numbers: Iterator[int],
+        stations: StationGens,
     ) -> None:
         self._world = world
+        self._stations = stations
         self._numbers = numbers
         self._order = order
         self._memory = memory
         self._links: dict[str, LinkHardware] = {
             link.id: link for link in world.heralded_links_of(node)
         }
-        self._batches: dict[int, _Batch] = {}
+        self._batches: dict[int, Batch] = {}
         self._queued: dict[int, None] = {}  # those that wait for a communication qubit
         self._goodness: dict[tuple[str, float | None, int | None], tuple[float, float]] = {}
         self._calibrated_ns: dict[
@@ -104,7 +109,7 @@ class Attempts:
 
     def start(self, asked: AttemptsStart, now: int, *, is_ready: bool) -> list[Effect]:
         """Begin a batch, or queue it for the communication qubit."""
-        if not is_ready:
+        if not is_ready or self._stations.is_away(asked.link):
             return [_ended(asked.batch, "device", 0)]
         problem = self._problem(asked)
         if problem:
@@ -112,7 +117,7 @@ class Attempts:
         qubit = self._memory.admit(LINK_LAYER, asked.link)
         if qubit is None:
             return [_ended(asked.batch, "no-memory", 0)]
-        batch = _Batch(asked, qubit, next(self._numbers))
+        batch = Batch(asked, qubit, next(self._numbers))
         self._batches[batch.number] = batch
         if self._may_begin_at_once():
             return self._begin(batch, now)
@@ -140,9 +145,15 @@ class Attempts:
             effects += self._halt(batch, "stopped", now)
         return effects + self.arbitrate(now)
 
-    def device_lost(self) -> list[Effect]:
+    def device_lost(self, now: int) -> list[Effect]:
         """All batches end with the device."""
         effects: list[Effect] = [
+            told
+            for batch in self._batches.values()
+            if batch.state is not State.QUEUED
+            for told in self._stations.ended(batch.link, batch.number, now, "LOCAL")
+        ]
+        effects += [
             _ended(batch.asked.batch, "device", 0)
             for batch in self._batches.values()
             if not batch.is_orphan
@@ -188,6 +199,65 @@ class Attempts:
         )
         return [Tell(LINK_LAYER, indication), *effects], None
 
+    # --- what the station of a link says, where it has a name (`station_ends.py`) ---
+
+    def find(self, number: int) -> Batch | None:
+        """The open batch of that number at the device."""
+        return self._batches.get(number)
+
+    def concluded(self, number: int, outcome: str, attempts: int, now: int) -> list[Effect]:
+        """A batch is over without success: `ended`, for it was stopped, or by a station's error.
+
+        `unknown`, it was stopped, but the station had not heard of it or answered it before.
+        """
+        batch = self._batches.get(number)
+        if batch is None:
+            is_late = outcome in ("ended", "unknown")
+            return [] if is_late else [_refused("Reply", f"no batch {number}")]
+        is_running = outcome == "ended" and batch.state is State.RUNNING  # for the device, yet
+        if outcome == "unknown" or is_running:  # of a success that was not heard there is a qubit
+            given_up = self._give_up(batch, now)
+            return [*given_up, *self._finish(batch, batch.reason, 0), *self.arbitrate(now)]
+        if outcome == "ended":
+            return [*self._finish(batch, batch.reason, attempts), *self.arbitrate(now)]
+        effects: list[Effect] = [Record("physical.station_error", {"error": outcome})]
+        effects += self._give_up(batch, now)
+        reason: Reason = "refused" if outcome == ErrorCode.GENERAL.name else "station"
+        return [*effects, *self._finish(batch, reason, attempts), *self.arbitrate(now)]
+
+    def begin_anew(
+        self, link: str, but: int | None, now: int, token: bytes | None = None
+    ) -> list[Effect]:
+        """Stop what is open on a link (of `token`), save one batch: something was not heard."""
+        effects: list[Effect] = []
+        for batch in list(self._batches.values()):
+            is_meant = batch.link == link and token in (None, batch.token) and batch.number != but
+            if is_meant and batch.state is State.RUNNING:
+                effects += self._halt(batch, "stopped", now)
+        return effects
+
+    def links_lost(self, links: list[str], now: int) -> list[Effect]:
+        """The station of these links has gone: their batches end, and their qubits are given up."""
+        effects: list[Effect] = []
+        for batch in [b for b in self._batches.values() if b.link in links]:
+            if batch.state is State.QUEUED:
+                effects += self._halt(batch, "stopped", now)
+            else:
+                effects += self._give_up(batch, now)
+                effects += self._finish(batch, "device", 0)
+        return effects + self.arbitrate(now)
+
+    def _give_up(self, batch: Batch, now: int) -> list[Effect]:
+        """The device stops a batch, and keeps nothing of it."""
+        stop = StopGenerate(
+            at_ns=now,
+            sequence=self._order.next_sequence(),
+            batch=batch.number,
+            reason="given-up",
+        )
+        release = Release(at_ns=now, sequence=self._order.next_sequence(), qubit=batch.qubit.id)
+        return self._order.submit(stop, now) + self._order.submit(release, now)
+
     def basis_of(self, number: int) -> BasisChoice | None:
         """What a batch is read in; None if there is no such batch."""
         batch = self._batches.get(number)
@@ -230,7 +300,8 @@ class Attempts:
         """The device refused an operation; None if it was not the start of a batch of ours."""
         for batch in self._batches.values():
             if batch.operation == operation:
-                return [*self._finish(batch, "refused", 0), *self.arbitrate(now)]
+                told = self._stations.ended(batch.link, batch.number, now, "LOCAL")
+                return [*told, *self._finish(batch, "refused", 0), *self.arbitrate(now)]
         return None
 
     # --- the communication qubits ---
@@ -278,21 +349,19 @@ class Attempts:
 
     # --- one batch ---
 
-    def _begin(self, batch: _Batch, now: int) -> list[Effect]:
+    def _begin(self, batch: Batch, now: int) -> list[Effect]:
         self._step(batch, Input.BEGIN)
         asked = batch.asked
         batch.operation = self._order.next_sequence()
-        return self._order.submit(
-            generate(
-                asked,
-                now,
-                sequence=batch.operation,
-                batch=batch.number,
-                cycle_ns=self._cycle_ns(asked.link, asked.kind),
-                qubit=batch.qubit.id if asked.kind == "keep" else None,
-            ),
+        operation = generate(
+            asked,
             now,
+            sequence=batch.operation,
+            batch=batch.number,
+            cycle_ns=self._cycle_ns(asked.link, asked.kind),
+            qubit=batch.qubit.id if asked.kind == "keep" else None,
         )
+        return self._order.submit(operation, now) + self._stations.begun(operation)
 
     def _cycle_ns(self, link: str, kind: Kind) -> int:
         key = (link, kind)
@@ -301,7 +370,7 @@ class Attempts:
             self._cycles_ns[key] = self._links[link].cycle_ns(kind, *profiles)
         return self._cycles_ns[key]
 
-    def _halt(self, batch: _Batch, reason: StopReason, now: int) -> list[Effect]:
+    def _halt(self, batch: Batch, reason: StopReason, now: int) -> list[Effect]:
         """Stop a batch, from its asker or for another link; the asker's word is the last."""
         batch.reason = reason
         before = batch.state
@@ -311,22 +380,18 @@ class Attempts:
             return [] if batch.is_orphan else [_ended(batch.asked.batch, reason, 0)]
         if before is State.STOPPING:
             return []
-        return self._order.submit(
-            StopGenerate(
-                at_ns=now,
-                sequence=self._order.next_sequence(),
-                batch=batch.number,
-                reason=reason,
-            ),
-            now,
+        stop = StopGenerate(
+            at_ns=now, sequence=self._order.next_sequence(), batch=batch.number, reason=reason
         )
+        told = self._stations.ended(batch.link, batch.number, now)
+        return self._order.submit(stop, now) + told
 
-    def _finish(self, batch: _Batch, reason: Reason, attempts: int) -> list[Effect]:
+    def _finish(self, batch: Batch, reason: Reason, attempts: int) -> list[Effect]:
         self._step(batch, Input.FINISHED)
         self._memory.step(batch.qubit, QubitInput.BATCH_ENDED)
         return [] if batch.is_orphan else [_ended(batch.asked.batch, reason, attempts)]
 
-    def _step(self, batch: _Batch, received: Input) -> None:
+    def _step(self, batch: Batch, received: Input) -> None:
         batch.state = BATCH.step(batch.state, received)
         self._queued.pop(batch.number, None)  # nothing leads back to the queue
         if batch.state is State.ENDED:
@@ -336,6 +401,8 @@ class Attempts:
         link = self._links.get(asked.link)
         if link is None:
             return f"no link {asked.link} here"
+        if asked.kind not in link.kinds:
+            return f"link {asked.link} does not {asked.kind}"
         return mismatch(
             asked.kind,
             basis=asked.basis,

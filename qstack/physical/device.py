@@ -71,11 +71,14 @@ class Generate(Operation, frozen=True, kw_only=True):
 
 
 class StopGenerate(Operation, frozen=True, kw_only=True):
-    """End a batch: attempts whose emission lies before `at_ns` are still in flight."""
+    """End a batch: attempts whose emission lies before `at_ns` are still in flight.
+
+    One that is `given-up` (links with a named station only) wants nothing of those either.
+    """
 
     TYPE = 0x0002
     batch: Count
-    reason: Literal["stopped", "handed-over"]
+    reason: Literal["stopped", "handed-over", "given-up"]
 
 
 class GiveBases(Operation, frozen=True, kw_only=True):

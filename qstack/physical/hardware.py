@@ -78,14 +78,19 @@ ArmLoss = Annotated[float, Meta(ge=0, le=200, description="decibels in each arm,
 GATE_SHARE_MIN: Final = 1e-12  # a receiver without any light has no statistics: this is none
 
 
+STATION_SCHEMES: Final[tuple[Scheme, ...]] = ("single-click", "double-click")
+"""Those whose station may be a participant of its own: photons of the nodes' own qubits meet."""
+
+
 class LinkHardware(Struct, frozen=True, kw_only=True):
     """One link: `arms_m` is the fibre from each of `ends` to the station.
 
     `extra_loss_db` is lost in each arm beside the fibre: connectors, splices, a receiver's optics.
     Raises ValueError for ends out of order, arms that are not the length, an arm shorter than
-    1 ns of light, a `source` on a heralded link or none on a photon-pair link, and `equipment` that
-    is not the scheme's. A link of another `channel` than fibre has neither attenuation nor Raman
-    light; a satellite's is for `spdc` (`link_options.py`).
+    1 ns of light, a `source` on a heralded link or none on a photon-pair link, `equipment` that
+    is not the scheme's, and a named `station` where nodes' photons do not meet (None: the fabric
+    plays it). A link of another `channel` than fibre has neither attenuation nor Raman light; a
+    satellite's is for `spdc` (`link_options.py`).
     """
 
     ends: tuple[str, str]
@@ -97,6 +102,7 @@ class LinkHardware(Struct, frozen=True, kw_only=True):
     extra_loss_db: float = 0.0
     source: PairSourceHardware | None = None
     equipment: Equipment | None = None
+    station: str | None = None  # the name of one that is a participant of its own
     channel: LinkChannel | None = None
     switch: Switch | None = None
     traffic: ClassicalTraffic | None = None
@@ -110,6 +116,8 @@ class LinkHardware(Struct, frozen=True, kw_only=True):
         has = None if self.equipment is None else SCHEME_OF[type(self.equipment)]
         if has != (self.scheme if self.scheme in SCHEME_OF.values() else None):
             raise ValueError(f"equipment of {has or 'no scheme'} does not go with {self.scheme}")
+        if self.station is not None and self.scheme not in STATION_SCHEMES:
+            raise ValueError(f"no named station on a link of scheme {self.scheme}")
         if isinstance(self.channel, PassChannel) and self.scheme != "spdc":
             raise ValueError(f"a satellite sends pairs to receivers, not {self.scheme}")
         if self.channel is not None and self.traffic is not None:
@@ -135,6 +143,8 @@ class LinkHardware(Struct, frozen=True, kw_only=True):
     @property
     def kinds(self) -> tuple[Kind, ...]:
         """What it can be asked for: photons that were detected cannot be kept."""
+        if self.station is not None:
+            return ("keep",)  # what is measured is kept first
         return ("keep", "measure") if self.is_heralded else ("measure",)
 
     @property
@@ -162,6 +172,11 @@ class LinkHardware(Struct, frozen=True, kw_only=True):
         if isinstance(self.channel, PassChannel):
             return round(fibre_delay_ns(self.channel.arm_m, 1.0))
         return round(fibre_delay_ns(self.arms_m[self._place(end)], self.group_index))
+
+    @property
+    def arrival_ns(self) -> int:
+        """From an emission until its photons meet in the station: the longer arm decides."""
+        return max(self.arm_ns(end) for end in self.ends)
 
     def cycle_ns(self, kind: Kind, profile_a: Profile, profile_b: Profile) -> int:
         """The time from one attempt to the next, with the slower end's hardware.
@@ -447,6 +462,15 @@ class World(Struct, frozen=True, kw_only=True):
     def links_of(self, node: str) -> list[LinkHardware]:
         """The links that end at `node`."""
         return [link for link in self.links.values() if node in link.ends]
+
+    def links_through(self, station: str) -> list[LinkHardware]:
+        """The links whose named station this is."""
+        return [link for link in self.links.values() if link.station == station]
+
+    @property
+    def stations(self) -> list[str]:
+        """The stations that are participants of their own, by name."""
+        return sorted({link.station for link in self.links.values() if link.station is not None})
 
     def heralded_links_of(self, node: str) -> list[LinkHardware]:
         """Those of them that take memory at `node`."""

@@ -1,10 +1,11 @@
 """The physical layer of one node: attempts for the link layer, qubits for whoever owns them.
 
-Nodes meet at heralding stations, through the device; neighbours say to each other how their clocks
-compare (`time_sync.py`), where they have some. The device's coming and going is a `PeerUp` and
-`PeerDown` of the device's peer name, or what it says of its own health. A device in this process is
-asked for its answers by a timer. The generator draws the bases of measured pairs, where the asker
-leaves them to chance, and nothing else.
+Nodes meet at heralding stations, through the device; to those that have a name it says when it
+attempts (`station_gens.py`). Neighbours say to each other how their clocks compare
+(`time_sync.py`), where they have some. The device's coming and going is a `PeerUp` and `PeerDown`
+of the device's peer name, or what it says of its own health. A device in this process is asked for
+its answers by a timer. The generator draws the bases of measured pairs, where the asker leaves them
+to chance, and nothing else.
 """
 
 from collections.abc import Sequence
@@ -47,6 +48,7 @@ from qstack.physical.device import (
     Result,
 )
 from qstack.physical.device_order import DeviceOrder
+from qstack.physical.generation import has_storage
 from qstack.physical.hardware import LinkHardware, World
 from qstack.physical.memory import Memory
 from qstack.physical.params import TOLD_LAYERS
@@ -76,6 +78,9 @@ from qstack.physical.service import (
     Reset,
     Transfer,
 )
+from qstack.physical.station_device import Kept
+from qstack.physical.station_ends import StationEnds
+from qstack.physical.station_gens import StationGens
 from qstack.physical.time_sync import SYNC_TIMER, TimeSync
 from qstack.wire.message import BasisProbabilities, Message
 from qstack.wire.packed import draw_bases, pack_bases
@@ -107,7 +112,16 @@ class PhysicalLayer:
         self._memory = Memory(boot_id, hardware.memory, link_slots(world, node))
         self._qubits = Qubits(self._order, self._memory)
         numbers = count()
-        self._attempts = Attempts(node, world, self._order, self._memory, numbers)
+        gens = StationGens(node, world)
+        self._attempts = Attempts(node, world, self._order, self._memory, numbers, gens)
+        self._stations = StationEnds(
+            gens,
+            self._attempts,
+            self._qubits,
+            self._order,
+            moves=has_storage(hardware.memory, hardware.profile.comm_qubits),
+        )
+        self._gens = gens
         self._receivers = Receivers(node, world, self._order, numbers)
         self._time_sync = TimeSync(node, world, self._order)
         self._calibrations = Calibrations(node, world, self._order, self._attempts)
@@ -144,21 +158,25 @@ class PhysicalLayer:
                 return self._on_told(source, message, now)
             case FromPeer(peer=peer, message=message) if peer == self._device.peer:
                 return self._on_answers(self._device.received(message, now), now)
+            case FromPeer(peer=peer, message=message) if self._stations.knows(peer):
+                return self._stations.heard(peer, message, now) if self._is_ready else []
             case FromPeer(peer=peer, message=message):
                 heard = self._time_sync.heard(peer, message, now)
                 return [_refused(message, f"not for {peer} to say")] if heard is None else heard
             case TimerFired(key=key):
                 return self._on_timer(key, now)
             case PeerUp(peer=peer):
+                if self._stations.knows(peer):
+                    return self._came(peer)
                 if peer != self._device.peer:
                     return self._time_sync.peer_up(peer, now)
                 return self._on_reached(now)
             case PeerDown(peer=peer):
                 if peer != self._device.peer:
                     self._time_sync.peer_down(peer)
-                    return []
+                    return self._stations.went(peer, now)
                 self._is_reached = False
-                return self._on_device_down()
+                return self._on_device_down(now)
             case OwnerGone(owner=owner):
                 return self._on_owner_gone(owner, now)
             case LayerUp(layer=layer):
@@ -201,6 +219,8 @@ class PhysicalLayer:
         match message:
             case OperationRefused():
                 return self._on_refused(message, now)
+            case Kept():
+                return self._stations.kept(message.operation, now)
             case Calibrated():
                 return self._calibrations.done(message, now)
             case Result():
@@ -230,6 +250,8 @@ class PhysicalLayer:
         answers = self._qubits.on_refused(refusal, now)
         if answers is None:
             answers = self._attempts.refused(refusal.operation, now)
+        if answers is None:
+            answers = self._stations.refused(refusal.operation, now)
         if answers is None:
             answers = self._receivers.refused(refusal.operation)
         if answers is None:
@@ -275,9 +297,14 @@ class PhysicalLayer:
             self._calibrations.asker_gone()
         return effects + self._qubits.owner_gone(owner, now)
 
+    def _came(self, station: str) -> list[Effect]:
+        """A peer is there: if it is the station of links of ours, these can be run now."""
+        links = [self._world.links[name] for name in self._stations.came(station)]
+        return [Tell(LINK_LAYER, self._capability(link)) for link in links if self._is_ready]
+
     def _on_reached(self, now: int) -> list[Effect]:
         """The peer of the device is there, and with it a device with nothing in it."""
-        effects = self._on_device_down()
+        effects = self._on_device_down(now)
         self._is_reached = True
         self._health = DeviceHealth(state="ready", detail="")
         self._device.begin(now)
@@ -290,7 +317,7 @@ class PhysicalLayer:
             Record("physical.device_health", {"state": health.state, "detail": health.detail})
         ]
         if health.state == "down":
-            return effects + self._on_device_down()
+            return effects + self._on_device_down(now)
         if not self._is_ready:
             return effects + self._on_device_up(now)
         is_worse = health.state == "degraded" and before != "degraded"
@@ -310,7 +337,8 @@ class PhysicalLayer:
         """What the device can do, as far as it matters to `layer`."""
         if layer == LINK_LAYER:
             links = self._world.links_of(self._node)
-            told: list[Effect] = [Tell(layer, self._capability(link)) for link in links]
+            there = [link for link in links if not self._gens.is_away(link.id)]
+            told: list[Effect] = [Tell(layer, self._capability(link)) for link in there]
             return told + self._calibrations.care(is_due=False)
         if layer == "network":
             return [Tell(layer, node_capability(self._world, self._node))]
@@ -336,7 +364,7 @@ class PhysicalLayer:
             effects += [Tell(layer, DeviceReady()), *self._capabilities(layer)]
         return effects
 
-    def _on_device_down(self) -> list[Effect]:
+    def _on_device_down(self, now: int) -> list[Effect]:
         """Every call and batch is answered, then everybody who had anything is told."""
         if not self._is_ready:
             return []
@@ -346,10 +374,11 @@ class PhysicalLayer:
         owners.pop(LAYER, None)
         effects = [
             *self._qubits.device_lost(),
-            *self._attempts.device_lost(),
+            *self._attempts.device_lost(now),
             *self._receivers.device_lost(),
             *self._calibrations.device_lost(),
         ]
+        self._stations.device_lost()
         self._memory.clear()
         effects += [Tell(owner, DeviceLost()) for owner in owners]
         return [*effects, Record("physical.device_lost", {})]

@@ -253,13 +253,14 @@ class AttemptsEnded(_Physical, frozen=True, kw_only=True):
     """Indication: the batch ended without (further) success after `attempts` attempts.
 
     Reasons: `stopped`, `no-memory` (never begun; `MemoryFree` will follow), `handed-over` (the
-    communication qubit went to another link), `device` (the device has gone), `refused` (no such
-    link here, or the values do not fit it).
+    communication qubit went to another link), `device` (the device, or the link's station, has
+    gone), `refused` (no such link here, or the values do not fit it), `station` (the link's station
+    heralds nothing of this batch; another one may do better).
     """
 
     TYPE = 0x0107
     batch: Count
-    reason: Literal["stopped", "no-memory", "handed-over", "device", "refused"]
+    reason: Literal["stopped", "no-memory", "handed-over", "device", "refused", "station"]
     attempts: Count
 
 
@@ -279,6 +280,29 @@ class DeviceReady(_Physical, frozen=True, kw_only=True):
     """Indication to everybody: the device is there (again), with no qubits."""
 
     TYPE = 0x010A
+
+
+class LinkLost(_Physical, frozen=True, kw_only=True):
+    """Indication to the link layer: `link` cannot be run any more, for `error` (a registry name).
+
+    Its batches have ended; qubits made with it live on. LinkCapability says when it can be again.
+    """
+
+    TYPE = 0x0150
+    link: Label
+    error: Label
+
+
+class HeraldsMissed(_Physical, frozen=True, kw_only=True):
+    """Indication to the link layer: successes with sequences in [low, high) were not heard here.
+
+    The far end may have heard them, and must not take them for pairs: the link begins anew.
+    """
+
+    TYPE = 0x0151
+    link: Label
+    low: Count
+    high: Count
 
 
 # --- qubits: for whoever owns them ---------------------------------------------------------------
@@ -397,8 +421,8 @@ class CallFailed(_Physical, frozen=True, kw_only=True):
 
 MESSAGES = (
     GenerationOption, LinkCapability, NodeCapability, AttemptsStart, AttemptsStop, Heralded,
-    MeasuredPairs, Detections, AttemptsEnded, MemoryFree, DeviceLost, DeviceReady, Allocate,
-    ApplyGate, Measure, BellMeasure, Reset, Free, Transfer, QubitsFreed, Allocated, CallDone,
-    Measured, BellMeasured, CallFailed, LinkOptions, LinkCare, CalibrateLink,
+    MeasuredPairs, Detections, AttemptsEnded, MemoryFree, DeviceLost, DeviceReady, LinkLost,
+    HeraldsMissed, Allocate, ApplyGate, Measure, BellMeasure, Reset, Free, Transfer, QubitsFreed,
+    Allocated, CallDone, Measured, BellMeasured, CallFailed, LinkOptions, LinkCare, CalibrateLink,
     LinkCalibrated,
 )  # fmt: skip

@@ -15,7 +15,8 @@ from qstack.link.machine import LinkLayer
 from qstack.machine import Machine
 from qstack.network.machine import NetworkLayer
 from qstack.physical.machine import PhysicalLayer
-from qstack.physical.params import READOUT_NS
+from qstack.physical.params import READOUT_NS, RESULT_MIN_NS
+from qstack.physical.station_machine import StationMachine
 from qstack.runtime.absent_layer import NotedCalls
 from qstack.runtime.drivers import make_device
 from qstack.runtime.layer_link import LayerConnection
@@ -95,15 +96,20 @@ def compose(
 ) -> Node:
     """A node with all its layers, ready to be told who is there.
 
-    `outside` are the layers that are processes of their own, which start now.
+    `outside` are the layers that are processes of their own, which start now. A named station is
+    a node of one machine.
     """
+    timing = Timing(network.machine_event_ns, network.application_call_ns)
+    if name in network.stations:
+        station = StationMachine(name, network.world)
+        return Node(name, boot_id, {"physical": station}, timing, trace)
     machines: dict[str, Machine] = {
         layer: begin_layer(layer, network, name, boot_id, entropy, outside.get(layer))
         for layer in get_args(LayerName)
     }
     machines["session"] = SessionLayer()
-    timing = Timing(network.machine_event_ns, network.application_call_ns)
-    return Node(name, boot_id, machines, timing, trace)
+    stations = frozenset(peer for peer in network.peers_of(name) if peer in network.stations)
+    return Node(name, boot_id, machines, timing, trace, stations)
 
 
 def lookahead_ns(network: Network) -> int:
@@ -112,4 +118,9 @@ def lookahead_ns(network: Network) -> int:
     answers = [
         min(node.profile.t_init_ns, node.profile.readout_ns) for node in network.nodes.values()
     ]
+    if network.stations:  # which hear of clicks as soon as any device answers
+        answers.append(RESULT_MIN_NS)
+    for station in network.stations:
+        ends = network.neighbours_of(station)
+        delays += [network.path_delay_ns(station, end) for end in ends]
     return network.machine_event_ns + max(1, min([*delays, *answers, READOUT_NS]))

@@ -19,7 +19,7 @@ from qstack.channel.ends import ChannelClosed
 from qstack.channel.hello import open_channel
 from qstack.channel.identity import Identity
 from qstack.errors import ErrorCode, PeerError
-from qstack.physical import device
+from qstack.physical import device, station_device
 from qstack.physical.fabric import Delivery, Fabric
 from qstack.runtime.clock_messages import FABRIC_MESSAGES, Join
 from qstack.runtime.control_server import serve_control
@@ -35,7 +35,7 @@ from qstack.wire.frame import Frame, Layer
 from qstack.wire.message import Message
 from qstack.wire.session import Error, Hello, Stamp
 
-REGISTRY: Final = Registry((*device.MESSAGES, *FABRIC_MESSAGES))
+REGISTRY: Final = Registry((*device.MESSAGES, *station_device.MESSAGES, *FABRIC_MESSAGES))
 
 
 @dataclass(frozen=True)
@@ -163,7 +163,8 @@ class FabricDaemon:
             {
                 "network": self.network.name,
                 "clock": self.clock.report(),
-                "nodes": sorted(self.nodes),
+                "nodes": sorted(name for name in self.nodes if name in self.network.nodes),
+                "stations": sorted(name for name in self.nodes if name in self.network.stations),
                 "qubits": snapshot.qubits,
                 "batches": snapshot.batches,
                 "channels": [channel_report(n.name, n.channel) for n in self.nodes.values()],
@@ -193,7 +194,8 @@ class FabricDaemon:
         self._nursery.start_soon(self._serve_node, channel)
 
     def _expected(self, identity: Identity) -> bool:
-        return identity.role == "node" and identity.node in self.network.nodes
+        is_known = identity.node in self.network.participants
+        return is_known and identity.role == self.network.role_of(identity.node)
 
     def _judge(self, hello: Hello) -> None:
         if hello.network_digest != self.network.digest:

@@ -46,6 +46,10 @@ class Prepared:
         """Where applications find `node`."""
         return socket_path(self.folder, f"node-{node}.sock")
 
+    def station_socket(self, station: str) -> Path:
+        """Where `qstack status` finds a named heralding station."""
+        return socket_path(self.folder, f"station-{station}.sock")
+
     @property
     def control_socket(self) -> Path:
         """Where the fabric is controlled."""
@@ -66,6 +70,8 @@ def prepare(source: Path, runs: Path, *, cutoff_ns: int | None = None) -> Prepar
     network = load_network(source)
     for name in network.nodes:
         socket_path(runs / network.name, f"node-{name}.sock")  # too long a path is said now
+    for name in network.stations:
+        socket_path(runs / network.name, f"station-{name}.sock")
     folder = private_folder(runs / network.name)
     lock = _take_lock(folder / LOCK, network.name)
     try:
@@ -89,8 +95,8 @@ def _fill(folder: Path, source: Path, network_name: str, lock: int, added: str) 
     root = create_authority(folder / "ca", network_name)
     identities = private_folder(folder / "identities")
     shutil.copy(root, identities / ROOT_CERTIFICATE)
-    for name in network.nodes:
-        enrol(folder / "ca", identities, Identity(network.name, name, "node"))
+    for name in network.participants:
+        enrol(folder / "ca", identities, Identity(network.name, name, network.role_of(name)))
     enrol(folder / "ca", identities, Identity(network.name, FABRIC_NODE, "fabric"))
     for link in network.links.values():  # others: `qstack ca secret`
         create_preshared(identities, network.name, *link.ends, length=SECRET_BYTES)

@@ -16,8 +16,8 @@ from typing import Literal
 from qstack.wire.frame import Layer
 from qstack.wire.message import BootId, Message
 
-PeerLayer = Literal["link", "network", "transport"]
-"""The layers that speak with the same layer of another node."""
+PeerLayer = Literal["physical", "link", "network", "transport"]
+"""The layers that speak with the same layer of another node, or (physical) with a station's."""
 
 
 class _Node(Message, frozen=True, kw_only=True):

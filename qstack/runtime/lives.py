@@ -46,10 +46,21 @@ class _Life:
 
 
 class Lives:
-    """The bookkeeping of one node. `take` gives what is to be said to whom."""
+    """The bookkeeping of one node. `take` gives what is to be said to whom.
 
-    def __init__(self, boot_id: bytes) -> None:
+    `layers` are its machines (a station has one), `stations` its peers that are stations: they
+    concern the physical layer alone.
+    """
+
+    def __init__(
+        self,
+        boot_id: bytes,
+        layers: tuple[str, ...] = LAYERS,
+        stations: frozenset[str] = frozenset(),
+    ) -> None:
         self._boot_id = boot_id
+        self._layers = layers
+        self._stations = stations
         self._peers: dict[str, bytes] = {}  # channels that are up
         self._last_boots: dict[str, bytes] = {}
         self._own: dict[str, _Life] = {}
@@ -73,7 +84,7 @@ class Lives:
     def is_void(self, peer: str, layer: str) -> bool:
         """Whether what comes from `peer` for `layer` is not meant for its present life."""
         life = self._own.get(layer)
-        return life is not None and _do_speak(layer, peer) and peer not in life.heard_by
+        return life is not None and self._do_speak(layer, peer) and peer not in life.heard_by
 
     def boot_id_of(self, layer: str) -> bytes:
         """The boot id of the present life of a layer, or the next while it is away."""
@@ -96,7 +107,7 @@ class Lives:
             self._first_meeting(peer)
         self._peers[peer] = boot_id
         handed: Handed = []
-        for layer in LAYERS:
+        for layer in self._concerned(peer):
             if self.is_void(peer, layer):
                 self._say_life(peer, layer, now)
             else:
@@ -117,7 +128,9 @@ class Lives:
         was_up = self._peers.pop(peer, None) is not None
         if peer == FABRIC and (life := self._own.get("physical")) is not None:
             life.heard_by.pop(FABRIC, None)  # a device that comes back is cleared again
-        return [(layer, PeerDown(peer)) for layer in LAYERS] if was_up or is_refusal else []
+        if not (was_up or is_refusal):
+            return []
+        return [(layer, PeerDown(peer)) for layer in self._concerned(peer)]
 
     # --- our layers ------------------------------------------------------------------------------
 
@@ -132,8 +145,10 @@ class Lives:
         """It begins anew; it learns of each peer when that has answered."""
         life = self._own[layer]
         life.is_away = False
-        if layer == "physical":  # the device was told before, and peers take it as it comes
-            known = [peer for peer in self._peers if peer != FABRIC or FABRIC in life.heard_by]
+        if layer == "physical":  # the device was told before, and nodes take it as it comes
+            for station in [peer for peer in self._peers if peer in self._stations]:
+                self._say_life(station, layer, now)
+            known = [peer for peer in self._peers if not self.is_void(peer, layer)]
             return [up for peer in known for up in self._up(peer, layer)]
         self._tell_peers(layer, now)
         return []
@@ -184,24 +199,28 @@ class Lives:
 
     def _tell_peers(self, layer: str, now: int) -> None:
         for peer in self._peers:
-            if _do_speak(layer, peer):
+            if self._do_speak(layer, peer):
                 self._say_life(peer, layer, now)
 
     def _say_life(self, peer: str, layer: str, now: int) -> None:
         life = self._own[layer]
         match layer:
-            case "physical":
+            case "physical" if peer == FABRIC:
                 self._clears += 1
                 life.clear_number, life.is_cleared = CLEAR_NUMBERS + self._clears, False
                 clear = Clear(at_ns=now, sequence=life.clear_number, boot_id=life.boot_id)
                 self._said.append((peer, clear))
-            case "link" | "network" | "transport":
+            case "physical" | "link" | "network" | "transport":
                 begun = LayerBegun(layer=layer, boot_id=life.boot_id)
                 self._said.append((peer, LayerGone(layer=layer) if life.is_away else begun))
             case _:
                 raise AssertionError(f"a {layer} layer does not die alone")
 
+    def _do_speak(self, layer: str, peer: str) -> bool:
+        """Whether `layer` and `peer` have anything to say to each other."""
+        is_physical = peer == FABRIC or peer in self._stations
+        return (layer == "physical") == is_physical and layer != "session"
 
-def _do_speak(layer: str, peer: str) -> bool:
-    """Whether `layer` and `peer` have anything to say to each other."""
-    return (layer == "physical") == (peer == FABRIC) and layer != "session"
+    def _concerned(self, peer: str) -> tuple[str, ...]:
+        """The layers that are told of a peer."""
+        return ("physical",) if peer in self._stations else self._layers

@@ -57,7 +57,7 @@ class LockstepFabric:
     def __init__(self, daemon: "FabricDaemon") -> None:
         self._daemon = daemon
         self._network = daemon.network
-        self._coordinator = Coordinator(list(daemon.network.nodes), lookahead_ns(daemon.network))
+        self._coordinator = Coordinator(daemon.network.participants, lookahead_ns(daemon.network))
         self._started = False
         self._is_attended = daemon.options.applications == 0 or daemon.options.restarts > 0
         self._joining: dict[str, tuple[NodeChannel, int]] = {}
@@ -185,7 +185,7 @@ class LockstepFabric:
 
     def _try_start(self) -> None:
         """All nodes of the file are there: network time begins (or goes on)."""
-        if len(self._joining) < len(self._network.nodes):
+        if len(self._joining) < len(self._network.participants):
             return
         now = max(at_ns for _, at_ns in self._joining.values())
         self._coordinator.now_ns = now
@@ -387,7 +387,7 @@ class LockstepFabric:
                 self._changes.setdefault(other, []).append(change)
 
     def _are_neighbours(self, name: str, other: str) -> bool:
-        return any(link.other_end(name) == other for link in self._network.world.links_of(name))
+        return other in self._network.neighbours_of(name)
 
     def _welcome(self, at_ns: int) -> bool:
         """The clock stands where nodes are expected back: take in those that are here."""

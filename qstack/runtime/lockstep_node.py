@@ -42,7 +42,6 @@ from qstack.runtime.node import (
 from qstack.wire.message import Message
 
 if TYPE_CHECKING:
-    from qstack.physical.hardware import LinkHardware
     from qstack.runtime.node_daemon import NodeDaemon
 
 LAYER_LIMIT_S: Final = 20.0  # so long the clock is held for a layer that is being restarted
@@ -124,7 +123,7 @@ class LockstepClock:
         self._is_member = self._has_begun = True
         self._daemon.members = dict(start.members)
         self._node.peer_up(FABRIC, b"\0" * 8, start.at_ns)
-        neighbours = [link.other_end(self._node.name) for link in self._links()]
+        neighbours = self._network.neighbours_of(self._node.name)
         for other, boot in sorted(start.members.items()):
             if other != self._node.name:
                 self._daemon.peers.up(other, boot)
@@ -132,9 +131,6 @@ class LockstepClock:
             if other in start.members:
                 self._node.peer_up(other, start.members[other], start.at_ns)
         self._last_wake = None
-
-    def _links(self) -> list["LinkHardware"]:
-        return self._network.world.links_of(self._node.name)
 
     def _lose_fabric(self) -> None:
         """No clock and no device: whatever was open ends now, and all channels begin anew."""
@@ -320,13 +316,14 @@ class LockstepClock:
 
     def _meet(self, name: str, boot_id: bytes, at_ns: int) -> None:
         """Neighbours are up for each other; with others a channel is opened when it is needed."""
-        if any(link.other_end(self._node.name) == name for link in self._links()):
+        if name in self._network.neighbours_of(self._node.name):
             self._node.peer_up(name, boot_id, at_ns)
 
     def _break_off(self, name: str) -> None:
         """The channel to a member is broken; the coordinator hears of it from both ends."""
         link = self._link
-        if link is not None and name in self._daemon.members and self._daemon.peers.break_off(name):
+        is_ours = name in self._daemon.members and name in self._daemon.peers.peers
+        if link is not None and is_ours and self._daemon.peers.break_off(name):
             link.queue(ChannelLost(node=name))
             if not link.flush_nowait() and self._inbox is not None:
                 with suppress(trio.BrokenResourceError, trio.ClosedResourceError, trio.WouldBlock):

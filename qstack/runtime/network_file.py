@@ -3,6 +3,7 @@
     [network]  name, clock ...      [fabric]  address
     [[node]]   name, address, profile, memory, layout
     [[link]]   ends, length_m, scheme, station, pair_source ...
+    [[station]] name, address
 
 Rules
 1. All that is wrong is reported in one go, a line each: `KEY PATH: what is wrong; what was
@@ -35,6 +36,7 @@ from qstack.physical.profiles import load_any_packaged
 from qstack.runtime.drivers import EMULATED
 from qstack.runtime.network_links import build_link
 from qstack.runtime.network_options import unlike_switches
+from qstack.runtime.network_stations import station_problems
 from qstack.runtime.network_tables import (
     Address,
     Clock,
@@ -72,9 +74,10 @@ class NetworkNode(Struct, frozen=True, kw_only=True):
 class Network(Struct, frozen=True, kw_only=True, dict=True):
     """A network file, checked: nodes by name, links by id.
 
-    `fabric` is None on real hardware only; `cutoff_ns` is None where prediction chooses it,
-    `link_weights` where all priorities of link requests are strict. `test_rounds` is the share of
-    the pairs to keep that links sacrifice to learn their fidelity.
+    `stations` are the addresses of those that are participants of their own, by name; with the
+    nodes they are the `participants`. `fabric` is None on real hardware only; `cutoff_ns` is None
+    where prediction chooses it, `link_weights` where all priorities of link requests are strict.
+    `test_rounds` is the share of the pairs to keep that links sacrifice to learn their fidelity.
     Processing time: `machine_event_ns` an event of a layer, `application_call_ns` a call,
     `forward_ns` a hop of a message between nodes that are not neighbours. `folder` is where paths
     of the file begin; it is not in the digest, nor is what those files hold.
@@ -93,7 +96,39 @@ class Network(Struct, frozen=True, kw_only=True, dict=True):
     fabric: Address | None
     nodes: dict[str, NetworkNode]
     links: dict[str, LinkHardware]
+    stations: dict[str, Address] = {}
     folder: Path | None = None
+
+    @cached_property
+    def participants(self) -> list[str]:
+        """Who takes part in network time beside the fabric: nodes and named stations, sorted."""
+        return sorted([*self.nodes, *self.stations])
+
+    def address_of(self, participant: str) -> Address:
+        """Where a node or station listens. Raises KeyError for neither."""
+        if participant in self.stations:
+            return self.stations[participant]
+        return self.nodes[participant].address
+
+    def role_of(self, participant: str) -> str:
+        """The role in its certificate."""
+        return "station" if participant in self.stations else "node"
+
+    def neighbours_of(self, participant: str) -> list[str]:
+        """With whom it has a channel from the start: ends of its links, and their stations."""
+        if participant in self.stations:
+            through = self.world.links_through(participant)
+            return sorted({end for link in through for end in link.ends})
+        links = self.world.links_of(participant)
+        stations = sorted({link.station for link in links if link.station is not None})
+        return [*(link.other_end(participant) for link in links), *stations]
+
+    def peers_of(self, participant: str) -> list[str]:
+        """With whom it may have a channel: stations are for the ends of their links alone."""
+        if participant in self.stations:
+            return self.neighbours_of(participant)
+        known = [*self.nodes, *(n for n in self.neighbours_of(participant) if n in self.stations)]
+        return sorted(name for name in known if name != participant)
 
     @cached_property
     def world(self) -> World:
@@ -150,8 +185,11 @@ class Network(Struct, frozen=True, kw_only=True, dict=True):
         """How long a message takes from one node to another (0: the same node).
 
         Neighbours: the delay of their link. Others: the shortest fibre path plus `forward_ns`
-        for each of its links. Raises `LocalError`: UNKNOWN_NODE, or NO_PATH.
+        for each of its links. To and from a named station: the fibre of an arm.
+        Raises `LocalError`: UNKNOWN_NODE, or NO_PATH.
         """
+        if source in self.stations or target in self.stations:
+            return self._arm_ns(source, target)
         for name in (source, target):
             if name not in self.nodes:
                 raise LocalError(ErrorCode.UNKNOWN_NODE, name)
@@ -175,6 +213,15 @@ class Network(Struct, frozen=True, kw_only=True, dict=True):
         if source not in self.nodes:
             raise LocalError(ErrorCode.UNKNOWN_NODE, source)
         return list(self._delays_from(source))
+
+    def _arm_ns(self, one: str, other: str) -> int:
+        """Between a station and an end of its links: the longest arm of theirs."""
+        station, end = (one, other) if one in self.stations else (other, one)
+        through = self.world.links_through(station)
+        arms = [link.arm_ns(end) for link in through if end in link.ends]
+        if not arms:
+            raise LocalError(ErrorCode.NO_PATH, f"{one} to {other}")
+        return max(arms)
 
     @cached_property
     def _neighbours(self) -> dict[str, list[tuple[str, int]]]:
@@ -219,6 +266,7 @@ def require_ports(network: Network, where: str) -> None:
     Raises `NetworkFileError` naming each that has none; `where` names the file.
     """
     addresses = {f"node {name}": node.address for name, node in network.nodes.items()}
+    addresses |= {f"station {name}": address for name, address in network.stations.items()}
     if network.fabric is not None:
         addresses["fabric"] = network.fabric
     problems = [
@@ -259,6 +307,7 @@ def parse_network(text: str, *, where: str, folder: Path | None = None) -> Netwo
         {i: link.switch for i, link in built.items() if link and link.switch}
     )
     problems += _unmatched_drivers(tables)
+    problems += station_problems(tables)
     if problems:
         raise NetworkFileError(where, problems)
     assert tables.network is not None, "a missing [network] is a problem"
@@ -281,6 +330,10 @@ def parse_network(text: str, *, where: str, folder: Path | None = None) -> Netwo
         fabric=tables.addresses.get("fabric"),
         nodes=nodes,
         links={link.id: link for link in links},
+        stations={
+            station.name: tables.addresses[f"station[{index}]"]
+            for index, station in tables.stations.items()
+        },
         folder=folder,
     )
 

@@ -11,7 +11,7 @@ from msgspec import structs
 from qstack.physical.clock_hardware import read_timing
 from qstack.physical.document import DocumentError, shown
 from qstack.physical.drift_hardware import read_drift
-from qstack.physical.hardware import LinkHardware
+from qstack.physical.hardware import STATION_SCHEMES, LinkHardware
 from qstack.physical.link_equipment import SCHEME_OF, TABLE_OF, Equipment, read_equipment
 from qstack.physical.link_options import AIR_GROUP_INDEX, AirChannel
 from qstack.physical.models.fibre import fibre_delay_ns, silica_attenuation_db_per_km
@@ -22,7 +22,8 @@ from qstack.physical.profile_kinds import AnyProfile, MemoryProfile, SourceProfi
 from qstack.physical.retrieved_photon import RetrievedPhotonEquipment
 from qstack.physical.source_hardware import PairSourceHardware, read_pair_source
 from qstack.runtime.network_options import LinkOptions, LoadProfile, read_options
-from qstack.runtime.network_tables import LinkTable
+from qstack.runtime.network_stations import named_station
+from qstack.runtime.network_tables import MIDPOINT, LinkTable
 
 UNCONVERTED_LOSS_MAX_DB: Final = 40.0
 """Over the whole fibre, where a converter would help: 637 nm loses 50 dB on 10 km."""
@@ -156,6 +157,7 @@ def _link(
         extra_loss_db=table.extra_loss_db,
         source=source,
         equipment=equipment,
+        station=named_station(table) if table.scheme in STATION_SCHEMES else None,
         channel=options.channel,
         switch=options.switch,
         traffic=options.traffic,
@@ -318,19 +320,22 @@ def _arms(table: LinkTable, path: str, problems: list[str]) -> tuple[float, floa
             f"expected at least {2 * arm_min_m:.2f} m, for every delay is at least 1 ns"
         )
         return None
-    if table.station == "midpoint":
+    name = named_station(table)
+    place = table.station if name is None else table.station_m
+    if place in (MIDPOINT, None):
         return table.length_m / 2.0, table.length_m / 2.0
-    station_m = float(table.station)
+    key = "station" if name is None else "station_m"
+    station_m = float(place)
     arms_m = (station_m, table.length_m - station_m)
     if arms_m[1] < 0.0:
         problems.append(
-            f"{path}.station: {station_m} m is beyond the fibre's {table.length_m} m; "
+            f"{path}.{key}: {station_m} m is beyond the fibre's {table.length_m} m; "
             'expected "midpoint" or metres from the first end'
         )
         return None
     if any(fibre_delay_ns(arm_m, table.group_index) < 1.0 for arm_m in arms_m):
         problems.append(
-            f"{path}.station: {station_m} m leaves less than 1 ns to one end; expected "
+            f"{path}.{key}: {station_m} m leaves less than 1 ns to one end; expected "
             f"{arm_min_m:.2f} m of fibre or more to either, for every delay is at least 1 ns"
         )
         return None

@@ -61,9 +61,12 @@ Ends = Annotated[tuple[Name, Name], Meta(description="a list of two node names")
 Length = Annotated[
     float, Meta(gt=0, le=LENGTH_MAX_M, description="metres, above 0 and at most 1000000")
 ]
+MIDPOINT: Final = "midpoint"
 Station = Annotated[
-    Literal["midpoint"] | Annotated[float, Meta(gt=0, le=LENGTH_MAX_M)],
-    Meta(description='"midpoint", or metres of fibre from the first end'),
+    Name | Annotated[float, Meta(gt=0, le=LENGTH_MAX_M)],
+    Meta(
+        description='"midpoint", metres of fibre from the first end, or the name of a [[station]]'
+    ),
 ]
 
 SourceTable = Annotated[
@@ -159,8 +162,17 @@ class NodeTable(Struct, frozen=True, kw_only=True):
     clock: ClockTable | None = None
 
 
+class StationTable(Struct, frozen=True, kw_only=True):
+    """One `[[station]]`: a heralding station that is a process of its own."""
+
+    name: Name
+    address: AddressText
+
+
 class LinkTable(Struct, frozen=True, kw_only=True):
     """One `[[link]]`. Without `attenuation_db_per_km` it is that of silica at the wavelength.
+
+    `station` says where the station is, or names one; `station_m`, then only, where that one is.
 
     `pair_source` is a table of its own (`qstack.physical.source_hardware`), of scheme spdc alone;
     so are `midpoint_source`, `absorptive_memory` and `retrieved_photon`
@@ -173,7 +185,8 @@ class LinkTable(Struct, frozen=True, kw_only=True):
     ends: Ends
     length_m: Length
     scheme: Scheme
-    station: Station = "midpoint"
+    station: Station = MIDPOINT
+    station_m: Length | None = None
     attenuation_db_per_km: Attenuation | None = None
     group_index: GroupIndex = STANDARD_GROUP_INDEX
     extra_loss_db: ArmLoss = 0.0
@@ -194,12 +207,14 @@ class Tables(NamedTuple):
     network: NetworkTable | None
     nodes: dict[int, NodeTable]
     links: dict[int, LinkTable]
+    stations: dict[int, StationTable]
+    station_names: dict[str, int]  # also of stations with another problem
     addresses: dict[str, Address]
 
 
 def read_tables(raw: dict[str, Any], problems: list[str]) -> Tables:
     """The tables of the file; a line in `problems` for everything wrong with them."""
-    meant = check_keys(raw, ["network", "fabric", "node", "link"], "", problems)
+    meant = check_keys(raw, ["network", "fabric", "node", "station", "link"], "", problems)
     network = None
     if "network" in raw:
         network = read_table(raw["network"], NetworkTable, "network", problems)
@@ -221,6 +236,8 @@ def read_tables(raw: dict[str, Any], problems: list[str]) -> Tables:
         raw_nodes = []
     nodes = _read_rows(raw_nodes, NodeTable, "node", problems)
     links = _read_rows(_rows(raw, "link", problems), LinkTable, "link", problems)
+    raw_stations = _rows(raw, "station", problems)
+    stations = _read_rows(raw_stations, StationTable, "station", problems)
     problems += [
         f'node[{index}].external: only where layout is split; expected layout = "split"'
         for index, node in nodes.items()
@@ -230,11 +247,13 @@ def read_tables(raw: dict[str, Any], problems: list[str]) -> Tables:
         problems += _driver_problems(f"node[{index}]", node)
     texts = {"fabric": fabric.address} if fabric else {}
     texts |= {f"node[{index}]": node.address for index, node in nodes.items()}
+    texts |= {f"station[{index}]": station.address for index, station in stations.items()}
     addresses = _read_addresses(texts, problems)
-    names = _names(raw_nodes, problems)
+    names = _names(raw_nodes, problems, "node")
+    station_names = _names(raw_stations, problems, "station")
     if raw_nodes:
         links = _check_ends(links, names, problems)
-    return Tables(network, nodes, links, addresses)
+    return Tables(network, nodes, links, stations, station_names, addresses)
 
 
 def _driver_problems(path: str, node: NodeTable) -> list[str]:
@@ -269,8 +288,8 @@ def _read_rows(rows: list[Any], kind: type[T], key: str, problems: list[str]) ->
     return read
 
 
-def _names(rows: list[Any], problems: list[str]) -> dict[str, int]:
-    """Each name and the first node that has it, also of nodes with another problem."""
+def _names(rows: list[Any], problems: list[str], key: str) -> dict[str, int]:
+    """Each name and the first of its kind that has it, also of those with another problem."""
     first: dict[str, int] = {}
     for index, row in enumerate(rows):
         name = row.get("name") if isinstance(row, dict) else None
@@ -278,7 +297,7 @@ def _names(rows: list[Any], problems: list[str]) -> dict[str, int]:
             continue
         if name in first:
             problems.append(
-                f"node[{index}].name: {shown(name)} is also the name of node[{first[name]}]; "
+                f"{key}[{index}].name: {shown(name)} is also the name of {key}[{first[name]}]; "
                 "expected a name of its own"
             )
         first.setdefault(name, index)

@@ -172,8 +172,10 @@ class Node:
         machines: dict[str, Machine],
         timing: Timing,
         trace: Trace | None,
+        stations: frozenset[str] = frozenset(),
     ) -> None:
-        assert tuple(machines) == LAYERS
+        """`machines` are all layers, or a heralding station's one; `stations` its such peers."""
+        assert tuple(machines) in (LAYERS, LAYERS[:1])
         self.name = name
         self.boot_id = boot_id
         self.machines = machines
@@ -188,7 +190,7 @@ class Node:
         self._cancelled = 0  # about so many timers in the heap are cancelled
         self._own_numbers: dict[str, int] = {}
         self._ahead = [0] * len(Urgency)
-        self._lives = Lives(boot_id)
+        self._lives = Lives(boot_id, tuple(machines), stations)
         self._generation: dict[str, int] = {}  # of the channel to a peer: one up with each loss
         self._waiting: dict[str, int] = {}  # messages of a peer that are still to be handled
 
@@ -314,7 +316,7 @@ class Node:
             case FromPeer(peer, message):
                 handed = self._lives.heard(peer, message)
             case _:
-                handed = [(target, event) for target in LAYERS]
+                handed = [(target, event) for target in self.machines]
         self._say(outputs)
         return deque(handed)
 

@@ -1,5 +1,7 @@
 """A node as a process: its layers, its channels, its sessions, and one of the two clocks.
 
+A named heralding station is one, too: with one machine, and sessions of observers only.
+
 What both clocks share is here; `lockstep_node.py` and `wall_node.py` say when events are handled.
 No protocol decision is made in any of them.
 """
@@ -34,6 +36,14 @@ from qstack.wire.message import Message
 
 BUSY_LIMIT_S: Final = 10.0  # strict: an application busy for longer is told, and its session ended
 FABRIC_LIMIT_S: Final = 20.0  # without a fabric for so long, open calls have nothing to wait for
+
+LAYER_OF: Final = {
+    "physical": Layer.PHYSICAL,
+    "link": Layer.LINK,
+    "network": Layer.NETWORK,
+    "transport": Layer.TRANSPORT,
+}
+"""What a process says in HELLO of the machines it has; sessions are nobody's peers."""
 
 DISCARDED_MAX: Final = 10_000  # of them are named in status; the counter goes on
 
@@ -106,8 +116,8 @@ class NodeDaemon:
         self._entropy = entropy
         outside = {} if options.layers is None else options.layers.connections
         self.node: Node = compose(network, name, boot, entropy, self.trace, outside)
-        layers = [Layer.PHYSICAL, Layer.LINK, Layer.NETWORK, Layer.TRANSPORT]
-        self.hello = node_hello(network, name, "node", boot, [int(layer) for layer in layers])
+        layers = [int(LAYER_OF[layer]) for layer in self.node.machines if layer in LAYER_OF]
+        self.hello = node_hello(network, name, network.role_of(name), boot, layers)
         self.fabric: FabricLink | None = None
         self.members: dict[str, bytes] = {}
         self.counters: dict[str, int] = {}
@@ -131,6 +141,7 @@ class NodeDaemon:
             on_turn=self.clock.turn,
             on_status=lambda: (self.clock.now_ns, node_report(self)),
         )
+        self.sessions.takes_applications = "session" in self.node.machines
 
     def _make_clock(self) -> NodeClock:
         return LockstepClock(self) if self.network.clock == "lockstep" else WallClock(self)
@@ -168,7 +179,7 @@ class NodeDaemon:
 
     async def run(self) -> None:
         """Run until cancelled. Raises `LayerGoneError` if a layer dies again and again."""
-        listener = await listen(self.network.nodes[self.name].address)
+        listener = await listen(self.network.address_of(self.name))
         sessions = listen_locally(self.options.session_socket)
         try:
             async with trio.open_nursery() as nursery:

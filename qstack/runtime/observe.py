@@ -62,6 +62,11 @@ def node_sockets(folder: Path) -> list[Path]:
     return sorted(folder.glob("node-*.sock"))
 
 
+def station_sockets(folder: Path) -> list[Path]:
+    """The sockets of the named stations in the folder of a network."""
+    return sorted(folder.glob("station-*.sock"))
+
+
 async def observe_fabric(socket_path: Path) -> Report | None:
     """The fabric's report, or None if it does not answer."""
     with trio.move_on_after(ANSWER_LIMIT_S):
@@ -74,17 +79,27 @@ async def observe_fabric(socket_path: Path) -> Report | None:
 
 
 async def observe_network(folder: Path) -> Report:
-    """All that runs in a run folder: {"network", "nodes": {name: report}, "fabric": report}."""
-    nodes: dict[str, Report | None] = {}
+    """All that runs in a run folder: {"network", "nodes", "stations", "fabric"}.
 
-    async def one(path: Path) -> None:
-        nodes[path.stem.removeprefix("node-")] = await observe_node(path)
+    Nodes and named stations are {name: report}.
+    """
+    found: dict[str, dict[str, Report | None]] = {"node": {}, "station": {}}
+
+    async def one(path: Path, kind: str) -> None:
+        found[kind][path.stem.removeprefix(f"{kind}-")] = await observe_node(path)
 
     async with trio.open_nursery() as nursery:
         for path in node_sockets(folder):
-            nursery.start_soon(one, path)
+            nursery.start_soon(one, path, "node")
+        for path in station_sockets(folder):
+            nursery.start_soon(one, path, "station")
     fabric = await observe_fabric(folder / "fabric.sock")
-    return {"network": folder.name, "nodes": dict(sorted(nodes.items())), "fabric": fabric}
+    return {
+        "network": folder.name,
+        "nodes": dict(sorted(found["node"].items())),
+        "stations": dict(sorted(found["station"].items())),
+        "fabric": fabric,
+    }
 
 
 async def wait_until_ready(prepared: Prepared, supervisor: Supervisor) -> None:

@@ -26,6 +26,7 @@ from qstack.errors import ErrorCode, PeerError
 from qstack.link import messages as link
 from qstack.network import messages as network
 from qstack.physical import messages as physical
+from qstack.physical import station_messages as station
 from qstack.runtime import life_messages
 from qstack.runtime.clock_messages import PEER_MESSAGES
 from qstack.runtime.listen import Unreached, serve
@@ -46,9 +47,11 @@ UNHURRIED: Final = (link.AddAccepted, link.Ack, network.Complete)
 REGISTRY: Final = Registry(
     (
         *link.MESSAGES, *network.MESSAGES, *transport.MESSAGES, *life_messages.MESSAGES,
-        *PEER_MESSAGES, *physical.MESSAGES,
+        *PEER_MESSAGES, *physical.MESSAGES, *station.MESSAGES,
     )
 )  # fmt: skip
+STATION_REGISTRY: Final = Registry((*station.MESSAGES, *life_messages.MESSAGES, *PEER_MESSAGES))
+"""What is said to a heralding station: nothing of the layers it has not."""
 
 
 class PeerUser(Protocol):
@@ -124,8 +127,9 @@ class PeerChannels:
     ) -> None:
         self.network = network_file
         self.node = hello.node
-        self.peers = {name: Peer(name) for name in sorted(network_file.nodes) if name != self.node}
+        self.peers = {name: Peer(name) for name in network_file.peers_of(self.node)}
         self.refused = 0
+        self._registry = REGISTRY if self.node in network_file.nodes else STATION_REGISTRY
         self._hello = hello
         self._credentials = credentials
         self._user = user
@@ -143,8 +147,7 @@ class PeerChannels:
             nursery.start_soon(serve, listener, self._accept, self._report)
             for name in self.peers:
                 nursery.start_soon(self._write, self.peers[name])
-            for hardware in self.network.world.links_of(self.node):
-                other = hardware.other_end(self.node)
+            for other in self.network.neighbours_of(self.node):
                 if self.node < other:
                     self.want(other)
 
@@ -197,12 +200,15 @@ class PeerChannels:
 
     def has_channel_to(self, name: str, boot_id: bytes) -> bool:
         """Whether there is a channel to this life of a peer, which may not be up yet."""
-        channel = self.peers[name].channel
+        peer = self.peers.get(name)
+        channel = None if peer is None else peer.channel
         return channel is not None and channel.hello.boot_id == boot_id
 
     def up(self, name: str, boot_id: bytes) -> None:
-        """The layers know of this life of the peer from now on."""
-        peer = self.peers[name]
+        """The layers know of this life of the peer from now on; it may be none of ours."""
+        peer = self.peers.get(name)
+        if peer is None:
+            return
         peer.boot_id = boot_id
         early = peer.take_early()
         if peer.is_usable and any(self._is_ahead(at_ns) for at_ns, _ in early):
@@ -219,7 +225,9 @@ class PeerChannels:
 
     def down(self, name: str) -> None:
         """That life is over: what is queued for it or kept of it is void."""
-        peer = self.peers[name]
+        peer = self.peers.get(name)
+        if peer is None:
+            return
         ended, peer.boot_id = peer.boot_id, None
         self._mend(peer)
         peer.received = 0  # of its next life nothing has come: that is to be waited for
@@ -269,11 +277,12 @@ class PeerChannels:
     # --- making channels -------------------------------------------------------------------------
 
     def _expected(self, identity: Identity) -> bool:
-        return identity.role == "node" and identity.node in self.peers
+        is_known = identity.node in self.peers
+        return is_known and identity.role == self.network.role_of(identity.node)
 
     async def _dial(self, peer: Peer) -> None:
-        address = self.network.nodes[peer.name].address
-        expected = Identity(self.network.name, peer.name, "node")
+        address = self.network.address_of(peer.name)
+        expected = Identity(self.network.name, peer.name, self.network.role_of(peer.name))
         unreached = Unreached(f"{peer.name} at {address}", self._report)
         while peer.channel is None:
             if peer.is_broken_off:
@@ -286,7 +295,7 @@ class PeerChannels:
                     server=False,
                     expected=expected,
                     hello=self._hello,
-                    registry=REGISTRY,
+                    registry=self._registry,
                 )
             except (OSError, ChannelRefused) as error:
                 unreached.failed(error)
@@ -299,8 +308,7 @@ class PeerChannels:
         peer.is_dialling = False
 
     def _is_neighbour(self, name: str) -> bool:
-        links = self.network.world.links_of(self.node)
-        return any(hardware.other_end(self.node) == name for hardware in links)
+        return name in self.network.neighbours_of(self.node)
 
     async def _accept(self, stream: trio.SocketStream) -> None:
         channel = await open_channel(
@@ -309,7 +317,7 @@ class PeerChannels:
             server=True,
             expected=self._expected,
             hello=self._hello,
-            registry=REGISTRY,
+            registry=self._registry,
             on_accept=self._refuse_second,
         )
         assert self._nursery is not None

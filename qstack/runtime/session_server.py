@@ -88,6 +88,7 @@ class SessionServer:
         self.node = node
         self.clock = clock
         self.is_seeded = is_seeded
+        self.takes_applications = True  # a station has observers only
         self.sessions: dict[str, Session] = {}
         self._on_call = on_call
         self._on_end = on_end
@@ -204,6 +205,8 @@ class SessionServer:
             raise PeerError(ErrorCode.OUT_OF_STATE, "the first message of a session is Attach")
         if 1 not in message.versions:
             raise PeerError(ErrorCode.VERSION, f"this node speaks 1, not {message.versions}")
+        if not (self.takes_applications or message.is_observer):
+            raise PeerError(ErrorCode.UNSUPPORTED, f"{self.node} is a station: it has status alone")
         if len(self.sessions) >= SESSIONS_MAX:
             raise PeerError(ErrorCode.NO_RESOURCES, f"{SESSIONS_MAX} sessions are open")
         kind = "tool" if message.is_observer else "app"

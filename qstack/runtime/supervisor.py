@@ -48,6 +48,7 @@ class Supervisor:
         seed: int | None = None,
         node_options: tuple[str, ...] = (),
         fabric_options: tuple[str, ...] = (),
+        station_options: tuple[str, ...] = (),
     ) -> None:
         self.prepared = prepared
         self._report = report
@@ -57,6 +58,9 @@ class Supervisor:
         if prepared.network.fabric is not None:
             arguments = ["fabric", "run", str(prepared.network_file), *common, *fabric_options]
             self.children["fabric"] = Child("fabric", arguments)
+        for name in prepared.network.stations:
+            arguments = ["station", "run", str(prepared.network_file), "--name", name]
+            self.children[name] = Child(name, [*arguments, *common, *station_options])
         for name in prepared.network.nodes:
             arguments = ["node", "run", str(prepared.network_file), "--name", name]
             self.children[name] = Child(name, [*arguments, *common, *node_options])

@@ -48,20 +48,20 @@ class VirtualNetwork:
         self.network = network
         self.seed = seed
         self.fabric = Fabric(network.world, seed)
-        self.coordinator = Coordinator(list(network.nodes), lookahead_ns(network))
+        self.coordinator = Coordinator(network.participants, lookahead_ns(network))
         self.nodes: dict[str, Node] = {}
         self.chains: dict[str, Trace] = {}
         self._watch = watch
-        self._restarts = dict.fromkeys(network.nodes, 0)
+        self._restarts = dict.fromkeys(network.participants, 0)
         self._received: dict[tuple[str, str], int] = {}
         self._sessions: dict[tuple[str, str], _Session] = {}
         self._faults: list[tuple[int, int, str, bool]] = []  # (time, order, node, comes back)
         self._layer_faults: list[tuple[int, int, str, str]] = []  # (time, order, node, layer)
         self._returns: list[tuple[int, int, str]] = []
         self._order = 0
-        for name in sorted(network.nodes):
+        for name in network.participants:
             self._boot(name, 0)
-        for name in sorted(network.nodes):
+        for name in network.participants:
             self._meet(name, 0)
             self.coordinator.joined(name, self.nodes[name].next_event_ns)
 
@@ -234,7 +234,7 @@ class VirtualNetwork:
     def kill(self, node: str, at_ns: int, *, comes_back: bool = True) -> None:
         """Let `node` die at `at_ns`; it is back `restart_ns` later, with a new boot id.
 
-        Nothing happens if it is dead then.
+        It may be a named station. Nothing happens if it is dead then.
         """
         self._order += 1
         heappush(self._faults, (at_ns, self._order, node, comes_back))
@@ -272,8 +272,7 @@ class VirtualNetwork:
         self._boot(name, at_ns)
         self._meet(name, at_ns)
         self.coordinator.joined(name, self.nodes[name].next_event_ns)
-        for link in self.network.world.links_of(name):
-            other = link.other_end(name)
+        for other in self.network.neighbours_of(name):
             if other in self.nodes:
                 self.nodes[other].peer_up(
                     name, boot_id(self.seed, name, self._restarts[name]), at_ns
@@ -303,8 +302,7 @@ class VirtualNetwork:
         """Channels of a node that has just come: the fabric, and the neighbours that are up."""
         node = self.nodes[name]
         node.peer_up(FABRIC, b"\0" * 8, at_ns)
-        for link in self.network.world.links_of(name):
-            other = link.other_end(name)
+        for other in self.network.neighbours_of(name):
             if other in self.nodes:
                 node.peer_up(other, self.nodes[other].boot_id, at_ns)
 

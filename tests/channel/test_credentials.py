@@ -86,7 +86,7 @@ def test_each_role_speaks_for_its_layers_and_the_session():
         "network": {Layer.NETWORK},
         "transport": {Layer.TRANSPORT},
         "fabric": {Layer.PHYSICAL, Layer.CLOCK},
-        "station": {Layer.PHYSICAL},
+        "station": {Layer.PHYSICAL, Layer.CLOCK, Layer.NODE},
         "operator": {Layer.CLOCK, Layer.APPLICATION},
     }
 

@@ -124,7 +124,8 @@ async def daemon_chains(
             lambda report: is_quiet(report) and all(p.is_finished for p in programs.values()),
         )
         report = await running.report()  # nodes were asked before the fabric said "quiet"
-        chains = {name: node["trace"] for name, node in report["nodes"].items()}
+        participants = report["nodes"] | report["stations"]
+        chains = {name: each["trace"] for name, each in participants.items()}
         nursery.cancel_scope.cancel()
     return chains, programs
 

@@ -259,8 +259,12 @@ BAD_CHANGES = [
     ('scheme = "double-click"', 'scheme = "triple-click"', ("link[0].scheme: 'triple-click' is "
      'not allowed; expected one of "single-click", "double-click", "spdc", "midpoint-source", '
      '"absorptive-memory", "retrieved-photon"')),
-    ('station = "midpoint"', 'station = "middle"', ("link[0].station: 'middle' is not allowed; "
-     'expected "midpoint", or metres of fibre from the first end')),
+    ('station = "midpoint"', 'station = "middle"', ("link[0].station: no station is called "
+     "'middle'; expected \"midpoint\", metres, or the name of a [[station]]")),
+    ('station = "midpoint"', "station = true", ("link[0].station: true is not allowed; expected "
+     '"midpoint", metres of fibre from the first end, or the name of a [[station]]')),
+    ('station = "midpoint"', "station_m = 5000", ("link[0].station_m: only of a station that has a "
+     "name; expected metres in station")),
     ('station = "midpoint"', "station = 12_000", ("link[0].station: 12000.0 m is beyond the "
      'fibre\'s 10000.0 m; expected "midpoint" or metres from the first end')),
     ('station = "midpoint"', "station = 0.1", ("link[0].station: 0.1 m leaves less than 1 ns to "

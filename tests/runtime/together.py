@@ -37,14 +37,16 @@ class Together:
                 NodeOptions(
                     network=prepared.network,
                     name=name,
-                    credentials=prepared.credentials(name, "node"),
-                    session_socket=prepared.session_socket(name),
+                    credentials=prepared.credentials(name, prepared.network.role_of(name)),
+                    session_socket=prepared.session_socket(name)
+                    if name in prepared.network.nodes
+                    else prepared.station_socket(name),
                     seed=seed,
                     restarts=0,
                 ),
                 self.said.append,
             )
-            for name in prepared.network.nodes
+            for name in prepared.network.participants
             if name not in absent
         }
 

@@ -29,6 +29,7 @@ class Batch:
         self.remaining = operation.pairs
         self.calibration = 0  # of the link when the batch began
         self.match: Match | None = None
+        self.is_given_up = False  # its node wants nothing of what is in flight
         qubit = operation.qubit
         self.qubit = None if qubit is None else QubitKey(node, qubit)  # that it will make
         self._cycle_ns = cycle_ns

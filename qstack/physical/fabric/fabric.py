@@ -52,9 +52,11 @@ from qstack.physical.fabric.register import RefusedError, Register
 from qstack.physical.fabric.source_station import SourceMatch, SourceStation
 from qstack.physical.fabric.station import Match, Station
 from qstack.physical.fabric.switchboard import Switchboard
+from qstack.physical.fabric.watches import Watch, Watches
 from qstack.physical.fabric.witness import Witness
 from qstack.physical.hardware import World
 from qstack.physical.params import RESULT_MIN_NS
+from qstack.physical.station_device import KeepHeralded, StopWatch, WatchLink
 from qstack.quantum.bell import fidelity
 from qstack.quantum.gates import GATES
 from qstack.quantum.pauli import FloatArray
@@ -86,8 +88,11 @@ class _Entry(NamedTuple):
     name: str
     number: int
     push: int
-    work: "Operation | Match | SourceMatch | Calibration"
+    work: "Operation | Emission"
 
+
+Emission = Match | SourceMatch | Watch | Calibration
+"""What has an event to come that no operation brings about."""
 
 _OPERATION, _EMISSION = 0, 1
 
@@ -128,6 +133,16 @@ class Fabric:
             deliver=self._deliver,
             schedule=self._schedule,
         )
+        self._watches = Watches(
+            world,
+            self._station,
+            self._register,
+            self._counter,
+            self._chance,
+            deliver=self._deliver,
+            schedule=self._schedule,
+        )
+        self._stations = frozenset(world.stations)
         self._heap: list[_Entry] = []
         self._pushes = 0
         self._latest_ns = 0
@@ -158,8 +173,11 @@ class Fabric:
     # --- nodes come and go ---
 
     def node_up(self, node: str, boot_id: bytes) -> None:
-        """`node` is there; with a new boot id the herald sequences of its links begin at 0."""
-        if node not in self._world.nodes:
+        """`node` is there; with a new boot id the herald sequences of its links begin at 0.
+
+        It may be a station that is a participant of its own.
+        """
+        if node not in self._world.nodes and node not in self._stations:
             raise ValueError(f"no node {node} in this world")
         if self._boot_ids.get(node) != boot_id:
             self._station.restart_heralds(node)
@@ -178,6 +196,8 @@ class Fabric:
             entry for entry in self._heap if entry.rank == _EMISSION or entry.name != node
         ]
         heapq.heapify(self._heap)
+        self._watches.station_gone(node)
+        self._watches.node_gone(node, self._latest_ns)
         self._station.node_gone(node, self._latest_ns)
         self._sources.node_gone(node, self._latest_ns)
         self._readings.node_gone(node)
@@ -210,6 +230,8 @@ class Fabric:
                 self._station.emission(work)
             elif isinstance(work, SourceMatch):
                 self._sources.emission(work)
+            elif isinstance(work, Watch):
+                self._watches.clicks(work)
             elif isinstance(work, Calibration):
                 self._end_calibration(work)
             else:
@@ -235,14 +257,24 @@ class Fabric:
     def _perform(self, node: str, operation: Operation, at_ns: int) -> Result | None:
         """One operation and its result, if it has one. Raises `RefusedError`."""
         sequence, register = operation.sequence, self._register
+        if node in self._stations:
+            self._watch(node, operation, at_ns)
+            return None
         match operation:
             case Generate() if self._sources.serves(operation.link):
                 self._sources.generate(node, operation, at_ns)
+            case Generate() if self._watches.serves(operation.link):
+                self._watches.generate(node, operation, at_ns)
             case Generate():
                 self._station.generate(node, operation, at_ns)
             case StopGenerate():
-                if not self._sources.stop(node, operation.batch, operation.reason, at_ns):
-                    self._station.stop(node, operation.batch, operation.reason, at_ns)
+                number, reason = operation.batch, operation.reason
+                if not self._watches.stop(node, number, reason, at_ns) and not (
+                    self._sources.stop(node, number, reason, at_ns)
+                ):
+                    self._station.stop(node, number, reason, at_ns)
+            case KeepHeralded():
+                self._watches.keep(node, operation, at_ns)
             case GiveBases():
                 self._readings.give(node, operation, at_ns)
             case SendPulse() | AlignClock():
@@ -279,6 +311,16 @@ class Fabric:
             case _:
                 raise RefusedError(ErrorCode.UNSUPPORTED, type(operation).__name__)
         return None
+
+    def _watch(self, station: str, operation: Operation, at_ns: int) -> None:
+        """An operation of a station. Raises `RefusedError`."""
+        match operation:
+            case WatchLink():
+                self._watches.watch(station, operation, at_ns)
+            case StopWatch():
+                self._watches.stop_watch(station, operation, at_ns)
+            case _:
+                raise RefusedError(ErrorCode.UNSUPPORTED, type(operation).__name__)
 
     def _time(self, node: str, operation: SendPulse | AlignClock, at_ns: int) -> None:
         """What a node does with its hardware clock. Stamps are read when light has crossed."""
@@ -361,7 +403,7 @@ class Fabric:
         self._outbox.append(Delivery(node, due_ns, self._sequence, message))
         self._sequence += 1
 
-    def _schedule(self, match: Match | SourceMatch) -> None:
+    def _schedule(self, match: Match | SourceMatch | Watch) -> None:
         assert match.event_ns is not None
         self._push(match.event_ns, _EMISSION, match.model.link.id, match.number, match)
 
@@ -371,7 +413,7 @@ class Fabric:
         rank: int,
         name: str,
         number: int,
-        work: "Operation | Match | SourceMatch | Calibration",
+        work: "Operation | Emission",
     ) -> None:
         self._pushes += 1
         heapq.heappush(self._heap, _Entry(at_ns, rank, name, number, self._pushes, work))
@@ -382,7 +424,7 @@ class Fabric:
             at_ns, rank, _, _, _, work = self._heap[0]
             if rank == _OPERATION:
                 return
-            assert isinstance(work, (Match, SourceMatch, Calibration))
+            assert isinstance(work, Emission)
             if work.event_ns == at_ns:
                 return
             heapq.heappop(self._heap)

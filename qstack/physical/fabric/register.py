@@ -143,6 +143,10 @@ class Register:
         first, second = (self._add(key, at, move) for key, move in zip(ends, moves, strict=True))
         _Group(tensor, [first, second])
 
+    def store(self, key: QubitKey, move: Move) -> None:
+        """When the move of a heralded qubit comes is known now. Raises `RefusedError`."""
+        self._get(key).move = move
+
     def release(self, key: QubitKey) -> None:
         """Forget a qubit; nothing happens if it is not there."""
         qubit = self._qubits.get(key)

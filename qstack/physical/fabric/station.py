@@ -1,4 +1,4 @@
-"""The heralding stations of all heralded links: who attempts with whom, and what comes of it.
+"""The heralding stations that have no name: who attempts with whom, and what comes of it.
 
 Generates of both ends match oldest first when link, token, kind and bright state are equal. A
 match draws its success once (attempts are independent, so their number is geometric) and has one
@@ -107,6 +107,12 @@ class Station:
 
     def generate(self, node: str, operation: Generate, at_ns: int) -> None:
         """A node begins to attempt. Raises `RefusedError`."""
+        batch = self.admit(node, operation, at_ns)
+        self._queue(batch).append(batch)
+        self._match(batch.key, at_ns)
+
+    def admit(self, node: str, operation: Generate, at_ns: int) -> Batch:
+        """The batch of a Generate, and its first cycle. Raises `RefusedError`."""
         model = self.models.get(operation.link)
         if model is None or node not in model.ends:
             raise RefusedError(ErrorCode.BAD_REQUEST, f"{node} is not on a link {operation.link}")
@@ -117,8 +123,7 @@ class Station:
         batch = Batch(node, operation, first_cycle, cycle_ns, model.emission_offset_ns)
         batch.calibration = self._circumstances.calibration(model.link.id)
         self._counter.add(batch)
-        self._queue(batch).append(batch)
-        self._match(batch.key, at_ns)
+        return batch
 
     def stop(self, node: str, number: int, reason: str, at_ns: int) -> None:
         """A node ends a batch; nothing happens if it has ended."""
