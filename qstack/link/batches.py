@@ -27,6 +27,7 @@ class Batch:
     """A batch the physical layer has still to answer: for whom, and in which life of the peer."""
 
     number: int
+    kind: physical.AttemptKind
     peer: Peer
     peer_boot_id: bytes
     request_id: bytes
@@ -114,7 +115,7 @@ class Batches:
         assert peer.capability is not None
         assert peer.peer_boot_id is not None
         number, self._next = self._next, self._next + 1
-        self._open[number] = Batch(number, peer, peer.peer_boot_id, request.id)
+        self._open[number] = Batch(number, request.kind, peer, peer.peer_boot_id, request.id)
         wanted = request.wanted or 1
         if request.cost_ns is not None:
             wanted = min(wanted, FAIR_PAIRS)  # a measure batch has the link until it ends
@@ -128,6 +129,7 @@ class Batches:
                 bright_state=request.option.bright_state,
                 pairs=wanted if request.kind == "measure" else 1,
                 basis=request.basis,
+                rotation=request.rotation,
             )
         )
 

@@ -2,7 +2,8 @@
 
 Rules
 1. A herald for a request that has ended here is not announced: the qubit is freed, and the far
-   end, which may have announced its half, is told by Expire. Both know that there is no pair.
+   end, which may have announced its half, is told by Expire. Both know that there is no pair. So
+   too the outcome of a pair that prepared a remote state.
 2. Outcomes of measured pairs, once told, are not taken back. Where a request ends otherwise than by
    its number, one end may have been told of more pairs; those of the other are the first of them.
 """
@@ -32,7 +33,8 @@ class Pairs:
             self._out.tell_below(physical.Free(qubit=herald.qubit))
             return
         if request is None:
-            self._discard(batch.peer, herald)
+            self._out.tell_below(physical.Free(qubit=herald.qubit))
+            self._discard(batch.peer, herald.herald_sequence)
         else:
             self._announce(batch.peer, request, herald)
         self._batches.start(batch.peer, now)
@@ -46,6 +48,8 @@ class Pairs:
             request = batch.request if batch is not None else None
         if batch is None:
             return
+        if request is None and batch.kind == "prepare" and measured.pairs and batch.is_current:
+            self._discard(batch.peer, measured.first_herald_sequence)
         if request is not None and measured.pairs:
             self._tell_measured(batch.peer, request, measured)
             self._requests.finish_if_served(batch.peer, request)
@@ -94,9 +98,8 @@ class Pairs:
         self._requests.indicate(peer, request, herald.herald_sequence, pair)
         self._requests.finish_if_served(peer, request)
 
-    def _discard(self, peer: Peer, herald: physical.Heralded) -> None:
-        self._out.tell_below(physical.Free(qubit=herald.qubit))
-        low = herald.herald_sequence
+    def _discard(self, peer: Peer, herald_sequence: int) -> None:
+        low = herald_sequence
         self._out.send(peer.name, messages.Expire(low=low, high=low + 1))
         self._out.record("late_pair", peer=peer.name)
 

@@ -6,7 +6,7 @@ from qstack.ids import LinkPairId, link_id, link_pair_id
 from qstack.link.params import PAIR_HISTORY_MAX
 from qstack.link.queue import Place, Request
 from qstack.link.service import LinkOption
-from qstack.physical.service import GenerationOption, Kind, LinkCapability
+from qstack.physical.service import AttemptKind, GenerationOption, LinkCapability
 
 
 @dataclass
@@ -87,7 +87,7 @@ class Peer:
         self.virtual_ns = max(self.virtual_ns, request.virtual_finish(0))
         request.serve(first_herald, pairs)
 
-    def cost_ns(self, kind: Kind, option: GenerationOption, priority: int) -> int | None:
+    def cost_ns(self, kind: AttemptKind, option: GenerationOption, priority: int) -> int | None:
         """The mean time of a pair, divided by the weight of its request."""
         if self.weights is None:
             return None

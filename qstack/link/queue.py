@@ -13,7 +13,7 @@ from typing import NamedTuple
 from qstack.link.coincidences import Coincidences
 from qstack.link.request_states import REQUEST, Input, State
 from qstack.link.service import LinkMeasured, LinkPair
-from qstack.physical.service import GenerationOption, Kind
+from qstack.physical.service import AttemptKind, GenerationOption, Rotation
 from qstack.wire.message import BasisChoice
 
 NEVER_SERVED = -1
@@ -35,7 +35,7 @@ class Request:
 
     id: bytes
     purpose: bytes
-    kind: Kind
+    kind: AttemptKind
     number: int | None
     deadline_ns: int
     priority: int
@@ -46,6 +46,7 @@ class Request:
     start_ns: int
     given: Place | None
     cost_ns: int | None  # of a pair, divided by the weight; None where priorities are strict
+    rotation: Rotation | None = None
     state: State = REQUEST.start
     served: int = 0
     last_herald: int = NEVER_SERVED  # herald sequence of its latest pair

@@ -16,6 +16,7 @@ from qstack.link.outbox import ABOVE, Outbox, name_of
 from qstack.link.params import NUMBER_MAX, REQUESTS_MAX, START_AHEAD_MAX_NS, START_ALLOWANCE_NS
 from qstack.link.peer import Peer
 from qstack.link.queue import Place, Request
+from qstack.link.reading import reading_problem
 from qstack.link.request_states import Input, State
 from qstack.physical import service as physical
 
@@ -59,11 +60,12 @@ class Requests:
             deadline_ns=create.deadline_ns,
             priority=create.priority,
             basis=create.peer_basis,
-            peer_basis=create.basis,
+            peer_basis=create.basis if create.kind == "measure" else None,
             start_ns=start_ns,
             device=peer.peer_device,
             atomic=create.atomic,
             consecutive=create.consecutive,
+            rotation=create.peer_rotation,
         )
         self._out.send(peer.name, add)
         return self._batches.start_later(peer, now)
@@ -192,7 +194,7 @@ class Requests:
     ) -> None:
         """Tell of pairs, the first of which has this herald sequence; or hold them back."""
         if request.consecutive:
-            self._tell(peer, sequence, indication)
+            self._tell(peer, request, sequence, indication)
         else:
             request.held.append((sequence, indication))
 
@@ -200,7 +202,7 @@ class Requests:
         """End a request whose last pair has come."""
         if request.is_served:
             for sequence, indication in request.held:
-                self._tell(peer, sequence, indication)
+                self._tell(peer, request, sequence, indication)
             request.step(Input.SERVED)
             self._close(peer, request)
             done = service.LinkDone(request=request.id, purpose=request.purpose)
@@ -231,11 +233,17 @@ class Requests:
         self._batches.start(peer, now)
 
     def _tell(
-        self, peer: Peer, sequence: int, indication: service.LinkPair | service.LinkMeasured
+        self,
+        peer: Peer,
+        request: Request,
+        sequence: int,
+        indication: service.LinkPair | service.LinkMeasured,
     ) -> None:
         if isinstance(indication, service.LinkPair):
             peer.remember(sequence, indication.pair, indication.purpose)
             self._out.tell_below(physical.Transfer(call=None, qubit=indication.qubit, to=ABOVE))
+        elif request.kind == "prepare":  # the far end keeps a qubit of it
+            peer.remember(sequence, indication.first_pair, indication.purpose)
         self._out.tell_above(indication)
 
     def _give_back(self, peer: Peer, request: Request) -> None:
@@ -243,6 +251,7 @@ class Requests:
         for sequence, indication in request.held:
             if isinstance(indication, service.LinkPair):
                 self._out.tell_below(physical.Free(qubit=indication.qubit))
+            if request.kind != "measure":
                 self._out.send(peer.name, messages.Expire(low=sequence, high=sequence + 1))
         request.held.clear()
 
@@ -261,14 +270,12 @@ class Requests:
             return ErrorCode.UNSUPPORTED, f"this link does not {asked.kind}", None
         if asked.number is not None and asked.number > NUMBER_MAX:
             return ErrorCode.BAD_REQUEST, f"{asked.number} pairs, at most {NUMBER_MAX}", None
-        bases = (asked.basis is not None) + (asked.peer_basis is not None)
-        if bases != (2 if asked.kind == "measure" else 0):
-            return ErrorCode.BAD_REQUEST, "bases go with kind measure, and only there", None
-        if asked.kind == "measure" and asked.number is None:
-            return ErrorCode.BAD_REQUEST, "kind measure needs a number of pairs", None
+        problem = reading_problem(asked)
+        if problem:
+            return ErrorCode.BAD_REQUEST, problem, None
         if asked.number is None and (asked.atomic or not asked.consecutive):
             return ErrorCode.BAD_REQUEST, "atomic, or all at the end, needs a number", None
-        is_held = asked.kind == "keep" and not asked.consecutive
+        is_held = asked.kind != "measure" and not asked.consecutive
         if is_held and asked.number is not None and asked.number > peer.slots:
             detail = f"{asked.number} pairs at once, {peer.slots} fit"
             return ErrorCode.NO_RESOURCES, detail, None
@@ -298,6 +305,7 @@ class Requests:
             deadline_ns=asked.deadline_ns,
             priority=asked.priority,
             basis=asked.basis,
+            rotation=asked.rotation,
             option=option,
             atomic=asked.atomic,
             consecutive=asked.consecutive,

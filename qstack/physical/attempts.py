@@ -9,6 +9,7 @@ Rules
 from collections.abc import Iterator
 from typing import Final, Literal
 
+import numpy as np
 from msgspec import Struct
 
 from qstack.machine import CancelTimer, Effect, Record, SetTimer, Tell
@@ -20,22 +21,23 @@ from qstack.physical.device import (
     StopGenerate,
 )
 from qstack.physical.device_order import DeviceOrder
-from qstack.physical.generation import generate, mismatch
+from qstack.physical.generation import generate, is_kept, mismatch
 from qstack.physical.hardware import LinkHardware, World
 from qstack.physical.memory import Memory, Qubit
 from qstack.physical.params import SHARE_NS
 from qstack.physical.prediction import goodness_of
 from qstack.physical.qubit_states import Input as QubitInput
 from qstack.physical.service import (
+    AttemptKind,
     AttemptsEnded,
     AttemptsStart,
     AttemptsStop,
     Heralded,
-    Kind,
     MeasuredPairs,
 )
 from qstack.physical.sharing import choose
-from qstack.wire.message import BasisChoice
+from qstack.wire.message import BasisChoice, BasisProbabilities
+from qstack.wire.packed import BASES, draw_bases, pack_bases
 
 LINK_LAYER: Final = "link"
 SHARE_TIMER: Final = "share"
@@ -47,7 +49,8 @@ Reason = Literal["stopped", "no-memory", "handed-over", "device", "refused"]
 class _Batch(Struct, eq=False):
     """One batch; `reason` is why it is being stopped.
 
-    `number` is its name at the device: the asker's own may come again in its next life.
+    `number` is its name at the device: the asker's own may come again in its next life. `drawn` is
+    the basis a `prepare` batch is read in, packed, where that was drawn when it began.
     """
 
     asked: AttemptsStart
@@ -57,6 +60,7 @@ class _Batch(Struct, eq=False):
     reason: StopReason = "stopped"
     operation: int | None = None
     is_orphan: bool = False
+    drawn: bytes = b""
 
     @property
     def link(self) -> str:
@@ -81,8 +85,10 @@ class Attempts:
         order: DeviceOrder,
         memory: Memory,
         numbers: Iterator[int],
+        rng: np.random.Generator,
     ) -> None:
         self._world = world
+        self._rng = rng
         self._numbers = numbers
         self._order = order
         self._memory = memory
@@ -92,7 +98,7 @@ class Attempts:
         self._batches: dict[int, _Batch] = {}
         self._queued: dict[int, None] = {}  # those that wait for a communication qubit
         self._goodness: dict[tuple[str, float | None], tuple[float, float]] = {}
-        self._cycles_ns: dict[tuple[str, Kind], int] = {}
+        self._cycles_ns: dict[tuple[str, AttemptKind], int] = {}
         self._is_timer_set = False
 
     # --- what the link layer asks ---
@@ -193,7 +199,7 @@ class Attempts:
                 outcomes=reply.outcomes,
                 x_bits=reply.x_bits,
                 z_bits=reply.z_bits,
-                bases=reply.bases,
+                bases=batch.drawn or reply.bases,
                 emitted_at_ns=reply.emitted_at_ns,
                 is_last=reply.is_last,
                 calibration=reply.calibration,
@@ -267,6 +273,11 @@ class Attempts:
     def _begin(self, batch: _Batch, now: int) -> list[Effect]:
         self._step(batch, Input.BEGIN)
         asked = batch.asked
+        drawn = None
+        if asked.kind == "prepare" and isinstance(asked.basis, BasisProbabilities):
+            # One pair in one basis: nothing is gained by waiting for the herald to choose it.
+            codes = draw_bases(self._rng, asked.basis, 1)
+            batch.drawn, drawn = pack_bases(codes), BASES[codes[0]]
         batch.operation = self._order.next_sequence()
         return self._order.submit(
             generate(
@@ -275,12 +286,13 @@ class Attempts:
                 sequence=batch.operation,
                 batch=batch.number,
                 cycle_ns=self._cycle_ns(asked.link, asked.kind),
-                qubit=batch.qubit.id if asked.kind == "keep" else None,
+                qubit=batch.qubit.id if is_kept(asked.kind, asked.basis) else None,
+                drawn=drawn,
             ),
             now,
         )
 
-    def _cycle_ns(self, link: str, kind: Kind) -> int:
+    def _cycle_ns(self, link: str, kind: AttemptKind) -> int:
         key = (link, kind)
         if key not in self._cycles_ns:
             profiles = self._world.end_profiles(link)
@@ -328,6 +340,7 @@ class Attempts:
             pairs=asked.pairs,
             bright_state=asked.bright_state,
             scheme=link.scheme,
+            rotation=asked.rotation,
         )
 
     def _goodness_of(self, asked: AttemptsStart, z: int) -> float:

@@ -41,7 +41,7 @@ from qstack.physical.models.heralding import Heralded, double_click, single_clic
 from qstack.physical.models.midpoint_source import MidpointSource, midpoint_source, spdc_pairs
 from qstack.physical.models.pair_source import PairSource
 from qstack.physical.profile import Profile
-from qstack.physical.service import Kind
+from qstack.physical.service import AttemptKind
 from qstack.physical.source_hardware import PairSourceHardware
 
 Scheme = Literal["single-click", "double-click", "spdc", "midpoint-source", "absorptive-memory"]
@@ -95,9 +95,9 @@ class LinkHardware(Struct, frozen=True, kw_only=True):
         return self.source is None
 
     @property
-    def kinds(self) -> tuple[Kind, ...]:
+    def kinds(self) -> tuple[AttemptKind, ...]:
         """What it can be asked for: photons that were detected cannot be kept."""
-        return ("keep", "measure") if self.is_heralded else ("measure",)
+        return ("keep", "measure", "prepare") if self.is_heralded else ("measure",)
 
     @property
     def delay_ns(self) -> int:
@@ -121,14 +121,17 @@ class LinkHardware(Struct, frozen=True, kw_only=True):
         """From `end` to the station. Raises ValueError if `end` is not an end."""
         return round(fibre_delay_ns(self.arms_m[self._place(end)], self.group_index))
 
-    def cycle_ns(self, kind: Kind, profile_a: Profile, profile_b: Profile) -> int:
+    def cycle_ns(self, kind: AttemptKind, profile_a: Profile, profile_b: Profile) -> int:
         """The time from one attempt to the next, with the slower end's hardware.
 
         `keep` waits for the herald, `measure` is pipelined (`models/cycles.py`); the preparation is
-        the reset after the readout before it. A pair source: one slot.
+        the reset after the readout before it. `prepare` does both. A pair source: one slot.
         """
         if self.source is not None:
             return self.source.slot_ns
+        if kind == "prepare":
+            kept_ns = self.cycle_ns("keep", profile_a, profile_b)
+            return max(kept_ns, self.cycle_ns("measure", profile_a, profile_b))
         profiles = (profile_a, profile_b)
         prepare_ns = max(p.t_init_ns for p in profiles)
         if self.equipment is None:

@@ -93,7 +93,7 @@ class PhysicalLayer:
         self._memory = Memory(boot_id, hardware.memory, link_slots(world, node))
         self._qubits = Qubits(self._order, self._memory)
         numbers = count()
-        self._attempts = Attempts(node, world, self._order, self._memory, numbers)
+        self._attempts = Attempts(node, world, self._order, self._memory, numbers, rng)
         self._receivers = Receivers(node, world, self._order, numbers)
 
     def handle(self, event: Event, now: int) -> list[Effect]:

@@ -10,7 +10,7 @@ by the caller, unique among its open calls; each call ends in exactly one answer
 
 from typing import Annotated, Final, Literal
 
-from msgspec import Meta
+from msgspec import Meta, Struct
 
 from qstack.wire.frame import Layer
 from qstack.wire.message import (
@@ -37,8 +37,23 @@ NO_DECAY_S: Final = 1e9
 MemoryTime = Annotated[float, Meta(gt=0.0, le=NO_DECAY_S)]
 GateName = Literal["h", "x", "y", "z", "s", "t", "rx", "ry", "rz", "cnot", "cz"]
 Kind = Literal["keep", "measure"]
+AttemptKind = Literal["keep", "measure", "prepare"]
+"""What attempts are for. `prepare` (remote state preparation): the qubit of one end is read at
+once, which prepares the state of the other end's, which is kept."""
 Pairing = Literal["heralds", "slots"]
 """How both ends know their pairs: a station heralds them, or they compare detected slots."""
+
+
+class Rotation(Struct, frozen=True, array_like=True, forbid_unknown_fields=True):
+    """What is done to a qubit before it is read: turned about X, then about Y, then about X again.
+
+    Angles in radians, exp(-i angle P / 2); on the wire an array of three. ROTX1, ROTY, ROTX2 of
+    draft-dahlberg-ll-quantum-03, where they count in 256 parts of a turn.
+    """
+
+    x1_rad: Angle
+    y_rad: Angle
+    x2_rad: Angle
 
 
 class _Physical(Message, frozen=True, kw_only=True):
@@ -75,7 +90,7 @@ class LinkCapability(_Physical, frozen=True, kw_only=True):
     TYPE = 0x0101
     link: Label
     peer: Name
-    kinds: Annotated[list[Kind], Meta(min_length=1, max_length=2)]
+    kinds: Annotated[list[AttemptKind], Meta(min_length=1, max_length=3)]
     pairing: Pairing
     options: Annotated[list[GenerationOption], Meta(max_length=32)]
     slots: Count
@@ -108,16 +123,21 @@ class AttemptsStart(_Physical, frozen=True, kw_only=True):
     up to `pairs` pairs are made in one batch and read at once in `basis`, or each in a basis this
     node draws. On a link that pairs by slots the batch goes on until it is stopped, for its device
     knows no pairs; `pairs` says then how soon something is to be heard of.
+
+    For `prepare` the end that has a `basis` reads its qubit, which is answered by MeasuredPairs,
+    and the end that has none keeps it, which is answered by Heralded; `pairs` is 1. With a
+    `rotation` what is read is turned before, also where the basis is drawn.
     """
 
     TYPE = 0x0103
     batch: Count
     link: Label
     token: Id
-    kind: Kind
+    kind: AttemptKind
     bright_state: Probability | None
     pairs: Annotated[int, Meta(ge=1, le=10**7)]
     basis: BasisChoice | None
+    rotation: Rotation | None = None
 
 
 class AttemptsStop(_Physical, frozen=True, kw_only=True):
@@ -128,7 +148,7 @@ class AttemptsStop(_Physical, frozen=True, kw_only=True):
 
 
 class Heralded(_Physical, frozen=True, kw_only=True):
-    """Indication: a `keep` attempt succeeded, its batch has ended, `qubit` belongs to link.
+    """Indication: an attempt succeeded, its batch has ended, `qubit` is kept and link's.
 
     `herald_sequence` counts the successes of the link, alike at both ends. `emitted_at_ns` is the
     earlier emission of the two qubits.
@@ -147,7 +167,7 @@ class Heralded(_Physical, frozen=True, kw_only=True):
 
 
 class MeasuredPairs(_Physical, frozen=True, kw_only=True):
-    """Indication: `pairs` more pairs of a `measure` batch, in order of their herald sequence.
+    """Indication: `pairs` more pairs that were read, in order of their herald sequence.
 
     `outcomes`, `x` and `z` are packed bits, first pair in the highest bit of the first byte.
     `bases` are those of this end where they were drawn (`qstack.wire.packed`: two bits a pair),

@@ -26,6 +26,7 @@ from qstack.machine import (
     Told,
 )
 from qstack.physical import service as physical
+from qstack.physical.generation import is_kept
 from qstack.wire.codec import Registry, encode
 from qstack.wire.message import Message
 from qstack.wire.packed import pack_bases, pack_bits, pack_slots
@@ -101,7 +102,8 @@ class End:
     def capability(self) -> physical.LinkCapability:
         other = BOB if self.name == ALICE else ALICE
         return physical.LinkCapability(
-            link=LINK, peer=other, kinds=["keep", "measure"][self.pairing == "slots":],
+            link=LINK, peer=other,
+            kinds=["measure"] if self.pairing == "slots" else ["keep", "measure", "prepare"],
             pairing=self.pairing, options=[FAST, GOOD], slots=self.slots, delay_ns=DELAY_NS,
         )  # fmt: skip
 
@@ -312,11 +314,12 @@ class Bench:
         """A success; both devices have it to say. For `measure`: the next pairs."""
         numbers = match or self.matches()[0]
         ends = self.ends[ALICE], self.ends[BOB]
-        is_keep = ends[0].batches[numbers[0]].kind == "keep"
         least = min(end.remaining[n] for end, n in zip(ends, numbers, strict=True))
-        pairs = 1 if is_keep else min(pairs, least)
+        pairs = min(pairs, least)
         for end, number in zip(ends, numbers, strict=True):
             end.remaining[number] -= pairs
+            asked = end.batches[number]
+            is_keep = is_kept(asked.kind, asked.basis)
             if is_keep or pairs == least:
                 del end.batches[number]
             if is_keep:
@@ -333,7 +336,7 @@ class Bench:
             del end.stopped[number]
             end.inbox.append(
                 _ended(number, "stopped")
-                if kind == "keep"
+                if kind != "measure"
                 else measured(number, self.herald_sequence, 0, is_last=True)
             )
 

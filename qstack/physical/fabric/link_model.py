@@ -1,18 +1,23 @@
 """One link as the fabric plays it: its cycles, its delays, and what a success of it is."""
 
-from functools import cache
+from functools import cache, lru_cache
 from typing import Final, NamedTuple
 
 import numpy as np
 
 from qstack.physical.hardware import LinkHardware, World
-from qstack.physical.service import Kind
-from qstack.quantum.measurement import readout_effect
+from qstack.physical.rotations import effects
+from qstack.physical.service import AttemptKind, Rotation
 from qstack.quantum.pauli import FloatArray
-from qstack.wire.packed import BASES
 
 PATTERN_BITS: Final = ((1, 0), (1, 1))
 """The Bell state (x, z) a herald pattern announces: psi+ and psi-, equally likely."""
+
+
+ROTATIONS_KEPT: Final = 256
+"""Settings of rotations whose figures are remembered: a peer may ask for ever new ones."""
+Rotations = tuple[Rotation | None, Rotation | None]
+"""Of both ends of a link, in the order of its ends."""
 
 
 class Success(NamedTuple):
@@ -36,9 +41,9 @@ class LinkModel:
         }
         self.cycle_ns = cache(self._cycle_ns)
         self.success = cache(self._success)
-        self.joint_outcomes = cache(self._joint_outcomes)
+        self.joint_outcomes = lru_cache(maxsize=ROTATIONS_KEPT)(self._joint_outcomes)
 
-    def _cycle_ns(self, kind: Kind) -> int:
+    def _cycle_ns(self, kind: AttemptKind) -> int:
         """The time from one attempt to the next."""
         return self.link.cycle_ns(kind, *self._profiles)
 
@@ -59,22 +64,21 @@ class LinkModel:
             return Success(0.0, (mixed, mixed))
         return Success(min(1.0, heralded.probability), (heralded.state, heralded.state_minus))
 
-    def _joint_outcomes(self, bright_state: float | None) -> FloatArray:
+    def effects(self, end: int, rotation: Rotation | None) -> FloatArray:
+        """(3, 2, 4): what reading the spin of an end in X, Y and Z is, after a rotation."""
+        profile = self._profiles[end]
+        return effects(rotation, profile.readout_f0, profile.readout_f1)
+
+    def _joint_outcomes(
+        self, bright_state: float | None, rotations: Rotations = (None, None)
+    ) -> FloatArray:
         """(2, 3, 3, 2, 2): both outcomes by pattern, and the codes of the bases of both ends.
 
         Each spin is read right after its emission: no ageing, readout errors included.
         """
-        effects = [
-            np.array(
-                [
-                    [readout_effect(basis, bit, p.readout_f0, p.readout_f1) for bit in (0, 1)]
-                    for basis in BASES
-                ]
-            )
-            for p in self._profiles
-        ]
+        first, second = (self.effects(end, rotations[end]) for end in (0, 1))
         states = np.array(self.success(bright_state).states)
-        joint = np.einsum("iam,pmn,jbn->pijab", effects[0], states, effects[1])
+        joint = np.einsum("iam,pmn,jbn->pijab", first, states, second)
         joint = np.clip(joint, 0.0, None)
         probabilities: FloatArray = joint / joint.sum(axis=(3, 4), keepdims=True)
         return probabilities
