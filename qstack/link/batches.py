@@ -130,6 +130,7 @@ class Batches:
                 pairs=wanted if request.kind == "measure" else 1,
                 basis=request.basis,
                 rotation=request.rotation,
+                fidelity_floor=request.floor,
             )
         )
 

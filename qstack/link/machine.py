@@ -13,6 +13,7 @@ from qstack.errors import ErrorCode
 from qstack.link import messages, service
 from qstack.link.batches import CHOICE_TIMER, START_TIMER, Batches
 from qstack.link.conversation import CONVERSATION_TIMER, Turn
+from qstack.link.held import AGE_TIMER
 from qstack.link.outbox import ABOVE, Outbox
 from qstack.link.pairs import Pairs
 from qstack.link.params import START_ALLOWANCE_NS
@@ -275,6 +276,8 @@ class LinkLayer:
         if key.startswith(DEADLINE_TIMER):
             request_id = bytes.fromhex(key.removeprefix(DEADLINE_TIMER))
             self._requests.on_deadline(request_id, now)
+        elif key.startswith(AGE_TIMER):
+            self._requests.on_aged(bytes.fromhex(key.removeprefix(AGE_TIMER)), now)
         elif key.startswith(CONVERSATION_TIMER):
             peer = self.peers[key.removeprefix(CONVERSATION_TIMER)]
             self._out.conversation(peer.name).timer_fired(now)

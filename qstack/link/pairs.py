@@ -11,6 +11,7 @@ Rules
 from qstack.errors import ErrorCode
 from qstack.link import messages, service
 from qstack.link.batches import Batches
+from qstack.link.held import Held
 from qstack.link.outbox import Outbox
 from qstack.link.peer import Peer
 from qstack.link.queue import Request
@@ -74,11 +75,14 @@ class Pairs:
             why = f"the range [{message.low}, {message.high}) is empty"
             self._out.refuse(peer.name, message, ErrorCode.INVALID, why)
             return
+        if self._requests.held.expire(peer, message.low, message.high):
+            self._batches.start(peer, self._out.now)
         void = [n for n in peer.announced if message.low <= n < message.high]
         for sequence in void:
             gone = peer.announced.pop(sequence)
             self._out.tell_above(service.LinkExpired(pair=gone.pair, purpose=gone.purpose))
-        if message.low < peer.forgotten_until:
+        is_known = message.high == message.low + 1 and message.low in peer.void
+        if message.low < peer.forgotten_until and not is_known:
             # One of them may be announced here: only with all pairs void do both ends agree.
             self._out.conversation(peer.name).begin_anew(self._out.now)
 
@@ -95,7 +99,8 @@ class Pairs:
             emitted_at_ns=herald.emitted_at_ns,
             goodness=herald.goodness,
         )
-        self._requests.indicate(peer, request, herald.herald_sequence, pair)
+        held = Held(herald.herald_sequence, pair, herald.good_until_ns)
+        self._requests.indicate(peer, request, held, herald.emitted_at_ns)
         self._requests.finish_if_served(peer, request)
 
     def _discard(self, peer: Peer, herald_sequence: int) -> None:
@@ -119,4 +124,5 @@ class Pairs:
             bases=measured.bases,
             goodness=request.option.bell_probabilities[0],
         )
-        self._requests.indicate(peer, request, measured.first_herald_sequence, told)
+        held = Held(measured.first_herald_sequence, told, measured.good_until_ns)
+        self._requests.indicate(peer, request, held, measured.emitted_at_ns)

@@ -8,6 +8,7 @@ NUMBER_MAX: Final = 10**6  # pairs of one request
 CHOICE_NS: Final = 50_000_000  # both ends look at their queue again at multiples of this
 SLOTS_PART_MAX: Final = 8_192  # detected slots in one message: 32 KiB, half of a control frame
 FAIR_PAIRS: Final = 64  # of one measure batch, where requests have shares of the link
+AGE_GRACE_NS: Final = 10_000_000  # longer than a herald, a move and a readout take
 RESEND_TRIPS: Final = 3  # round trips until what was not acknowledged is said again
 WINDOW: Final = 128  # messages said and not yet acknowledged
 

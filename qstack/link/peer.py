@@ -34,6 +34,7 @@ class Peer:
     purposes: dict[bytes, None] = field(default_factory=dict)
     announced: dict[int, Announced] = field(default_factory=dict)  # by herald sequence
     forgotten_until: int = 0  # of announced pairs: all forgotten ones have lower sequences
+    void: dict[int, None] = field(default_factory=dict)  # pairs let go here before they were told
     next_queue_number: int = 0
     virtual_ns: int = 0  # how far requests have been served, each divided by its weight
     waits_for_memory: bool = False
@@ -110,9 +111,16 @@ class Peer:
             del self.announced[oldest]
             self.forgotten_until = max(self.forgotten_until, oldest + 1)
 
+    def note_void(self, herald_sequence: int) -> None:
+        """A pair that was never announced is void here; the oldest is forgotten."""
+        self.void[herald_sequence] = None
+        if len(self.void) > PAIR_HISTORY_MAX:
+            del self.void[next(iter(self.void))]
+
     def forget_pairs(self) -> None:
         """All pairs announced are void, which was said."""
         self.announced.clear()
+        self.void.clear()
         self.forgotten_until = 0
 
     def option_for(self, min_fidelity: float) -> GenerationOption | None:

@@ -112,7 +112,8 @@ class LinkCreate(_Link, frozen=True, kw_only=True):
 
     While an `atomic` request is served no pair of another one is made on the link. Pairs of one
     that is `consecutive` are indicated as they come; else all of them when the last has come, or
-    none. Either of these has a number.
+    none. Either of these has a number. A pair that waits for the last one, and would be worse than
+    `min_fidelity` by its predicted decay when it is handed over, is let go and made again.
 
     For kind `measure` each end reads its qubits in its own basis: `basis` here, `peer_basis`
     there. Where that is three probabilities, each end draws its bases itself and keeps them.
@@ -149,7 +150,7 @@ class LinkPair(_Link, frozen=True, kw_only=True):
 
     Of kind `prepare` at the far end alone: what is kept is then half of a pair that was read.
     Its qubit now belongs to the network layer. `goodness` is the estimate of its fidelity at
-    `emitted_at_ns`, the earlier emission of its two qubits.
+    `emitted_at_ns`, the earlier emission of its two qubits, from which its age counts.
     """
 
     TYPE = 0x0107

@@ -7,12 +7,14 @@ Rules
 """
 
 from collections.abc import Iterator
+from functools import lru_cache, partial
 from typing import Final, Literal
 
 import numpy as np
 from msgspec import Struct
 
 from qstack.machine import CancelTimer, Effect, Record, SetTimer, Tell
+from qstack.physical.ageing import good_for_ns
 from qstack.physical.batch_states import BATCH, Input, State
 from qstack.physical.device import (
     BatchEnded,
@@ -41,6 +43,8 @@ from qstack.wire.packed import BASES, draw_bases, pack_bases
 
 LINK_LAYER: Final = "link"
 SHARE_TIMER: Final = "share"
+FLOORS_KEPT: Final = 256
+"""Fidelities to be kept whose times are remembered: peers may ask for ever new ones."""
 
 StopReason = Literal["stopped", "handed-over"]
 Reason = Literal["stopped", "no-memory", "handed-over", "device", "refused"]
@@ -87,8 +91,10 @@ class Attempts:
         numbers: Iterator[int],
         rng: np.random.Generator,
     ) -> None:
+        self._node = node
         self._world = world
         self._rng = rng
+        self._good_for_ns = lru_cache(maxsize=FLOORS_KEPT)(partial(good_for_ns, world))
         self._numbers = numbers
         self._order = order
         self._memory = memory
@@ -177,6 +183,7 @@ class Attempts:
             emitted_at_ns=reply.emitted_at_ns,
             goodness=self._goodness_of(batch.asked, reply.z_bit),
             calibration=reply.calibration,
+            good_until_ns=self._good_until_ns(batch.asked, reply.z_bit, reply.emitted_at_ns),
         )
         return [Tell(LINK_LAYER, indication), *effects], None
 
@@ -203,6 +210,9 @@ class Attempts:
                 emitted_at_ns=reply.emitted_at_ns,
                 is_last=reply.is_last,
                 calibration=reply.calibration,
+                good_until_ns=self._good_until_ns(
+                    batch.asked, int(reply.z_bits > b"\x7f"), reply.emitted_at_ns
+                ),
             )
             effects.append(Tell(LINK_LAYER, indication))
         if reply.is_last:
@@ -348,6 +358,18 @@ class Attempts:
         if key not in self._goodness:
             self._goodness[key] = goodness_of(self._world, self._links[key[0]], key[1])
         return self._goodness[key][z]
+
+    def _good_until_ns(self, asked: AttemptsStart, z: int, emitted_at_ns: int) -> int | None:
+        """When a pair that waits is no longer as good as its asker wants it."""
+        floor = asked.fidelity_floor
+        if floor is None or asked.kind == "measure":
+            return None
+        link = self._links[asked.link]
+        kept: tuple[str, ...] = link.ends
+        if asked.kind == "prepare":
+            kept = (self._node,) if asked.basis is None else (link.other_end(self._node),)
+        good_ns = self._good_for_ns(link.id, asked.bright_state, z, floor, kept)
+        return None if good_ns is None else emitted_at_ns + good_ns
 
 
 def _ended(batch: int, reason: Reason, attempts: int) -> Tell:

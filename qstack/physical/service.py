@@ -127,6 +127,9 @@ class AttemptsStart(_Physical, frozen=True, kw_only=True):
     For `prepare` the end that has a `basis` reads its qubit, which is answered by MeasuredPairs,
     and the end that has none keeps it, which is answered by Heralded; `pairs` is 1. With a
     `rotation` what is read is turned before, also where the basis is drawn.
+
+    Of a pair that is to wait the asker may want to know how long it stays as good as
+    `fidelity_floor`: then the answer says `good_until_ns`, alike at both ends.
     """
 
     TYPE = 0x0103
@@ -138,6 +141,7 @@ class AttemptsStart(_Physical, frozen=True, kw_only=True):
     pairs: Annotated[int, Meta(ge=1, le=10**7)]
     basis: BasisChoice | None
     rotation: Rotation | None = None
+    fidelity_floor: Probability | None = None
 
 
 class AttemptsStop(_Physical, frozen=True, kw_only=True):
@@ -151,7 +155,8 @@ class Heralded(_Physical, frozen=True, kw_only=True):
     """Indication: an attempt succeeded, its batch has ended, `qubit` is kept and link's.
 
     `herald_sequence` counts the successes of the link, alike at both ends. `emitted_at_ns` is the
-    earlier emission of the two qubits.
+    earlier emission of the two qubits. `good_until_ns` is when the pair's predicted fidelity falls
+    below the floor that was asked for; None if there was none, or that is never.
     """
 
     TYPE = 0x0105
@@ -164,6 +169,7 @@ class Heralded(_Physical, frozen=True, kw_only=True):
     emitted_at_ns: Nanoseconds
     goodness: Probability
     calibration: Count = 0  # how often the device had been calibrated when the batch began
+    good_until_ns: Nanoseconds | None = None
 
 
 class MeasuredPairs(_Physical, frozen=True, kw_only=True):
@@ -172,6 +178,7 @@ class MeasuredPairs(_Physical, frozen=True, kw_only=True):
     `outcomes`, `x` and `z` are packed bits, first pair in the highest bit of the first byte.
     `bases` are those of this end where they were drawn (`qstack.wire.packed`: two bits a pair),
     empty where the basis is fixed. `is_last` says that the batch has ended with these.
+    `good_until_ns` is that of the far end's qubit for `prepare`, as in Heralded.
     """
 
     TYPE = 0x0106
@@ -185,6 +192,7 @@ class MeasuredPairs(_Physical, frozen=True, kw_only=True):
     emitted_at_ns: Nanoseconds  # of the last pair
     is_last: bool
     calibration: Count = 0  # how often the device had been calibrated when the batch began
+    good_until_ns: Nanoseconds | None = None
 
 
 class Detections(_Physical, frozen=True, kw_only=True):

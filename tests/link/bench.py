@@ -130,6 +130,7 @@ class Bench:
         self.herald_sequence = 0
         self.is_connected = False
         self._qubits = 0
+        self.good_for_ns: int | None = None  # how long pairs that wait stay good enough
 
     def _end(self, name: str) -> End:
         return End(name, self.lives[name], self.slots[name], self.pairing, self.weights)
@@ -323,10 +324,11 @@ class Bench:
             if is_keep or pairs == least:
                 del end.batches[number]
             if is_keep:
-                end.inbox.append(self._heralded(end, number))
+                end.inbox.append(self._heralded(end, number, asked))
             else:
                 said = measured(number, self.herald_sequence, pairs, is_last=pairs == least)
-                end.inbox.append(said)
+                until_ns = self.good_until_ns(asked)
+                end.inbox.append(replace(said, emitted_at_ns=self.now, good_until_ns=until_ns))
         self.herald_sequence += pairs
 
     def answer_stops(self, name: str) -> None:
@@ -345,13 +347,20 @@ class Bench:
         del self.ends[name].batches[number]
         self.ends[name].inbox.append(_ended(number, reason))
 
-    def _heralded(self, end: End, number: int) -> physical.Heralded:
+    def good_until_ns(self, asked: physical.AttemptsStart) -> int | None:
+        """What the device says of a pair emitted now."""
+        if asked.fidelity_floor is None or self.good_for_ns is None:
+            return None
+        return self.now + self.good_for_ns
+
+    def _heralded(self, end: End, number: int, asked: physical.AttemptsStart) -> physical.Heralded:
         self._qubits += 1
         qubit = end.boot_id + self._qubits.to_bytes(8, "big")
         end.qubits[qubit] = "link"
         return physical.Heralded(
             batch=number, qubit=qubit, herald_sequence=self.herald_sequence, cycle=5, x_bit=1,
             z_bit=self.herald_sequence % 2, emitted_at_ns=self.now, goodness=0.8,
+            good_until_ns=self.good_until_ns(asked),
         )  # fmt: skip
 
     def _below(self, end: End, message: Message) -> None:

@@ -2,6 +2,7 @@
 
 import math
 from dataclasses import dataclass, field
+from random import Random
 from typing import Any
 
 import numpy as np
@@ -14,8 +15,8 @@ from qstack.physical.rotations import effects
 from qstack.physical.service import Rotation
 from qstack.runtime.virtual import VirtualNetwork
 from qstack.wire.message import BasisProbabilities
-from tests.link.bench import ALICE, BOB, PURPOSE, Bench, create, identity
-from tests.link.lossy import BOTH
+from tests.link.bench import ALICE, BOB, DELAY_NS, PURPOSE, Bench, create, identity
+from tests.link.lossy import BOTH, OTHER, Chance, LossyBench
 from tests.runtime.scripts import load_packaged_network
 
 TURN, FAR_TURN = Rotation(0.1, 0.2, 0.3), Rotation(-1.0, 0.5, 2.0)
@@ -204,6 +205,47 @@ def test_more_states_at_once_than_fit_are_refused() -> None:
     bench = Bench().begin()
     bench.say(ALICE, prepare(number=3, consecutive=False))
     assert bench.errors(ALICE) == ["NO_RESOURCES"]
+
+
+def valid(bench: Bench, name: str) -> dict[bytes, None]:
+    """Pairs an end was told of in whichever way, and that nothing has made void."""
+    pairs: dict[bytes, None] = {}
+    for message in bench.ends[name].above:
+        match message:
+            case service.LinkPair(pair=pair) | service.LinkMeasured(first_pair=pair):
+                pairs[pair] = None
+            case service.LinkExpired(pair=pair):
+                del pairs[pair]
+            case service.LinkDown():
+                pairs.clear()
+            case _:
+                pass
+    return pairs
+
+
+@pytest.mark.parametrize("rate", [0.0, 0.1, 0.3])
+def test_random_faults_leave_each_outcome_its_qubit(rate: float) -> None:
+    for seed in range(15):
+        rng = Random(seed)
+        faults = Chance(seed, rate)
+        bench = LossyBench(faults, slots=(3, 3)).start()
+        bench.good_for_ns = rng.choice([None, 300_000])
+        for which in range(8):
+            bench.run(int(10 ** rng.uniform(4, 6.5)))
+            by = rng.choice(BOTH)
+            asked = prepare(
+                which, peer=OTHER[by], number=rng.randint(1, 3), consecutive=rng.random() < 0.5,
+                deadline_ns=bench.now + rng.choice([DELAY_NS * 12, SECOND // 20]),
+            )  # fmt: skip
+            bench.say(by, asked)
+        bench.run(2 * SECOND)
+        faults.is_healed = True
+        bench.run(12 * SECOND)
+        assert {*valid(bench, ALICE)} == {*valid(bench, BOB)}
+        for end in bench.ends.values():
+            assert not end.batches
+            assert not end.timers
+            assert "link" not in end.qubits.values()
 
 
 # --- through physical layers and fabric ----------------------------------------------------------
