@@ -77,7 +77,7 @@ class Batches:
 
     def start(self, peer: Peer, now: int) -> None:
         """Begin as many batches as there are slots and requests that want them."""
-        while peer.is_up and not peer.waits_for_memory and peer.batches_open < peer.slots:
+        while peer.is_up and not peer.waits_for_memory and peer.batches_open < peer.room:
             request = next_request(peer.requests, now)
             if request is None:
                 break
@@ -99,17 +99,11 @@ class Batches:
         """Stop what both ends, looking at the queue alone, would not have begun (rule 2)."""
         peer.is_choice_due = False
         if peer.is_up:
-            chosen = choice(peer.requests, peer.slots, now)
+            chosen = choice(peer.requests, peer.room, now)
             for request in peer.requests.values():
                 for number in list(request.batches)[chosen.get(request.id, 0) :]:
                     self._out.tell_below(physical.AttemptsStop(batch=number))
         self.start(peer, now)
-
-    def memory_free(self, peer: Peer, now: int) -> None:
-        """Memory refused before may be had now."""
-        if peer.waits_for_memory:
-            peer.waits_for_memory = False
-            self.start(peer, now)
 
     def _begin(self, peer: Peer, request: Request) -> None:
         assert peer.capability is not None

@@ -128,12 +128,14 @@ class Ready(LinkMessage, frozen=True, kw_only=True):
     """The sender's device can have `slots` pairs with the receiver at once.
 
     With 0 it has gone: every request on the link has ended, every pair is void. A sender whose
-    device is there says a number above 0. `device` counts the devices the sender has had.
+    device is there says a number above 0. `device` counts the devices the sender has had. `room` is
+    how many of them can be in the making while its memory is full; nil: as many as `slots`.
     """
 
     TYPE = 0x0007
     slots: Count
     device: Count
+    room: Count | None = None
 
 
 class DetectedSlots(LinkMessage, frozen=True, kw_only=True):

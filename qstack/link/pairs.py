@@ -16,15 +16,17 @@ from qstack.link.outbox import Outbox
 from qstack.link.peer import Peer
 from qstack.link.queue import Request
 from qstack.link.requests import Requests
+from qstack.link.room import Rooms
 from qstack.physical import service as physical
 
 
 class Pairs:
     """The pairs of all links of a node."""
 
-    def __init__(self, batches: Batches, requests: Requests, out: Outbox) -> None:
+    def __init__(self, batches: Batches, requests: Requests, rooms: Rooms, out: Outbox) -> None:
         self._batches = batches
         self._requests = requests
+        self._rooms = rooms
         self._out = out
 
     def on_heralded(self, herald: physical.Heralded, now: int) -> None:
@@ -66,7 +68,7 @@ class Pairs:
                 self._requests.refused_below(batch.peer, request, now)
             return
         if ended.reason == "no-memory":
-            batch.peer.waits_for_memory = True
+            self._rooms.memory_short(batch.peer, now)
         self._batches.start(batch.peer, now)
 
     def on_expire(self, peer: Peer, message: messages.Expire) -> None:

@@ -13,6 +13,7 @@ RESEND_TRIPS: Final = 3  # round trips until what was not acknowledged is said a
 WINDOW: Final = 128  # messages said and not yet acknowledged
 
 # Implementation limits.
+MEMORY_SHORT_NS: Final = 10**9  # memory full for so long is worth a message
 ROUND_TRIP_UNKNOWN_NS: Final = 1_000_000  # until the device has said how long the link is
 RESEND_MAX_NS: Final = 500_000_000  # between two attempts
 RESEND_MESSAGES_MAX: Final = 16  # said again in one attempt

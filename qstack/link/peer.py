@@ -38,6 +38,11 @@ class Peer:
     next_queue_number: int = 0
     virtual_ns: int = 0  # how far requests have been served, each divided by its weight
     waits_for_memory: bool = False
+    short_since_ns: int | None = None  # memory has been full since then
+    own_room: int | None = None  # batches that fit while it is, once that has lasted
+    told_room: int | None = None  # what the far end knows of it
+    peer_room: int | None = None  # what it has said of its own
+    is_room_due: bool = False  # the timer to look at it again is armed
     is_choice_due: bool = False  # the timer to look at the queue again is armed
 
     @property
@@ -71,6 +76,12 @@ class Peer:
         assert self.capability is not None
         assert self.peer_slots is not None
         return min(self.capability.slots, self.peer_slots)
+
+    @property
+    def room(self) -> int:
+        """The same, while the memory of an end is full."""
+        limits = [room for room in (self.own_room, self.peer_room) if room is not None]
+        return min([self.slots, *limits]) if limits else self.slots
 
     @property
     def batches_open(self) -> int:
