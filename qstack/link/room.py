@@ -46,6 +46,9 @@ class Rooms:
         self._batches.start(peer, now)
         if peer.told_room is not None:
             self._look_again(peer, now)  # when physical has answered
+        elif peer.is_room_due and peer.short_since_ns is None:
+            peer.is_room_due = False
+            self._out.cancel_timer(ROOM_TIMER + peer.name)
 
     def timer_fired(self, peer: Peer, now: int) -> None:
         """Tell the far end what has lasted."""
