@@ -30,7 +30,7 @@ from typing import Any, Final, NamedTuple
 import click
 import msgspec
 import trio
-from daemons_application import Done, Task
+from daemons_application import START_LIMIT_NS, Done, Task
 
 from qstack.physical.document import DocumentError
 from qstack.runtime.launch import Prepared, prepare
@@ -61,6 +61,7 @@ class Bench:
         self.prepared = prepared
         self.supervisor = supervisor
         self.span_s = span_s
+        self.deadline_ns = START_LIMIT_NS
 
     async def phase(self, name: str, outstanding: int, batch: int = 1) -> tuple[Done, Done]:
         """Run both applications of a phase; what they say at the end."""
@@ -76,6 +77,7 @@ class Bench:
                         outstanding=outstanding,
                         batch=batch,
                         span_s=self.span_s,
+                        deadline_ns=self.deadline_ns,
                     )
                     nursery.start_soon(self._application, task, done)
             return done[HEAD], done[TAIL]
@@ -135,12 +137,13 @@ def rate(name: str, head: Done, tail: Done) -> float:
 
 
 @asynccontextmanager
-async def running(clock: str, span_s: float) -> AsyncIterator[Bench]:
-    """The network with that clock, up; it is ended on the way out."""
+async def running(clock: str, span_s: float, text: str | None = None) -> AsyncIterator[Bench]:
+    """The network, or the one of this file, with that clock, up; it is ended on the way out."""
     runs = private_folder(Path(tempfile.mkdtemp(prefix="qs-")))
     try:
         source = runs / "bench.toml"
-        source.write_text(NETWORK.read_text().replace('clock = "wall"', f'clock = "{clock}"'))
+        text = NETWORK.read_text() if text is None else text
+        source.write_text(text.replace('clock = "wall"', f'clock = "{clock}"'))
         prepared = prepare(source, runs)
         supervisor = Supervisor(prepared, _say, seed=1 if clock == "lockstep" else None)
         async with trio.open_nursery() as nursery:
@@ -266,7 +269,7 @@ def ratios(own: dict[str, Any], peer: dict[str, Any]) -> dict[str, float]:
     }
 
 
-def _plain(error: BaseException) -> BaseException:
+def plain(error: BaseException) -> BaseException:
     """The one thing that went wrong, as a line for people if it is of a known kind."""
     while isinstance(error, BaseExceptionGroup):
         error = error.exceptions[0]
@@ -295,7 +298,7 @@ def main(
         result |= trio.run(measure_wall, seconds, best_of)
         result["lockstep"] = trio.run(measure_lockstep, seconds)
     except (BaseExceptionGroup, DocumentError, RunFolderError) as error:
-        raise _plain(error) from error
+        raise plain(error) from error
     if peer and peer_script:
         result["peer"] = measure_peer(peer, peer_script)
         result["ratios"] = ratios(result, result["peer"])

@@ -29,7 +29,10 @@ FAR_END_EARLY_S: Final = 1.0  # an end may have seen its first pair so much late
 
 
 class Task(Struct, frozen=True, kw_only=True):
-    """What to do: `phase` is keep, measure, teleport or latency; `outstanding` of them at once."""
+    """What to do: `phase` is keep, measure, teleport or latency; `outstanding` of them at once.
+
+    `deadline_ns` is of each call, in network time.
+    """
 
     phase: str
     node: str
@@ -38,6 +41,7 @@ class Task(Struct, frozen=True, kw_only=True):
     outstanding: int
     batch: int
     span_s: float
+    deadline_ns: int = START_LIMIT_NS
 
 
 class Done(Struct, kw_only=True):
@@ -88,9 +92,9 @@ async def keep(work: Work, node: Node) -> None:
         async def one_after_the_other() -> None:
             while True:
                 if task.is_head:
-                    pair = await epr.create_keep(deadline_ns=START_LIMIT_NS)
+                    pair = await epr.create_keep(deadline_ns=task.deadline_ns)
                 else:
-                    pair = await epr.accept(deadline_ns=START_LIMIT_NS)
+                    pair = await epr.accept(deadline_ns=task.deadline_ns)
                 await pair.qubit.free()
                 work.count()
 
@@ -105,9 +109,9 @@ async def keep_in_batches(work: Work, node: Node) -> None:
         async def one_after_the_other() -> None:
             while True:
                 if task.is_head:
-                    pairs = epr.create_keep(n=task.batch, deadline_ns=START_LIMIT_NS)
+                    pairs = epr.create_keep(n=task.batch, deadline_ns=task.deadline_ns)
                 else:
-                    pairs = epr.accept(n=task.batch, deadline_ns=START_LIMIT_NS)
+                    pairs = epr.accept(n=task.batch, deadline_ns=task.deadline_ns)
                 async for pair in pairs:
                     await pair.qubit.free()
                     work.count()
@@ -126,9 +130,9 @@ async def latency(work: Work, node: Node) -> None:
             while True:
                 asked = time.monotonic()
                 if task.is_head:
-                    pair = await epr.create_keep(deadline_ns=START_LIMIT_NS)
+                    pair = await epr.create_keep(deadline_ns=task.deadline_ns)
                 else:
-                    pair = await epr.accept(deadline_ns=START_LIMIT_NS)
+                    pair = await epr.accept(deadline_ns=task.deadline_ns)
                 work.done.latencies_s.append(time.monotonic() - asked)
                 await pair.qubit.free()
                 work.count()
@@ -145,9 +149,9 @@ async def measure(work: Work, node: Node) -> None:
         async def one_after_the_other() -> None:
             while True:
                 if task.is_head:
-                    pairs = await epr.create_measure(task.batch, "Z", deadline_ns=START_LIMIT_NS)
+                    pairs = await epr.create_measure(task.batch, "Z", deadline_ns=task.deadline_ns)
                 else:
-                    pairs = await epr.accept_measure(task.batch, "Z", deadline_ns=START_LIMIT_NS)
+                    pairs = await epr.accept_measure(task.batch, "Z", deadline_ns=task.deadline_ns)
                 work.count(len(pairs))
 
         await work.run(*[one_after_the_other] * task.outstanding)
@@ -157,13 +161,13 @@ async def teleport_out(work: Work, node: Node) -> None:
     """One stream of qubits in state 0."""
     task = work.task
     async with node.qubit_socket(
-        remote=task.remote, port=PORT, deadline_ns=START_LIMIT_NS
+        remote=task.remote, port=PORT, deadline_ns=task.deadline_ns
     ) as stream:
 
         async def one_after_the_other() -> None:
             while True:
                 qubit = await node.qubit()
-                await stream.send(qubit, deadline_ns=START_LIMIT_NS)
+                await stream.send(qubit, deadline_ns=task.deadline_ns)
                 work.count()
 
         await work.run(*[one_after_the_other] * task.outstanding)
@@ -173,12 +177,12 @@ async def teleport_in(work: Work, node: Node) -> None:
     """The far end of the stream: each qubit is read, and must be in state 0."""
     task = work.task
     async with node.listen(port=PORT) as listener:
-        stream = await listener.accept(deadline_ns=START_LIMIT_NS)
+        stream = await listener.accept(deadline_ns=task.deadline_ns)
         assert isinstance(stream, QubitStream)
 
         async def one_after_the_other() -> None:
             while True:
-                qubit = await stream.receive(deadline_ns=START_LIMIT_NS)
+                qubit = await stream.receive(deadline_ns=task.deadline_ns)
                 work.done.wrong += await qubit.measure("Z")
                 work.count()
 

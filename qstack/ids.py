@@ -9,8 +9,9 @@
 """
 
 from hashlib import blake2b
-from typing import NewType
+from typing import Final, NewType
 
+import numpy as np
 from msgspec import Struct
 
 QubitId = NewType("QubitId", bytes)
@@ -20,6 +21,7 @@ CircuitId = NewType("CircuitId", bytes)
 
 ID_BYTES = 16
 BOOT_ID_BYTES = 8
+IDS_AT_ONCE: Final = 64  # a generator takes as long for one as for many
 
 
 class PairId(Struct, frozen=True, order=True):
@@ -28,6 +30,23 @@ class PairId(Struct, frozen=True, order=True):
     circuit: CircuitId
     epoch: int
     head_pair: LinkPairId
+
+
+class FreshIds:
+    """Ids from a generator; what else is drawn from it comes between whole lots of them."""
+
+    def __init__(self, rng: np.random.Generator) -> None:
+        self._rng = rng
+        self._lot = b""
+        self._taken = 0  # bytes of the lot
+
+    def fresh(self) -> bytes:
+        """ID_BYTES bytes that nobody had before."""
+        if self._taken == len(self._lot):
+            self._lot = self._rng.bytes(ID_BYTES * IDS_AT_ONCE)
+            self._taken = 0
+        begin, self._taken = self._taken, self._taken + ID_BYTES
+        return self._lot[begin : self._taken]
 
 
 def qubit_id(boot_id: bytes, counter: int) -> QubitId:

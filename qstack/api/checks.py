@@ -8,7 +8,7 @@ import math
 import operator
 import re
 from collections.abc import Mapping
-from typing import Final, cast, get_args
+from typing import Final, Literal, cast, get_args
 
 from qstack.api.errors import BadRequest
 from qstack.transport.service import MESSAGE_BYTES_MAX
@@ -23,6 +23,7 @@ PORT_MAX: Final = 65_535
 ANGLE_MAX: Final = 1000.0  # radians
 SUM_TOLERANCE: Final = 1e-6  # numbers of single precision sum to 1 no better
 BASES: Final = get_args(Basis)
+Kind = Literal["keep", "measure"]
 _NAME: Final = re.compile(r"[a-z][a-z0-9-]{0,62}")
 
 
@@ -87,6 +88,13 @@ def _chance(letter: str, value: float) -> float:
     if not 0.0 <= chance <= 1.0:
         raise BadRequest(f"the probability of {letter} is 0 to 1, not {value!r}")
     return chance
+
+
+def kind(value: str) -> Kind:
+    """What becomes of pairs."""
+    if value not in get_args(Kind):
+        raise BadRequest(f"pairs are of kind {' or '.join(get_args(Kind))}, not {value!r}")
+    return cast("Kind", value)
 
 
 def fidelity(value: float) -> float:

@@ -13,7 +13,7 @@ import trio
 
 from qstack.api import checks
 from qstack.api.call import Call, Subject
-from qstack.api.checks import DEADLINE_NS
+from qstack.api.checks import DEADLINE_NS, Kind
 from qstack.api.connection import Connection
 from qstack.api.epr import EprSocket
 from qstack.api.errors import Expired, NoNode
@@ -33,11 +33,16 @@ _NODE: Final = -1  # the port of what belongs to no socket
 
 @dataclass(frozen=True)
 class Route:
-    """What could be had to another node; an empty path means there is none."""
+    """What could be had to another node; an empty path means there is none.
+
+    `error_x`, `error_z`: the share of pairs expected to read otherwise than phi+ in X, in Z.
+    """
 
     path: tuple[str, ...]
     fidelity: float
     rate_hz: float
+    error_x: float
+    error_z: float
 
 
 @asynccontextmanager
@@ -137,14 +142,33 @@ class Node:
 
     # --- what the node knows ---------------------------------------------------------------------
 
-    async def route(self, remote: str) -> Route:
-        """What could be had to `remote`."""
-        name = checks.remote(remote)
-        call = self._opening(
-            "route", _NODE, lambda number: transport.RouteAsk(call=number, remote=name), name
-        )
+    async def route(
+        self,
+        remote: str,
+        *,
+        kind: Kind = "keep",
+        min_fidelity: float = 0.0,
+        from_remote: bool = False,
+    ) -> Route:
+        """What could be had to `remote`: pairs to keep, or measured at once (kind "measure").
+
+        The rate and the error rates are those of the fastest way that keeps `min_fidelity`; if
+        there is none the rate is 0. `from_remote`: as the remote would be told when it asked, with
+        the path from there.
+        """
+        name, least = checks.remote(remote), checks.fidelity(min_fidelity)
+        way = checks.kind(kind)
+
+        def ask(number: int) -> Message:
+            return transport.RouteAsk(
+                call=number, remote=name, kind=way, min_fidelity=least, from_remote=from_remote
+            )
+
+        call = self._opening("route", _NODE, ask, name)
         answer = await self.connection.ask(call, transport.RouteInfo)
-        return Route(tuple(answer.path), answer.fidelity, answer.rate_hz)
+        return Route(
+            tuple(answer.path), answer.fidelity, answer.rate_hz, answer.error_x, answer.error_z
+        )
 
     async def status(self) -> dict[str, Any]:
         """What the node is and does; its keys are those of `qstack status --json`."""

@@ -11,6 +11,7 @@ Errors are those of the asynchronous interface. A node is used in the thread tha
 from collections.abc import Generator, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any, overload
 
@@ -18,7 +19,7 @@ from qstack.api import epr as async_epr
 from qstack.api import node as async_node
 from qstack.api import qubit as async_qubit
 from qstack.api import streams as async_streams
-from qstack.api.checks import DEADLINE_NS
+from qstack.api.checks import DEADLINE_NS, Kind
 from qstack.api.epr import BasisArgument, MeasuredPairs
 from qstack.api.errors import Closed
 from qstack.api.node import Route
@@ -402,9 +403,23 @@ class Node:
         finally:
             self._portal.finish(stop)
 
-    def route(self, remote: str) -> Route:
-        """What could be had to `remote`."""
-        return self._portal.call(self._node.route, remote)
+    def route(
+        self,
+        remote: str,
+        *,
+        kind: Kind = "keep",
+        min_fidelity: float = 0.0,
+        from_remote: bool = False,
+    ) -> Route:
+        """What could be had to `remote`: pairs to keep, or measured at once (kind "measure")."""
+        ask = partial(
+            self._node.route,
+            remote,
+            kind=kind,
+            min_fidelity=min_fidelity,
+            from_remote=from_remote,
+        )
+        return self._portal.call(ask)
 
     def status(self) -> dict[str, Any]:
         """What the node is and does; its keys are those of `qstack status --json`."""

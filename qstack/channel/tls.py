@@ -26,6 +26,7 @@ from OpenSSL import SSL, crypto
 from qstack.channel.ca import Credentials, CredentialsError, identity_of
 from qstack.channel.ends import ChannelRefused
 from qstack.channel.identity import Identity
+from qstack.channel.readable import receive_when_readable
 from qstack.errors import ErrorCode
 
 Policy = Literal["require", "allow-classical"]
@@ -330,10 +331,13 @@ class TlsStream(trio.abc.Stream):
 
     async def _read(self) -> bytes:
         while True:
-            data = await self.transport.receive_some(READ_BYTES)
-            if not data:
+            if isinstance(self.transport, trio.SocketStream):
+                received = await receive_when_readable(self.transport, READ_BYTES)
+            else:
+                received = bytes(await self.transport.receive_some(READ_BYTES))
+            if not received:
                 raise trio.BrokenResourceError("the connection was cut: no goodbye came before")
-            self._tls.bio_write(data)
+            self._tls.bio_write(received)
             data = self._decrypted()
             if data or self._is_ended:
                 return data

@@ -14,7 +14,7 @@ import trio
 
 from qstack.api.errors import QstackError
 from qstack.api.node import Node, open_node
-from qstack.apps.fidelity import (
+from qstack.quantum.estimation import (
     BASES,
     Estimate,
     Readout,

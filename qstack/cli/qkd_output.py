@@ -15,6 +15,7 @@ from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
 
 from qstack.apps.qkd import events
 from qstack.apps.qkd.events import Abort, KeyMetadata
+from qstack.apps.qkd.forecast import Plan
 from qstack.apps.qkd.parameters import Parameters
 from qstack.apps.qkd.program import OnProgress, Outcome
 from qstack.apps.qkd.report import interval, length_of
@@ -55,11 +56,12 @@ class Times:
 
 
 @contextmanager
-def progress_shown(here: str, peer: str, parameters: Parameters) -> Iterator[OnProgress]:
+def progress_shown(here: str, peer: str, plan: Plan) -> Iterator[OnProgress]:
     """Progress on standard error: a bar on a terminal, else a line for each phase."""
+    parameters = plan.parameters
     click.echo(
         f"{here} with {peer}: {parameters.pairs} pairs, of which {parameters.fraction_x:.0%} in X"
-        " at each end",
+        f" at each end, for error rates up to {plan.error_rate:g} ({plan.origin})",
         err=True,
     )
     console = Console(stderr=True)
@@ -90,13 +92,14 @@ def _lines() -> OnProgress:
     return show
 
 
-def say_lines(
-    outcome: Outcome, parameters: Parameters, wanted: int, out: Path, times: Times
-) -> None:
+def say_lines(outcome: Outcome, plan: Plan | None, wanted: int, out: Path, times: Times) -> None:
     """The report, for people."""
     if isinstance(outcome, Abort):
         click.echo(f"qstack: no key: {outcome.text}", err=True)
         return
+    assert plan is not None, "no key without a plan"
+    parameters = plan.parameters
+    click.echo(f"planned for error rates up to {plan.error_rate:g}: {plan.origin}")
     figures = outcome.figures
     assert figures.qber_x is not None
     assert figures.qber_z is not None
@@ -135,13 +138,13 @@ def _say_length(outcome: KeyMetadata, parameters: Parameters, wanted: int) -> No
     )
 
 
-def say_json(
-    outcome: Outcome, parameters: Parameters, wanted: int, out: Path, times: Times
-) -> None:
+def say_json(outcome: Outcome, plan: Plan | None, wanted: int, out: Path, times: Times) -> None:
     """The report, for scripts: no bit of the key."""
     common = {
         "wanted_bits": wanted,
-        "planned_pairs": parameters.pairs,
+        "planned_pairs": None if plan is None else plan.parameters.pairs,
+        "planned_error_rate": None if plan is None else plan.error_rate,
+        "predicted": None if plan is None else msgspec.to_builtins(plan.forecast),
         "network_s": times.network_s,
         "wall_s": round(times.wall_s, 3),
     }
@@ -150,6 +153,8 @@ def say_json(
         reason = {"reason": outcome.reason.name, "detail": outcome.detail, "text": outcome.text}
         report = {"ok": False, **reason, **common}
     else:
+        assert plan is not None, "no key without a plan"
+        parameters = plan.parameters
         figures = outcome.figures
         shares = ((figures.qber_x or 0.0, parameters.k), (figures.qber_z or 0.0, parameters.n))
         report = {

@@ -15,8 +15,10 @@ def status_table(report: Report) -> RenderableType:
 
 
 def changing_table(report: Report) -> RenderableType:
-    """What changes while a network runs: clock, nodes, what their layers know."""
-    return Group(_clock(report), _nodes(report), _layers(report))
+    """What changes while a network runs: clock, nodes, what their layers know, test rounds."""
+    parts: list[RenderableType] = [_clock(report), _nodes(report), _layers(report)]
+    estimates = _estimates(report)
+    return Group(*parts, *([estimates] if estimates.row_count else []))
 
 
 def channel_table(report: Report) -> Table:
@@ -78,6 +80,25 @@ def _layers(report: Report) -> Table:
             _words(transport, "sockets"),
             _words(transport, "streams"),
         )
+    return table
+
+
+def _estimates(report: Report) -> Table:
+    """What test rounds say of each link, and of each way to run it."""
+    table = Table("node", "link to", "promised F", "estimate", "95 %", "rounds", "alarm")
+    for name, node in report["nodes"].items():
+        for each in (node or {"layers": {}})["layers"].get("link", {}).get("estimates", []):
+            found, interval = each["fidelity_estimate"], each["interval"]
+            way = "" if each["bright_state"] is None else f" at {each['bright_state']:g}"
+            table.add_row(
+                name,
+                each["peer"] + way,
+                f"{each['promised']:.3f}",
+                "none" if found is None else f"{found:.3f}",
+                "" if interval is None else f"{interval[0]:.3f} to {interval[1]:.3f}",
+                str(each["test_rounds"]),
+                Text(f"offers {each['offered']:.3f}", style="red") if each["alarm"] else "no",
+            )
     return table
 
 

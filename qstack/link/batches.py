@@ -17,6 +17,7 @@ from qstack.link.params import CHOICE_NS, FAIR_PAIRS
 from qstack.link.peer import Peer
 from qstack.link.queue import Request, choice, next_request
 from qstack.physical import service as physical
+from qstack.physical.service import GenerationOption
 
 START_TIMER = "start/"
 CHOICE_TIMER = "choice/"
@@ -24,13 +25,14 @@ CHOICE_TIMER = "choice/"
 
 @dataclass(frozen=True)
 class Batch:
-    """A batch the physical layer has still to answer: for whom, and in which life of the peer."""
+    """A batch the physical layer has still to answer: for whom, how, in which life of the peer."""
 
     number: int
     kind: physical.AttemptKind
     peer: Peer
     peer_boot_id: bytes
     request_id: bytes
+    option: GenerationOption
 
     @property
     def request(self) -> Request | None:
@@ -60,6 +62,10 @@ class Batches:
         """How many there are."""
         return len(self._open)
 
+    def are_open(self, peer: Peer) -> bool:
+        """Whether the physical layer has still to answer batches on the link to `peer`."""
+        return any(batch.peer is peer for batch in self._open.values())
+
     def end(self, number: int) -> tuple[Batch | None, Request | None]:
         """The physical layer has given its last answer; the request, if it is still served."""
         batch = self._open.pop(number, None)
@@ -77,7 +83,8 @@ class Batches:
 
     def start(self, peer: Peer, now: int) -> None:
         """Begin as many batches as there are slots and requests that want them."""
-        while peer.is_up and not peer.waits_for_memory and peer.batches_open < peer.room:
+        may_begin = peer.is_up and not peer.is_closed
+        while may_begin and not peer.waits_for_memory and peer.batches_open < peer.room:
             request = next_request(peer.requests, now)
             if request is None:
                 break
@@ -109,7 +116,8 @@ class Batches:
         assert peer.capability is not None
         assert peer.peer_boot_id is not None
         number, self._next = self._next, self._next + 1
-        self._open[number] = Batch(number, request.kind, peer, peer.peer_boot_id, request.id)
+        boot, option = peer.peer_boot_id, request.option
+        self._open[number] = Batch(number, request.kind, peer, boot, request.id, option)
         wanted = request.wanted or 1
         if request.cost_ns is not None:
             wanted = min(wanted, FAIR_PAIRS)  # a measure batch has the link until it ends

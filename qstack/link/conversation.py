@@ -9,8 +9,8 @@ Rules
 1. A conversation has a number at each end, which goes up in an end's life. A message that does not
    name both numbers is of another conversation and is dropped. What an end said and heard counts
    for one pair of numbers: it begins anew when it learns that the other end has a new one.
-2. On a healthy channel nothing is sent for the conversation's sake but one `Ack`, a round trip
-   after what nobody has answered. One timer a peer does all of it.
+2. On a healthy channel nothing is sent for the conversation's sake but one `Ack` for
+   what nobody has answered within ANSWER_WITHIN_NS. One timer a peer does all of it.
 3. Who hears no answer for ATTEMPTS_MAX attempts takes a new number: what was not acknowledged is
    void at both ends, and the link goes down and comes up again.
 4. Round trips are measured on messages said once, so that an answer is never taken for that to
@@ -28,6 +28,7 @@ from qstack.errors import ErrorCode
 from qstack.link import messages
 from qstack.link.conversation_states import CONVERSATION, Input, State
 from qstack.link.params import (
+    ANSWER_WITHIN_NS,
     ATTEMPTS_MAX,
     RESEND_MAX_NS,
     RESEND_MESSAGES_MAX,
@@ -155,7 +156,7 @@ class Conversation:
     def timer_fired(self, now: int) -> None:
         """Say again what has not been acknowledged in time."""
         self._armed_ns = None
-        is_open_due = not self._is_known and self._opened_ns + self._timeout_ns() <= now
+        is_open_due = not self._is_known and self._open_due_ns() <= now
         is_due = bool(self._unheard) and self._oldest_due_ns() <= now
         if self._state is State.SILENT or not (is_open_due or is_due):
             return
@@ -276,7 +277,7 @@ class Conversation:
         if is_far_ahead:
             self._answer_due_ns = now
         elif self._answer_due_ns is None:
-            self._answer_due_ns = now + self.round_trip_ns
+            self._answer_due_ns = now + ANSWER_WITHIN_NS
 
     # --- parts -----------------------------------------------------------------------------------
 
@@ -305,15 +306,19 @@ class Conversation:
         if self._unheard:
             due.append(self._oldest_due_ns())
         if not self._is_known:
-            due.append(self._opened_ns + self._timeout_ns())
+            due.append(self._open_due_ns())
         return min(due, default=None)
 
     def _oldest_due_ns(self) -> int:
-        return self._unheard[next(iter(self._unheard))].at_ns + self._timeout_ns()
+        oldest = self._unheard[next(iter(self._unheard))]
+        return oldest.at_ns + self._timeout_ns(ANSWER_WITHIN_NS)
 
-    def _timeout_ns(self) -> int:
-        trip_ns = max(self.round_trip_ns, self._measured_ns)
-        return min(RESEND_TRIPS * trip_ns << min(self._back_off, ATTEMPTS_MAX), RESEND_MAX_NS)
+    def _open_due_ns(self) -> int:
+        return self._opened_ns + self._timeout_ns(0)  # it is answered at once
+
+    def _timeout_ns(self, answer_ns: int) -> int:
+        first_ns = RESEND_TRIPS * max(self.round_trip_ns, self._measured_ns) + answer_ns
+        return min(first_ns << min(self._back_off, ATTEMPTS_MAX), RESEND_MAX_NS)
 
     def _drop(self, message: messages.LinkMessage) -> None:
         self._out.record("stale", peer=self.name, message=type(message).__name__)

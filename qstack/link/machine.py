@@ -9,17 +9,21 @@ This file sees links come and go, and hands everything else to the part whose it
 (what comes of it). README.md lists the known races.
 """
 
+from msgspec.structs import replace
+
 from qstack.errors import ErrorCode
 from qstack.link import messages, service
 from qstack.link.batches import CHOICE_TIMER, START_TIMER, Batches
 from qstack.link.conversation import CONVERSATION_TIMER, Turn
 from qstack.link.held import AGE_TIMER
+from qstack.link.maintenance import MAINTENANCE_TIMER, Maintenance
 from qstack.link.outbox import ABOVE, Outbox
 from qstack.link.pairs import Pairs
-from qstack.link.params import START_ALLOWANCE_NS
+from qstack.link.params import START_ALLOWANCE_NS, Weight
 from qstack.link.peer import Peer
 from qstack.link.requests import DEADLINE_TIMER, Requests
 from qstack.link.room import ROOM_TIMER, Rooms
+from qstack.link.rounds import ALARM_TIMER, OUTCOMES_TIMER, Rounds
 from qstack.link.slots import SlotPairs
 from qstack.machine import (
     Effect,
@@ -39,7 +43,8 @@ from qstack.wire.message import Message
 class LinkLayer:
     """All links of one node. `neighbours` are the names at the other ends.
 
-    `weights` are the shares of priorities 0 to 7, alike at both ends; None: the highest gets all.
+    `weights` are the shares of priorities 0 to 7, alike at both ends; None: all are strict.
+    `test_share`, alike too, is the part of the pairs to keep that is sacrificed to test rounds.
     """
 
     def __init__(
@@ -47,16 +52,23 @@ class LinkLayer:
         node: str,
         boot_id: bytes,
         neighbours: list[str],
-        weights: tuple[int, ...] | None = None,
+        weights: tuple[Weight, ...] | None = None,
+        test_share: float = 0.0,
     ) -> None:
         self.node = node
-        self.peers = {name: Peer(node, name, boot_id, weights) for name in sorted(neighbours)}
+        self.peers = {
+            name: Peer(node, name, boot_id, weights, test_share=test_share)
+            for name in sorted(neighbours)
+        }
         self._out = Outbox(boot_id, sorted(neighbours))
         self._batches = Batches(self._out)
         self._requests = Requests(self.peers, self._batches, self._out)
         self._rooms = Rooms(self._batches, self._out, self._say_ready)
-        self._pairs = Pairs(self._batches, self._requests, self._rooms, self._out)
+        self._rounds = Rounds(test_share, self._out)
+        self._rounds.join(self._on_offers_changed)
+        self._pairs = Pairs(self._batches, self._requests, self._rounds, self._rooms, self._out)
         self._slot_pairs = SlotPairs(self.peers, self._batches, self._requests, self._out)
+        self._maintenance = Maintenance(self.peers, self._batches, self._out)
 
     @property
     def open_batches(self) -> int:
@@ -81,14 +93,18 @@ class LinkLayer:
                 self._on_owner_gone(owner, now)
             case LayerUp(layer):
                 self._on_layer_up(layer, now)
+        self._maintenance.settle(now)
         return self._out.take()
 
     def summary(self) -> dict[str, object]:
-        """Facts for status: neighbours whose link is up, and requests open on all links."""
+        """Facts for status: links up, requests open on all links, what test rounds say of each."""
         return {
             "links_up": [peer.name for peer in self.peers.values() if peer.is_up],
             "open_requests": sum(len(peer.requests) for peer in self.peers.values()),
-        }
+            "estimates": [
+                each for peer in self.peers.values() for each in self._rounds.summary(peer)
+            ],
+        } | self._maintenance.summary()
 
     # --- the peer and the devices come and go ----------------------------------------------------
 
@@ -131,6 +147,18 @@ class LinkLayer:
         self._say_ready(peer)
         self._announce_if_up(peer, now)
 
+    def _on_options(self, told: physical.LinkOptions, now: int) -> None:
+        """The link yields something else: what is open goes on as it was promised."""
+        peer = self.peers[told.peer]
+        if peer.capability is None:
+            return
+        was_up = peer.is_up
+        peer.capability = replace(peer.capability, options=told.options)
+        if was_up:
+            self._announce(peer)
+        else:
+            self._announce_if_up(peer, now)
+
     def _on_device_lost(self) -> None:
         """The far ends are told, who cannot see it: their halves of our pairs are void."""
         for peer in self.peers.values():
@@ -150,6 +178,7 @@ class LinkLayer:
                 self._requests.forget_above(peer, now)
         elif owner == physical.LAYER:
             self._batches.forget_all()
+            self._rounds.device_gone()
             self._on_device_lost()
 
     def _on_layer_up(self, layer: str, now: int) -> None:
@@ -183,8 +212,15 @@ class LinkLayer:
     def _announce_if_up(self, peer: Peer, now: int) -> None:
         if peer.is_up:
             self._announce(peer)
+            self._maintenance.link_up(peer, now)
             self._out.record("up", peer=peer.name)
+            self._rounds.link_up(peer)
             self._batches.start(peer, now)
+
+    def _on_offers_changed(self, peer: Peer, now: int) -> None:
+        if peer.is_up:
+            self._announce(peer)
+            self._requests.offers_changed(peer, now)
 
     def _announce(self, peer: Peer) -> None:
         assert peer.capability is not None
@@ -206,8 +242,10 @@ class LinkLayer:
         """The link has gone, if it was there: its requests end, its pairs are void."""
         if not peer.is_up:
             return
+        self._maintenance.link_down(peer)
         self._requests.end_all(peer, error, detail)
         peer.forget_pairs()
+        self._rounds.lose(peer)
         self._out.tell_above(service.LinkDown(link=peer.link, peer=peer.name))
         self._out.record("down", peer=peer.name)
 
@@ -229,6 +267,8 @@ class LinkLayer:
                 self._pairs.on_heralded(message, now)
             case physical.MeasuredPairs():
                 self._pairs.on_measured(message, now)
+            case physical.Measured() | physical.CallFailed():
+                self._rounds.on_read(message, now)
             case physical.Detections():
                 self._slot_pairs.on_detections(message, now)
             case physical.AttemptsEnded():
@@ -238,6 +278,12 @@ class LinkLayer:
                     self._rooms.memory_free(peer, now)
             case physical.LinkCapability():
                 self._on_capability(message, now)
+            case physical.LinkOptions():
+                self._on_options(message, now)
+            case physical.LinkCare():
+                self._maintenance.on_care(message, now)
+            case physical.LinkCalibrated():
+                self._maintenance.on_calibrated(message)
             case physical.DeviceLost():
                 self._on_device_lost()
             case physical.DeviceReady():
@@ -272,6 +318,14 @@ class LinkLayer:
                 self._slot_pairs.on_slots(peer, message, now)
             case messages.Expire():
                 self._pairs.on_expire(peer, message)
+            case messages.Maintain():
+                self._maintenance.on_maintain(peer, message, now)
+            case messages.MaintainAnswer():
+                self._maintenance.on_answer(peer, message, now)
+            case messages.RoundOutcomes():
+                self._rounds.on_outcomes(peer, message, now)
+            case messages.RoundReport():
+                self._rounds.on_report(peer, message, now)
             case messages.Error():
                 self._out.record("peer_error", peer=peer.name, error=message.name)
             case _:
@@ -289,9 +343,15 @@ class LinkLayer:
             self._hear(peer, now)
         elif key.startswith(ROOM_TIMER):
             self._rooms.timer_fired(self.peers[key.removeprefix(ROOM_TIMER)], now)
+        elif key.startswith(MAINTENANCE_TIMER):
+            self._maintenance.on_timer(key.removeprefix(MAINTENANCE_TIMER), now)
         elif key.startswith(CHOICE_TIMER):
             self._batches.choose_again(self.peers[key.removeprefix(CHOICE_TIMER)], now)
         elif key.startswith(START_TIMER):
             peer = self.peers[key.removeprefix(START_TIMER)]
             self._batches.start_later(peer, now)
             self._batches.start(peer, now)
+        elif key.startswith(OUTCOMES_TIMER):
+            self._rounds.on_outcomes_timer(self.peers[key.removeprefix(OUTCOMES_TIMER)])
+        elif key.startswith(ALARM_TIMER):
+            self._rounds.on_alarm_timer(self.peers[key.removeprefix(ALARM_TIMER)], now)

@@ -9,12 +9,13 @@ from typing import Annotated
 
 from msgspec import Meta, Struct
 
-from qstack.link.params import SLOTS_PART_MAX
+from qstack.link.params import OUTCOMES_MAX, SLOTS_PART_MAX
 from qstack.link.service import Number, Priority
 from qstack.physical.service import AttemptKind, Rotation
 from qstack.wire.frame import Layer
 from qstack.wire.message import (
     BasisChoice,
+    Bit,
     BootId,
     Count,
     Id,
@@ -58,6 +59,8 @@ class Add(LinkMessage, frozen=True, kw_only=True):
     `start_ns` on, when the answer can be back; the sender does not wait for it any longer. `device`
     is the receiver's of which the sender knows, from its latest Ready: for another one the request
     is rejected, because the sender is about to learn that all it has on the link is void.
+    `bright_state` is that of the option the sender has chosen: where test rounds have lowered one,
+    the ends may know of it at different times.
     """
 
     TYPE = 0x0001
@@ -76,6 +79,7 @@ class Add(LinkMessage, frozen=True, kw_only=True):
     device: Count
     atomic: bool
     consecutive: bool
+    bright_state: Probability | None
     rotation: Rotation | None = None
 
 
@@ -175,6 +179,58 @@ class Ack(LinkMessage, frozen=True, kw_only=True):
     TYPE = 0x000A
 
 
+class Maintain(LinkMessage, frozen=True, kw_only=True):
+    """Let us calibrate, and make no attempts in [start_ns, end_ns) of network time."""
+
+    TYPE = 0x0010
+    start_ns: Nanoseconds
+    end_ns: Nanoseconds
+
+
+class MaintainAnswer(LinkMessage, frozen=True, kw_only=True):
+    """The window that begins at `start_ns` is taken, or it does not suit."""
+
+    TYPE = 0x0011
+    start_ns: Nanoseconds
+    is_taken: bool
+
+
+class RoundOutcomes(LinkMessage, frozen=True, kw_only=True):
+    """What the slave read in test rounds: of each its herald sequence and the outcome.
+
+    Both ends know which pairs are sacrificed, and the basis of each; a round that came to nothing
+    at the sender is left out.
+    """
+
+    TYPE = 0x0012
+    sequences: Annotated[list[Count], Meta(min_length=1, max_length=OUTCOMES_MAX)]
+    outcomes: Annotated[list[Bit], Meta(min_length=1, max_length=OUTCOMES_MAX)]
+
+
+Rounds = Annotated[list[Count], Meta(min_length=3, max_length=3)]
+
+
+class OptionRounds(Struct, frozen=True, array_like=True, forbid_unknown_fields=True):
+    """Recent test rounds of one option, and how many agreed, in X, Y and Z; an array of four.
+
+    `offered` is the fidelity offered under an alarm; nil: as promised.
+    """
+
+    bright_state: Probability | None
+    rounds: Rounds
+    agreeing: Rounds
+    offered: Probability | None
+
+
+class RoundReport(LinkMessage, frozen=True, kw_only=True):
+    """From the master: all it knows by test rounds. What the slave knew before is void."""
+
+    TYPE = 0x0013
+    options: Annotated[list[OptionRounds], Meta(max_length=32)]
+
+
 MESSAGES = (
     Add, AddAccepted, AddRejected, Remove, Expire, Error, Ready, DetectedSlots, Open, Ack,
+    Maintain, MaintainAnswer,
+    RoundOutcomes, RoundReport,
 )  # fmt: skip

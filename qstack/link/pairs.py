@@ -10,22 +10,26 @@ Rules
 
 from qstack.errors import ErrorCode
 from qstack.link import messages, service
-from qstack.link.batches import Batches
+from qstack.link.batches import Batch, Batches
 from qstack.link.held import Held
 from qstack.link.outbox import Outbox
 from qstack.link.peer import Peer
 from qstack.link.queue import Request
 from qstack.link.requests import Requests
 from qstack.link.room import Rooms
+from qstack.link.rounds import Rounds
 from qstack.physical import service as physical
 
 
 class Pairs:
     """The pairs of all links of a node."""
 
-    def __init__(self, batches: Batches, requests: Requests, rooms: Rooms, out: Outbox) -> None:
+    def __init__(
+        self, batches: Batches, requests: Requests, rounds: Rounds, rooms: Rooms, out: Outbox
+    ) -> None:
         self._batches = batches
         self._requests = requests
+        self._rounds = rounds
         self._rooms = rooms
         self._out = out
 
@@ -38,8 +42,8 @@ class Pairs:
         if request is None:
             self._out.tell_below(physical.Free(qubit=herald.qubit))
             self._discard(batch.peer, herald.herald_sequence)
-        else:
-            self._announce(batch.peer, request, herald)
+        elif batch.kind == "prepare" or not self._rounds.take(batch, herald):
+            self._announce(batch, request, herald)
         self._batches.start(batch.peer, now)
 
     def on_measured(self, measured: physical.MeasuredPairs, now: int) -> None:
@@ -79,6 +83,7 @@ class Pairs:
             return
         if self._requests.held.expire(peer, message.low, message.high):
             self._batches.start(peer, self._out.now)
+        self._rounds.expire(peer, message.low, message.high)
         void = [n for n in peer.announced if message.low <= n < message.high]
         for sequence in void:
             gone = peer.announced.pop(sequence)
@@ -88,7 +93,8 @@ class Pairs:
             # One of them may be announced here: only with all pairs void do both ends agree.
             self._out.conversation(peer.name).begin_anew(self._out.now)
 
-    def _announce(self, peer: Peer, request: Request, herald: physical.Heralded) -> None:
+    def _announce(self, batch: Batch, request: Request, herald: physical.Heralded) -> None:
+        peer = batch.peer
         peer.serve(request, herald.herald_sequence, 1)
         pair = service.LinkPair(
             request=request.id,
@@ -99,7 +105,9 @@ class Pairs:
             x_bit=herald.x_bit,
             z_bit=herald.z_bit,
             emitted_at_ns=herald.emitted_at_ns,
-            goodness=herald.goodness,
+            goodness=peer.goodness(batch.option, herald.goodness),
+            calibration=herald.calibration,
+            is_outdated=herald.calibration < peer.calibration,
         )
         held = Held(herald.herald_sequence, pair, herald.good_until_ns)
         self._requests.indicate(peer, request, held, herald.emitted_at_ns)
@@ -107,6 +115,7 @@ class Pairs:
 
     def _discard(self, peer: Peer, herald_sequence: int) -> None:
         low = herald_sequence
+        self._rounds.expire(peer, low, low + 1)
         self._out.send(peer.name, messages.Expire(low=low, high=low + 1))
         self._out.record("late_pair", peer=peer.name)
 

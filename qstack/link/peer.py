@@ -2,8 +2,11 @@
 
 from dataclasses import dataclass, field
 
+from msgspec.structs import replace
+
 from qstack.ids import LinkPairId, link_id, link_pair_id
-from qstack.link.params import PAIR_HISTORY_MAX
+from qstack.link.estimation import lowered
+from qstack.link.params import PAIR_HISTORY_MAX, Weight
 from qstack.link.queue import Place, Request
 from qstack.link.service import LinkOption
 from qstack.physical.service import AttemptKind, GenerationOption, LinkCapability
@@ -24,7 +27,7 @@ class Peer:
     node: str
     name: str
     boot_id: bytes
-    weights: tuple[int, ...] | None = None  # of priorities; None: the highest gets all
+    weights: tuple[Weight, ...] | None = None  # of priorities; None: all are strict
     peer_boot_id: bytes | None = None
     capability: LinkCapability | None = None
     peer_slots: int | None = None
@@ -43,7 +46,12 @@ class Peer:
     told_room: int | None = None  # what the far end knows of it
     peer_room: int | None = None  # what it has said of its own
     is_room_due: bool = False  # the timer to look at it again is armed
+    is_closed: bool = False  # in MAINTENANCE: no attempts are made
+    calibration: int = 0  # the last that is known
     is_choice_due: bool = False  # the timer to look at the queue again is armed
+    test_share: float = 0.0  # of the pairs to keep, sacrificed to test rounds
+    lowered: dict[float | None, float] = field(default_factory=dict)
+    """Fidelities offered under an alarm, by the bright state of the option."""
 
     @property
     def link(self) -> str:
@@ -100,11 +108,12 @@ class Peer:
         request.serve(first_herald, pairs)
 
     def cost_ns(self, kind: AttemptKind, option: GenerationOption, priority: int) -> int | None:
-        """The mean time of a pair, divided by the weight of its request."""
-        if self.weights is None:
+        """The mean time of a pair, divided by the weight of its request; None if it has none."""
+        weight = "strict" if self.weights is None else self.weights[priority]
+        if weight == "strict":
             return None
         cycle_ns = option.measure_cycle_ns if kind == "measure" else option.cycle_ns
-        return max(1, round(cycle_ns / max(option.probability, 1e-9) / self.weights[priority]))
+        return max(1, round(cycle_ns / max(option.probability, 1e-9) / weight))
 
     def pair_id(self, herald_sequence: int) -> LinkPairId:
         """The pair's name, equal at both ends."""
@@ -136,20 +145,36 @@ class Peer:
 
     def option_for(self, min_fidelity: float) -> GenerationOption | None:
         """The fastest way to run the link that keeps the promise (the FEU's choice)."""
-        assert self.capability is not None
-        good = [o for o in self.capability.options if o.bell_probabilities[0] >= min_fidelity]
+        good = [o for o in self.options if o.bell_probabilities[0] >= min_fidelity]
         return max(good, key=lambda o: (_rate_hz(o), o.bell_probabilities[0]), default=None)
+
+    def option_of(self, bright_state: float | None) -> GenerationOption | None:
+        """The option of this bright state."""
+        found = (option for option in self.options if option.bright_state == bright_state)
+        return next(found, None)
+
+    @property
+    def options(self) -> list[GenerationOption]:
+        """The ways to run the link, with what may be promised of each."""
+        assert self.capability is not None
+        if not self.lowered:
+            return self.capability.options
+        options = []
+        for option in self.capability.options:
+            offered = self.lowered.get(option.bright_state)
+            if offered is None:
+                options.append(option)
+            else:
+                options.append(replace(option, bell_probabilities=lowered(option, offered)))
+        return options
 
     @property
     def offers(self) -> list[LinkOption]:
         """The options `option_for` chooses from, best fidelity first and ever faster."""
-        assert self.capability is not None
-        ordered = sorted(
-            self.capability.options, key=lambda o: (-o.bell_probabilities[0], -_rate_hz(o))
-        )
+        ordered = sorted(self.options, key=lambda o: (-o.bell_probabilities[0], -_rate_hz(o)))
         offers: list[LinkOption] = []
         for option in ordered:
-            rate_hz = _rate_hz(option)
+            rate_hz = _rate_hz(option) * (1.0 - self.test_share)
             if not offers or rate_hz > offers[-1].rate_hz:
                 offers.append(
                     LinkOption(bell_probabilities=option.bell_probabilities, rate_hz=rate_hz)
@@ -159,8 +184,11 @@ class Peer:
     @property
     def best_fidelity(self) -> float:
         """The best a pair of this link can be when it is announced."""
-        assert self.capability is not None
-        return max(option.bell_probabilities[0] for option in self.capability.options)
+        return max(option.bell_probabilities[0] for option in self.options)
+
+    def goodness(self, option: GenerationOption, expected: float) -> float:
+        """The estimate for a pair of `option`: what its device expects, or a lower offer."""
+        return min(expected, self.lowered.get(option.bright_state, 1.0))
 
 
 def _rate_hz(option: GenerationOption) -> float:

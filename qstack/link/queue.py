@@ -39,6 +39,7 @@ class Request:
     purpose: bytes
     kind: AttemptKind
     number: int | None
+    min_fidelity: float
     deadline_ns: int
     priority: int
     basis: BasisChoice | None
@@ -47,7 +48,7 @@ class Request:
     consecutive: bool
     start_ns: int
     given: Place | None
-    cost_ns: int | None  # of a pair, divided by the weight; None where priorities are strict
+    cost_ns: int | None  # of a pair, divided by the weight; None where its priority is strict
     rotation: Rotation | None = None
     state: State = REQUEST.start
     served: int = 0
@@ -85,10 +86,10 @@ class Request:
     def rank(self, running: int) -> tuple[float, ...]:
         """Who has the least is next, if `running` batches are at work for it."""
         if self.cost_ns is None:
-            return (-self.priority, running, self.last_herald, self.place)
+            return (0, -self.priority, running, self.last_herald, self.place)
         if self.given is None:
-            return (math.inf, math.inf)
-        return (self.virtual_finish(running), self.place)
+            return (1, math.inf, math.inf)
+        return (1, self.virtual_finish(running), self.place)
 
     @property
     def is_served(self) -> bool:
@@ -115,11 +116,12 @@ class Request:
 def next_request(requests: dict[bytes, Request], now: int) -> Request | None:
     """Whom the next free slot is for.
 
-    With weights: whose next pair has the earliest virtual finish time (weighted fair queueing;
-    Demers, Keshav and Shenker, SIGCOMM'89). Without: strict priority; within it who has fewest
-    batches at work, then who was served longest ago (the herald sequence says it alike at both
-    ends), then who came first. An atomic request whose turn it is waits until nobody else has a
-    batch, and from its first pair to its last is alone.
+    First those whose priority is strict, as all are without weights: the highest; within it who has
+    fewest batches at work, then who was served longest ago (the herald sequence says it alike at
+    both ends), then who came first. Then those with weights: whose next pair has the earliest
+    virtual finish time (weighted fair queueing; Demers, Keshav and Shenker, SIGCOMM'89). An atomic
+    request whose turn it is waits until nobody else has a batch, and from its first pair to its
+    last is alone.
     """
     running = {request.id: len(request.batches) for request in requests.values()}
     return _next(requests, running, now)

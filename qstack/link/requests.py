@@ -12,6 +12,7 @@ Rules
 from qstack.errors import ErrorCode
 from qstack.link import messages, service
 from qstack.link.batches import Batches
+from qstack.link.forecast import hopeless
 from qstack.link.held import AGE_TIMER, Held, HeldPairs
 from qstack.link.outbox import ABOVE, Outbox, name_of
 from qstack.link.params import NUMBER_MAX, REQUESTS_MAX, START_AHEAD_MAX_NS, START_ALLOWANCE_NS
@@ -20,6 +21,7 @@ from qstack.link.queue import Place, Request
 from qstack.link.reading import reading_problem
 from qstack.link.request_states import Input, State
 from qstack.physical import service as physical
+from qstack.physical.service import GenerationOption
 
 DEADLINE_TIMER = "deadline/"
 DETAIL_MAX = 500  # characters of a message's text
@@ -50,7 +52,7 @@ class Requests:
         assert peer.capability is not None
         start_ns = now + 2 * peer.capability.delay_ns + START_ALLOWANCE_NS
         given = peer.take_place() if peer.is_master else None
-        self._open(peer, create, start_ns, given)
+        request = self._open(peer, create, start_ns, given)
         add = messages.Add(
             request=create.request,
             queue_number=given.queue_number if given is not None else None,
@@ -67,6 +69,7 @@ class Requests:
             device=peer.peer_device,
             atomic=create.atomic,
             consecutive=create.consecutive,
+            bright_state=request.option.bright_state,
             rotation=create.peer_rotation,
         )
         self._out.send(peer.name, add)
@@ -196,6 +199,25 @@ class Requests:
         for request in list(peer.requests.values()):
             self.fail(peer, request, Input.LINK_LOST, error, detail)
 
+    def offers_changed(self, peer: Peer, now: int) -> None:
+        """Test rounds have changed what the options of a link promise, alike at both ends.
+
+        A request whose option does not keep its fidelity any more goes on with another one that
+        does, or ends. Neither is said: the far end does the same when it hears of the offers.
+        """
+        for request in list(peer.requests.values()):
+            option = peer.option_of(request.option.bright_state)
+            if option is not None and option.bell_probabilities[0] >= request.min_fidelity:
+                request.option = option
+            elif (other := peer.option_for(request.min_fidelity)) is not None:
+                request.option = other
+                self._batches.stop_all(request)
+            else:
+                best = peer.best_fidelity
+                detail = f"{request.min_fidelity:.4f} > {best:.4f}, as test rounds show"
+                self.fail(peer, request, Input.WITHDRAWN, ErrorCode.FIDELITY, detail, best)
+        self._batches.start(peer, now)
+
     def indicate(self, peer: Peer, request: Request, pairs: Held, emitted_at_ns: int) -> None:
         """Tell of pairs, or hold them back."""
         if request.consecutive:
@@ -272,9 +294,13 @@ class Requests:
             return ErrorCode.NO_RESOURCES, detail, None
         if asked.deadline_ns <= now:
             return ErrorCode.NO_TIME, "the deadline has passed", None
-        if peer.option_for(asked.min_fidelity) is None:
+        option = _option(peer, asked)
+        if option is None:
             best = peer.best_fidelity
             return ErrorCode.FIDELITY, f"{asked.min_fidelity:.4f} > {best:.4f}", best
+        too_long = hopeless(peer, option, asked.kind, asked.number, asked.deadline_ns - now)
+        if too_long is not None:
+            return ErrorCode.NO_TIME, too_long, None
         if len(peer.requests) >= REQUESTS_MAX:
             return ErrorCode.NO_RESOURCES, f"{REQUESTS_MAX} requests are open", None
         return None
@@ -286,13 +312,14 @@ class Requests:
         start_ns: int,
         given: Place | None,
     ) -> Request:
-        option = peer.option_for(asked.min_fidelity)
+        option = _option(peer, asked)
         assert option is not None, "checked before"
         request = Request(
             id=asked.request,
             purpose=asked.purpose,
             kind=asked.kind,
             number=asked.number,
+            min_fidelity=asked.min_fidelity,
             deadline_ns=asked.deadline_ns,
             priority=asked.priority,
             basis=asked.basis,
@@ -325,3 +352,12 @@ class Requests:
             if request is not None:
                 return peer, request
         return None
+
+
+def _option(peer: Peer, asked: service.LinkCreate | messages.Add) -> GenerationOption | None:
+    """How to run the link for a request: our choice, or that of the end that asked, if it keeps."""
+    if isinstance(asked, service.LinkCreate):
+        return peer.option_for(asked.min_fidelity)
+    option = peer.option_of(asked.bright_state)
+    keeps = option is not None and option.bell_probabilities[0] >= asked.min_fidelity
+    return option if keeps else None

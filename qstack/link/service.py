@@ -151,6 +151,7 @@ class LinkPair(_Link, frozen=True, kw_only=True):
     Of kind `prepare` at the far end alone: what is kept is then half of a pair that was read.
     Its qubit now belongs to the network layer. `goodness` is the estimate of its fidelity at
     `emitted_at_ns`, the earlier emission of its two qubits, from which its age counts.
+    `calibration` is the link's when its attempts began; `is_outdated`: there is a newer one.
     """
 
     TYPE = 0x0107
@@ -163,6 +164,8 @@ class LinkPair(_Link, frozen=True, kw_only=True):
     z_bit: Bit
     emitted_at_ns: Nanoseconds
     goodness: Probability
+    calibration: Count = 0
+    is_outdated: bool = False
 
 
 class LinkMeasured(_Link, frozen=True, kw_only=True):
@@ -216,7 +219,17 @@ class LinkFailed(_Link, frozen=True, kw_only=True):
     best: Probability | None
 
 
+class LinkCalibrated(_Link, frozen=True, kw_only=True):
+    """Indication: the link to `peer` is calibrated anew; pairs of a lower number are outdated."""
+
+    TYPE = 0x0110
+    link: Label
+    peer: Name
+    calibration: Count
+
+
 MESSAGES = (
     LinkUp, LinkDown, LinkListen, LinkUnlisten, LinkCreate, LinkCancel, LinkPair, LinkMeasured,
     LinkExpired, LinkDone, LinkFailed, LinkOption,
+    LinkCalibrated,
 )  # fmt: skip

@@ -33,6 +33,7 @@ from qstack.network.messages import (
 )
 from qstack.network.outbox import Outbox
 from qstack.network.params import CIRCUITS_MAX, CLOSED_CIRCUITS_MAX, RELAY_MEMORY_MIN
+from qstack.network.prediction import Chain
 from qstack.table import IllegalInputError
 
 CircuitMessage = Installed | Refused | Start | Teardown | Forward | Complete | Track | Expire
@@ -45,6 +46,7 @@ class Circuit:
     install: Install
     position: int
     can_keep: bool = True  # known at the head only
+    chain: Chain | None = None  # what its links promised last, known at the head only
     state: CircuitState = CIRCUIT.start
     requests: dict[bytes, Forward] = field(default_factory=dict)
 

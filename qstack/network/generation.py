@@ -14,9 +14,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from hashlib import blake2b
 
-import numpy as np
-
-from qstack.ids import ID_BYTES, RequestId
+from qstack.ids import ID_BYTES, FreshIds, RequestId
 from qstack.link import service as link
 from qstack.network.circuit import Circuit
 from qstack.network.link_state import LinkStateDatabase
@@ -46,9 +44,9 @@ class Direct:
 class Generation:
     """What this node has asked of the link layer for its circuits."""
 
-    def __init__(self, database: LinkStateDatabase, rng: np.random.Generator, out: Outbox) -> None:
+    def __init__(self, database: LinkStateDatabase, ids: FreshIds, out: Outbox) -> None:
         self._database = database
-        self._rng = rng
+        self._ids = ids
         self._out = out
         self._keep: dict[bytes, dict[bytes, int]] = {}  # circuit, link request: pairs to come
         self._direct: dict[bytes, Direct] = {}
@@ -116,19 +114,23 @@ class Generation:
         if asked is not None and asked.pop(link_request, None) is not None:
             self.have_pairs_made(circuit)
 
-    def again(self, circuit: Circuit, link_request: bytes) -> bool:
+    def again(self, circuit: Circuit, link_request: bytes, *, is_hopeless: bool = False) -> bool:
         """A link request ran out of time; ask again if somebody still has some.
 
-        A link request carries the latest deadline known when it was made.
+        A link request carries the latest deadline known when it was made. Of one that is hopeless
+        so many pairs cannot be had by then: what comes is taken.
         """
         self._keep.get(circuit.id, {}).pop(link_request, None)
         late = [r for r in _keeping(circuit) if r.deadline_ns > self._out.now]
         if late:
-            self.have_pairs_made(circuit)
+            self.have_pairs_made(circuit, takes_what_comes=is_hopeless)
         return bool(late)
 
-    def have_pairs_made(self, circuit: Circuit) -> None:
-        """Ask the link for what the requests on the circuit need and nobody has asked for yet."""
+    def have_pairs_made(self, circuit: Circuit, *, takes_what_comes: bool = False) -> None:
+        """Ask the link for what the requests on the circuit need and nobody has asked for yet.
+
+        `takes_what_comes`: for as many as there are until the deadline.
+        """
         if circuit.downstream is None:
             return
         asked = self._keep.setdefault(circuit.id, {})
@@ -144,9 +146,9 @@ class Generation:
         keeping = _keeping(circuit)
         if not keeping:
             return
-        number = None if number is None else min(number, NUMBER_MAX)
+        number = None if number is None or takes_what_comes else min(number, NUMBER_MAX)
         longest = max(keeping, key=lambda forward: forward.deadline_ns)
-        link_request = RequestId(self._rng.bytes(ID_BYTES))
+        link_request = RequestId(self._ids.fresh())
         asked[link_request] = number or 0
         self._create(circuit, longest, link_request, number)
 

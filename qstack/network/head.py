@@ -15,10 +15,8 @@ Rules
 from dataclasses import dataclass
 from typing import Protocol
 
-import numpy as np
-
 from qstack.errors import ErrorCode
-from qstack.ids import ID_BYTES, PairId
+from qstack.ids import FreshIds, PairId
 from qstack.link.service import LinkMeasured
 from qstack.network import service
 from qstack.network.circuit import Circuit, Circuits
@@ -33,17 +31,19 @@ from qstack.network.params import (
     LATENESS_MAX,
     NEVER_NS,
     NUMBER_MAX,
+    PROMISE_SLACK,
     REQUESTS_MAX,
     RETRY_NS,
 )
-from qstack.network.prediction import Chain, Plan, best_fidelity, plan
+from qstack.network.prediction import Chain, Plan, best_fidelity, plan, predict, probability
 from qstack.network.request_states import REQUEST, RequestInput, RequestState
+from qstack.network.route_query import route_answer
 from qstack.network.routing import best_path, can_keep, chain_of
 from qstack.network.upward import end_measured, end_pair
 from qstack.physical.service import Kind
 
 FINAL_ERRORS = (ErrorCode.FIDELITY, ErrorCode.UNSUPPORTED, ErrorCode.BAD_REQUEST)
-"""Refusals of a circuit that another try will not change."""
+"""Ends of a circuit that another try will not change; FIDELITY, unless it can be had elsewhere."""
 
 
 @dataclass
@@ -96,12 +96,12 @@ class Heads:
     def __init__(
         self,
         database: LinkStateDatabase,
-        rng: np.random.Generator,
+        ids: FreshIds,
         cutoff_ns: int | None,
         out: Outbox,
     ) -> None:
         self._database = database
-        self._rng = rng
+        self._ids = ids
         self._cutoff_ns = cutoff_ns
         self._out = out
         self._requests: dict[bytes, HeadRequest] = {}
@@ -154,21 +154,7 @@ class Heads:
     def on_route_query(self, query: service.RouteQuery) -> None:
         """What could be had to a node."""
         states = self._database.states()
-        path = best_path(states, self._out.node, query.remote, "keep") or best_path(
-            states, self._out.node, query.remote, "measure"
-        )
-        chain = chain_of(states, path) if path is not None else None
-        found = plan(chain, 0.0, self._cutoff_ns) if chain is not None else None
-        best = best_fidelity(chain, self._cutoff_ns) if chain is not None else 0.0
-        self._out.tell(
-            TRANSPORT,
-            service.RouteAnswer(
-                call=query.call,
-                path=list(path or ()),
-                fidelity=_probability(best),
-                rate_hz=min(found.rate_hz, 1e12) if found is not None else 0.0,
-            ),
-        )
+        self._out.tell(TRANSPORT, route_answer(states, self._out.node, query, self._cutoff_ns))
 
     # --- from circuits ---------------------------------------------------------------------------
 
@@ -187,13 +173,15 @@ class Heads:
                 continue
             request.circuit = None
             request.reason = f"{error.name}: {detail}"[:400]
+            best = self._best(request) if error is ErrorCode.FIDELITY else None
             if request.state is RequestState.OPEN and _is_direct(circuit, request):
-                self._fail(request, RequestInput.ENDED, error, detail)
+                self._fail(request, RequestInput.ENDED, error, detail, best=best)
                 continue
             if request.state is RequestState.OPEN:
                 self._step(request, RequestInput.CIRCUIT_LOST)
-            if error in FINAL_ERRORS:
-                self._fail(request, RequestInput.ENDED, error, detail)
+            can_be_had = best is not None and best >= request.create.min_fidelity
+            if error in FINAL_ERRORS and not can_be_had:
+                self._fail(request, RequestInput.ENDED, error, detail, best=best)
             elif not self._has_lost_remote(request):
                 self._try_later(request)
 
@@ -286,6 +274,9 @@ class Heads:
 
     def on_topology(self) -> None:
         """The link states have changed."""
+        for circuit in self._circuits:
+            if circuit.chain is not None:
+                self._check_promise(circuit, circuit.chain)
         for request in list(self._requests.values()):
             if not self._has_lost_remote(request) and request.circuit is None:
                 self._place(request)
@@ -330,7 +321,7 @@ class Heads:
             return Refusal(ErrorCode.NO_PATH, f"no path to {create.remote}")
         found = plan(way.chain, create.min_fidelity, self._cutoff_ns)
         if found is None:
-            best = _probability(best_fidelity(way.chain, self._cutoff_ns))
+            best = probability(best_fidelity(way.chain, self._cutoff_ns))
             return Refusal(
                 ErrorCode.FIDELITY, f"asked for {create.min_fidelity:.4f}, best {best:.4f}", best
             )
@@ -341,6 +332,11 @@ class Heads:
                 f"{create.number} pairs in {left_s:.3g} s: about {found.rate_hz:.3g} pairs/s",
             )
         return None
+
+    def _best(self, request: HeadRequest) -> float | None:
+        """The fidelity that could be had now, on the way that is best now."""
+        way = self._way(request.create.remote, request.create.kind)
+        return None if way is None else probability(best_fidelity(way.chain, self._cutoff_ns))
 
     def _way(self, remote: str, kind: Kind) -> Way | None:
         """The best way to `remote`; found once for as long as no link state changes."""
@@ -375,17 +371,30 @@ class Heads:
             self._install(way.path, found),
             can_keep=can_keep(self._database.states(), way.path),
         )
+        circuit.chain = way.chain
         request.circuit = circuit.id
+
+    def _check_promise(self, circuit: Circuit, before: Chain) -> None:
+        """End a circuit whose links have taken back what its fidelity was promised for."""
+        install = circuit.install
+        chain = chain_of(self._database.states(), tuple(install.route))
+        if chain is None or chain == before:
+            return  # a link that has gone ends it otherwise
+        circuit.chain = chain
+        kept, _ = predict(chain, install.cutoff_ns, install.link_min_fidelity)
+        if kept < install.fidelity - PROMISE_SLACK:
+            detail = f"the links of the path keep {kept:.4f} now, not {install.fidelity:.4f}"
+            self._circuits.close(circuit, CircuitInput.LOST, ErrorCode.FIDELITY, detail)
 
     def _install(self, path: tuple[str, ...], found: Plan) -> Install:
         self._epoch += 1
         return Install(
-            circuit=self._rng.bytes(ID_BYTES),
+            circuit=self._ids.fresh(),
             epoch=self._epoch,
             route=list(path),
             cutoff_ns=found.cutoff_ns,
-            link_min_fidelity=_probability(found.link_min_fidelity),
-            fidelity=_probability(found.fidelity),
+            link_min_fidelity=probability(found.link_min_fidelity),
+            fidelity=probability(found.fidelity),
         )
 
     def _suits(self, circuit: Circuit, create: service.NetworkCreate) -> bool:
@@ -471,12 +480,13 @@ class Heads:
         error: ErrorCode,
         detail: str,
         *,
+        best: float | None = None,
         is_told: bool = False,
     ) -> None:
         """End a request; `is_told`: the tail knows already."""
         was_open = request.state is RequestState.OPEN
         self._step(request, received)
-        self._tell_failed(request.create.request, error, detail, None)
+        self._tell_failed(request.create.request, error, detail, best)
         circuit = self._circuits.get(request.circuit) if request.circuit is not None else None
         if circuit is not None and was_open:
             self._releases.release(circuit, request.create.request)
@@ -549,8 +559,3 @@ def idle_timer(circuit: Circuit) -> str:
 
 def _key(create: service.NetworkCreate) -> str:
     return create.request.hex()
-
-
-def _probability(value: float) -> float:
-    """`value` without the rounding errors that would leave 0..1."""
-    return min(1.0, max(0.0, value))

@@ -10,6 +10,7 @@ from typing import assert_never
 import numpy as np
 
 from qstack.errors import ErrorCode, PeerError
+from qstack.ids import FreshIds
 from qstack.link import service as link
 from qstack.machine import (
     Effect,
@@ -50,9 +51,10 @@ class NetworkLayer:
     ) -> None:
         self._out = Outbox(node)
         self._database = LinkStateDatabase(node, boot_id, self._out)
-        self._generation = Generation(self._database, rng, self._out)
+        ids = FreshIds(rng)
+        self._generation = Generation(self._database, ids, self._out)
         self._swaps = Swaps(self._out)
-        self._heads = Heads(self._database, rng, cutoff_ns, self._out)
+        self._heads = Heads(self._database, ids, cutoff_ns, self._out)
         self._tails = Tails(self._database, self._out)
         self._circuits = Circuits(self._database, self._out, self)
         self._heads.join(self._circuits, self._generation, self)
@@ -291,7 +293,8 @@ class NetworkLayer:
             error = ErrorCode.__members__.get(message.error, ErrorCode.PEER_DOWN)
             self._circuits.close(circuit, CircuitInput.LOST, error, f"link: {message.detail}"[:500])
         elif self._generation.direct(message.request) is None:
-            self._generation.again(circuit, message.request)
+            is_hopeless = message.error == ErrorCode.NO_TIME.name
+            self._generation.again(circuit, message.request, is_hopeless=is_hopeless)
 
     # --- the neighbours' network layers ----------------------------------------------------------
 

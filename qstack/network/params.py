@@ -21,6 +21,7 @@ EARLY_TRACKS_MAX: Final = 256  # TRACKs of one circuit ahead of their link pair
 EARLY_NS: Final = 1_000_000_000  # a herald later than this behind the TRACK will not come
 KEEP_REQUESTS_MAX: Final = 2  # link requests of a circuit: one at work, one being agreed on
 CIRCUIT_IDLE_NS: Final = 10_000_000_000  # an unused circuit costs each hop memory of software only
+PROMISE_SLACK: Final = 1e-3  # a circuit whose predicted fidelity falls by less than this stays
 RETRY_NS: Final = 100_000_000  # between attempts to find a circuit for an open request
 RESUME_NS: Final = 5_000_000_000  # how long a tail waits for the head to come back on a new circuit
 LATENESS_MAX: Final = 100  # predicted time over time left from which a request is refused at once

@@ -177,14 +177,14 @@ def link_weight(link: LinkFigures) -> float:
 
 
 @lru_cache(maxsize=256)
-def without_aging(chain: Chain, link_min_fidelity: float) -> Weights:
+def without_aging(chain: Chain, link_min_fidelity: float, *, is_corrected: bool = True) -> Weights:
     """The pair at hand-over if no memory decayed: links, swaps, the tail's correction."""
     pair = PERFECT
     for link in chain.links:
         pair = convolve(pair, link.run_at(link_min_fidelity).weights)
     for node in chain.nodes[1:-1]:
         pair = swapped(pair, node)
-    if chain.is_read_at_once:
+    if chain.is_read_at_once or not is_corrected:
         return pair
     needed = 1.0 if len(chain.links) == 1 else 0.75
     return mixed(pair, needed * chain.nodes[-1].gate_depolarising)
@@ -204,15 +204,30 @@ def aged(pair: Weights, chain: Chain, ages_s: FloatArray) -> Weights:
     return convolve(pair, aging(*kept))
 
 
+def probability(value: float) -> float:
+    """`value` without the rounding errors that would leave 0..1."""
+    return min(1.0, max(0.0, value))
+
+
 # --- plans ----------------------------------------------------------------------------------------
 
 
 def predict(chain: Chain, cutoff_ns: int, link_min_fidelity: float = BEST) -> tuple[float, float]:
     """Expected fidelity at hand-over and expected rate (pairs per second) under a cutoff."""
+    pair, rate_hz = predicted_pair(chain, cutoff_ns, link_min_fidelity)
+    return probability(pair[0]), rate_hz
+
+
+def predicted_pair(
+    chain: Chain, cutoff_ns: int, link_min_fidelity: float, *, is_corrected: bool = True
+) -> tuple[Weights, float]:
+    """The expected pair at hand-over, and the rate; see `predict`.
+
+    Not `is_corrected`: the announced bits are taken out of outcomes, by no gate.
+    """
+    fresh = without_aging(chain, link_min_fidelity, is_corrected=is_corrected)
     if chain.is_read_at_once:
-        return without_aging(chain, link_min_fidelity)[0], chain.links[0].run_at(
-            link_min_fidelity
-        ).rate_hz
+        return fresh, chain.links[0].run_at(link_min_fidelity).rate_hz
     timing = Timing(
         tuple(link.run_at(link_min_fidelity).rate_hz for link in chain.links),
         tuple(link.delay_ns / 1e9 for link in chain.links),
@@ -220,8 +235,7 @@ def predict(chain: Chain, cutoff_ns: int, link_min_fidelity: float = BEST) -> tu
         cutoff_ns / 1e9,
     )
     waited = waits(timing)
-    pair = aged(without_aging(chain, link_min_fidelity), chain, waited.ages_s)
-    return min(1.0, max(0.0, pair[0])), waited.rate_hz
+    return aged(fresh, chain, waited.ages_s), waited.rate_hz
 
 
 def worst(chain: Chain, cutoff_ns: int) -> float:

@@ -136,21 +136,35 @@ class NetworkFailed(_Network, frozen=True, kw_only=True):
 
 
 class RouteQuery(_Network, frozen=True, kw_only=True):
-    """Ask what could be had to `remote` without asking for it; answered by RouteAnswer."""
+    """Ask what could be had to `remote` without asking for it; answered by RouteAnswer.
+
+    Of kind `keep` the way of pairs to keep is told, or the one of measured pairs where there is no
+    other. `from_remote`: as the remote would be told; so both ends can ask about the same request.
+    """
 
     TYPE = 0x0108
     call: Count
     remote: Name
+    kind: Kind = "keep"
+    min_fidelity: Probability = 0.0
+    from_remote: bool = False
 
 
 class RouteAnswer(_Network, frozen=True, kw_only=True):
-    """Answer to RouteQuery: the best path (this node first) and its prediction; empty if none."""
+    """Answer to RouteQuery: the best path (who would ask first) and its prediction; empty if none.
+
+    `fidelity` is the best that could be promised, `rate_hz` that of the fastest way to keep
+    `min_fidelity`, 0 if there is none. `error_x`, `error_z`: how many pairs made so are expected to
+    read otherwise than phi+ in that basis, with the readout of both ends; 1/2 if none are.
+    """
 
     TYPE = 0x0109
     call: Count
     path: Annotated[list[Name], Meta(max_length=64)]
     fidelity: Probability
     rate_hz: Annotated[float, Meta(ge=0.0, le=1e12)]
+    error_x: Probability = 0.5
+    error_z: Probability = 0.5
 
 
 MESSAGES = (

@@ -16,6 +16,7 @@ from msgspec import Struct
 from qstack.machine import CancelTimer, Effect, Record, SetTimer, Tell
 from qstack.physical.ageing import good_for_ns
 from qstack.physical.batch_states import BATCH, Input, State
+from qstack.physical.conditions import IDEAL, Conditions
 from qstack.physical.device import (
     BatchEnded,
     MeasuredReply,
@@ -26,7 +27,7 @@ from qstack.physical.device_order import DeviceOrder
 from qstack.physical.generation import generate, is_kept, mismatch
 from qstack.physical.hardware import LinkHardware, World
 from qstack.physical.memory import Memory, Qubit
-from qstack.physical.params import SHARE_NS
+from qstack.physical.params import DRIFT_STEPS, DRIFT_STEPS_MAX, SHARE_NS
 from qstack.physical.prediction import goodness_of
 from qstack.physical.qubit_states import Input as QubitInput
 from qstack.physical.service import (
@@ -103,7 +104,11 @@ class Attempts:
         }
         self._batches: dict[int, _Batch] = {}
         self._queued: dict[int, None] = {}  # those that wait for a communication qubit
-        self._goodness: dict[tuple[str, float | None], tuple[float, float]] = {}
+        self._goodness: dict[tuple[str, float | None, int | None], tuple[float, float]] = {}
+        self._calibrated_ns: dict[
+            str, int
+        ] = {}  # when a link that drifts last was, as far as known
+        self._conditions: dict[str, Conditions] = {}  # what is expected of a link, if not the ideal
         self._cycles_ns: dict[tuple[str, AttemptKind], int] = {}
         self._is_timer_set = False
 
@@ -161,6 +166,15 @@ class Attempts:
             effects.append(CancelTimer(SHARE_TIMER))
         return effects
 
+    def expect(self, link: str, conditions: Conditions) -> None:
+        """Pairs of `link` are to be expected under these conditions from now on."""
+        self._conditions[link] = conditions
+        self._goodness = {key: good for key, good in self._goodness.items() if key[0] != link}
+
+    def calibrated(self, link: str, now: int) -> None:
+        """A link that drifts is as it was at the beginning."""
+        self._calibrated_ns[link] = now
+
     # --- what the device says ---
 
     def succeeded(self, reply: Reply, now: int) -> tuple[list[Effect], Qubit | None]:
@@ -181,7 +195,7 @@ class Attempts:
             x_bit=reply.x_bit,
             z_bit=reply.z_bit,
             emitted_at_ns=reply.emitted_at_ns,
-            goodness=self._goodness_of(batch.asked, reply.z_bit),
+            goodness=self._goodness_of(batch.asked, reply.z_bit, reply.emitted_at_ns),
             calibration=reply.calibration,
             good_until_ns=self._good_until_ns(batch.asked, reply.z_bit, reply.emitted_at_ns),
         )
@@ -353,10 +367,13 @@ class Attempts:
             rotation=asked.rotation,
         )
 
-    def _goodness_of(self, asked: AttemptsStart, z: int) -> float:
-        key = (asked.link, asked.bright_state)
+    def _goodness_of(self, asked: AttemptsStart, z: int, emitted_at_ns: int) -> float:
+        link = self._links[asked.link]
+        since_ns = self._drifted_ns(link, emitted_at_ns)
+        key = (asked.link, asked.bright_state, since_ns)
         if key not in self._goodness:
-            self._goodness[key] = goodness_of(self._world, self._links[key[0]], key[1])
+            expected = self._conditions.get(asked.link, IDEAL)
+            self._goodness[key] = goodness_of(self._world, link, key[1], expected, since_ns)
         return self._goodness[key][z]
 
     def _good_until_ns(self, asked: AttemptsStart, z: int, emitted_at_ns: int) -> int | None:
@@ -370,6 +387,14 @@ class Attempts:
             kept = (self._node,) if asked.basis is None else (link.other_end(self._node),)
         good_ns = self._good_for_ns(link.id, asked.bright_state, z, floor, kept)
         return None if good_ns is None else emitted_at_ns + good_ns
+
+    def _drifted_ns(self, link: LinkHardware, at_ns: int) -> int | None:
+        """How long a link has drifted, rounded up; None if nobody knows, or it does not."""
+        calibrated_ns = self._calibrated_ns.get(link.id)
+        if link.drift is None or calibrated_ns is None or at_ns < calibrated_ns:
+            return None
+        step_ns = link.drift.calibration_period_ns // DRIFT_STEPS
+        return min(DRIFT_STEPS_MAX, -((calibrated_ns - at_ns) // step_ns)) * step_ns
 
 
 def _ended(batch: int, reason: Reason, attempts: int) -> Tell:

@@ -15,7 +15,7 @@ wrong use (an unknown qubit, a link that is not there) before anything reaches t
 from collections.abc import Sequence
 from typing import Annotated, Literal, Protocol
 
-from msgspec import Meta
+from msgspec import Meta, Struct
 
 from qstack.machine import Effect
 from qstack.physical.service import Angle, AttemptKind, GateName, Rotation
@@ -34,8 +34,9 @@ from qstack.wire.message import (
 )
 
 Calibration = Count
-"""How often the device had been calibrated when the batch began: on the wire always, here 0 if
-nobody counts. What was learned of pairs of another calibration need not hold for these."""
+"""How often the device, or the link, had been calibrated when the batch began: on the wire always,
+here 0 if nobody counts. What was learned of pairs of another one need not hold for these."""
+Picoseconds = Annotated[float, Meta(ge=-1e15, le=1e15)]
 DeviceBasis = Basis | Literal["given"]
 """What a measure batch is read in: one basis, or for each pair one its node gives when asked."""
 
@@ -175,6 +176,14 @@ class Cleared(Result, frozen=True, kw_only=True):
     TYPE = 0x002A
 
 
+class Calibrated(Result, frozen=True, kw_only=True):
+    """The calibration is over. `calibration` is the link's now, a new one if it was good."""
+
+    TYPE = 0x0032
+    is_good: bool
+    calibration: Calibration
+
+
 class OperationRefused(Result, frozen=True, kw_only=True):
     """The operation cannot be done and changed nothing; `error` is a registry name."""
 
@@ -253,6 +262,65 @@ class BatchEnded(Message, frozen=True, kw_only=True):
     attempts: Count
 
 
+class SendPulse(Operation, frozen=True, kw_only=True):
+    """Send a pulse over the fibre of `link`, and stamp it. One-way; PulseStamped at both ends.
+
+    `pulse` is its number: the network time at which the exchange it is part of was begun.
+    """
+
+    TYPE = 0x0011
+    link: Label
+    pulse: Nanoseconds
+
+
+class AlignClock(Operation, frozen=True, kw_only=True):
+    """Time what is done on `link` so much earlier than this clock says, from now on. One-way.
+
+    `offset_ps` is of `at_ns`, and grows by `rate_ppb` of the time since.
+    """
+
+    TYPE = 0x0012
+    link: Label
+    offset_ps: Picoseconds
+    rate_ppb: Annotated[float, Meta(ge=-1e9, le=1e9)]
+
+
+class Calibrate(Operation, frozen=True, kw_only=True):
+    """Calibrate a link, while no batch is open on it. Result: Calibrated, after its duration.
+
+    The ends do it together with the station: it is good if the far end does it at the same time.
+    """
+
+    TYPE = 0x0013
+    link: Label
+
+
+class ClockReading(Struct, frozen=True, array_like=True, forbid_unknown_fields=True):
+    """What a hardware clock said, in whole nanoseconds and picoseconds beyond; an array of two."""
+
+    ns: Annotated[int, Meta(ge=-(2**62), le=2**62)]
+    ps: Annotated[int, Meta(ge=0, le=999)]
+
+    @property
+    def whole_ps(self) -> int:
+        """In picoseconds."""
+        return self.ns * 1000 + self.ps
+
+
+class PulseStamped(Message, frozen=True, kw_only=True):
+    """A pulse has left (`is_sent`), or has come from the far end, when this node's clock said so.
+
+    `pulse` is the number its sender gave it.
+    """
+
+    LAYER = Layer.PHYSICAL
+    TYPE = 0x0031
+    link: Label
+    pulse: Nanoseconds
+    is_sent: bool
+    reading: ClockReading
+
+
 HealthState = Literal["ready", "degraded", "down"]
 
 
@@ -273,7 +341,8 @@ class DeviceHealth(Message, frozen=True, kw_only=True):
 MESSAGES = (
     Generate, StopGenerate, GiveBases, Initialise, DoGate, DoMeasure, DoBellMeasure, Release, Clear,
     Initialised, Outcome, BellOutcome, Cleared, OperationRefused, Reply, MeasuredReply, BasesWanted,
-    DetectionReply, BatchEnded, DeviceHealth,
+    DetectionReply, BatchEnded, DeviceHealth, SendPulse, AlignClock, PulseStamped,
+    Calibrate, Calibrated,
 )  # fmt: skip
 
 

@@ -34,6 +34,8 @@ UNITS: Final = {
     "nm": "nanometres",
     "rad": "radians",
     "s": "seconds",
+    "ps": "picoseconds",
+    "ppb": "parts in 10^9",
 }
 
 

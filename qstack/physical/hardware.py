@@ -16,11 +16,14 @@ Rules
 
 import math
 from collections.abc import Mapping
-from typing import Annotated, Literal, Self
+from typing import Annotated, Final, Literal, Self
 
 from msgspec import Meta, Struct, structs
 
 from qstack.ids import link_id
+from qstack.physical.clock_hardware import PERFECT_CLOCK, ClockHardware, LinkTiming
+from qstack.physical.conditions import IDEAL, Conditions
+from qstack.physical.drift_hardware import LinkDrift
 from qstack.physical.link_equipment import SCHEME_OF, Equipment, MidpointEquipment
 from qstack.physical.models.absorptive import AbsorptiveLink, absorptive
 from qstack.physical.models.cycles import (
@@ -40,6 +43,7 @@ from qstack.physical.models.fibre import (
 from qstack.physical.models.heralding import Heralded, double_click, single_click
 from qstack.physical.models.midpoint_source import MidpointSource, midpoint_source, spdc_pairs
 from qstack.physical.models.pair_source import PairSource
+from qstack.physical.models.timing import gate_share, polarisation_overlap, residual_visibility
 from qstack.physical.profile import Profile
 from qstack.physical.service import AttemptKind
 from qstack.physical.source_hardware import PairSourceHardware
@@ -48,6 +52,8 @@ Scheme = Literal["single-click", "double-click", "spdc", "midpoint-source", "abs
 Attenuation = Annotated[float, Meta(ge=0, le=1000, description="decibels per kilometre, 0 to 1000")]
 GroupIndex = Annotated[float, Meta(ge=1, le=4, description="a group index, 1 to 4")]
 ArmLoss = Annotated[float, Meta(ge=0, le=200, description="decibels in each arm, 0 to 200")]
+
+GATE_SHARE_MIN: Final = 1e-12  # a receiver without any light has no statistics: this is none
 
 
 class LinkHardware(Struct, frozen=True, kw_only=True):
@@ -68,6 +74,8 @@ class LinkHardware(Struct, frozen=True, kw_only=True):
     extra_loss_db: float = 0.0
     source: PairSourceHardware | None = None
     equipment: Equipment | None = None
+    timing: LinkTiming | None = None  # nothing depends on clocks without it
+    drift: LinkDrift | None = None
 
     def __post_init__(self) -> None:
         """Refuse what cannot be."""
@@ -106,12 +114,18 @@ class LinkHardware(Struct, frozen=True, kw_only=True):
 
     def without_provenance(self) -> Self:
         """The same numbers, without where they come from."""
-        source, equipment = self.source, self.equipment
-        return structs.replace(
-            self,
-            source=None if source is None else structs.replace(source, sources=()),
-            equipment=None if equipment is None else structs.replace(equipment, sources=()),
-        )
+        parts = {
+            "source": self.source,
+            "equipment": self.equipment,
+            "timing": self.timing,
+            "drift": self.drift,
+        }
+        bare = {
+            name: structs.replace(part, sources=())
+            for name, part in parts.items()
+            if part is not None
+        }
+        return structs.replace(self, **bare)
 
     def other_end(self, end: str) -> str:
         """The neighbour of `end`. Raises ValueError if `end` is not an end."""
@@ -125,13 +139,18 @@ class LinkHardware(Struct, frozen=True, kw_only=True):
         """The time from one attempt to the next, with the slower end's hardware.
 
         `keep` waits for the herald, `measure` is pipelined (`models/cycles.py`); the preparation is
-        the reset after the readout before it. `prepare` does both. A pair source: one slot.
+        the reset after the readout before it. `prepare` does both. A pair source: one slot. Where a
+        phase lock takes its share, attempts come so much later in the mean.
         """
         if self.source is not None:
             return self.source.slot_ns
+        cycle_ns = self._unlocked_cycle_ns(kind, profile_a, profile_b)
+        return cycle_ns if self.drift is None else math.ceil(cycle_ns / self.drift.lock_duty)
+
+    def _unlocked_cycle_ns(self, kind: AttemptKind, profile_a: Profile, profile_b: Profile) -> int:
         if kind == "prepare":
-            kept_ns = self.cycle_ns("keep", profile_a, profile_b)
-            return max(kept_ns, self.cycle_ns("measure", profile_a, profile_b))
+            kept_ns = self._unlocked_cycle_ns("keep", profile_a, profile_b)
+            return max(kept_ns, self._unlocked_cycle_ns("measure", profile_a, profile_b))
         profiles = (profile_a, profile_b)
         prepare_ns = max(p.t_init_ns for p in profiles)
         if self.equipment is None:
@@ -182,8 +201,12 @@ class LinkHardware(Struct, frozen=True, kw_only=True):
         """
         return profile.coupling * self._arm_transmission(end)
 
-    def pair_source(self) -> PairSource:
-        """The statistics of a slot, sides as `ends`. Raises ValueError for a heralded link."""
+    def pair_source(self, conditions: Conditions = IDEAL) -> PairSource:
+        """The statistics of a slot, sides as `ends`. Raises ValueError for a heralded link.
+
+        The second end opens its gates by its clock as it is aligned with the first's: what comes
+        outside of them is not detected.
+        """
         if self.source is None:
             raise ValueError(f"{self.id} is a heralded link: it has no pair source")
         first, second = (
@@ -192,7 +215,7 @@ class LinkHardware(Struct, frozen=True, kw_only=True):
         background = self.source.background_probability
         return PairSource(
             mean_pairs=self.source.pair_parameter,
-            efficiencies=(first, second),
+            efficiencies=(first, second * max(GATE_SHARE_MIN, self._timed(conditions)[1])),
             backgrounds=(background, background),
             misalignment=self.source.misalignment,
         )
@@ -205,15 +228,28 @@ class LinkHardware(Struct, frozen=True, kw_only=True):
         `alpha` is the bright-state population at both ends (single-click only; None: what each
         profile says). Raises ValueError if no detector can ever click, or none heralds.
         """
+        return self.herald_under(IDEAL, profile_a, profile_b, alpha)
+
+    def herald_under(
+        self,
+        conditions: Conditions,
+        profile_a: Profile,
+        profile_b: Profile,
+        alpha: float | None = None,
+    ) -> Heralded:
+        """As `herald`, under these conditions: they matter where the nodes' photons meet."""
         if not self.is_heralded:
             raise ValueError(f"{self.id} is a photon-pair link: nothing heralds")
         if self.equipment is not None:
             return self._equipped(self.equipment)
-        eta_a = self.efficiency(self.ends[0], profile_a)
-        eta_b = self.efficiency(self.ends[1], profile_b)
+        left = conditions.transmission
+        matching, in_gate = self._timed(conditions)
+        eta_a = self.efficiency(self.ends[0], profile_a) * left
+        eta_b = self.efficiency(self.ends[1], profile_b) * left * in_gate
         # One station, one set of detectors: the noisier of the two figures is the safe one.
         dark = max(profile_a.dark_count_probability, profile_b.dark_count_probability)
-        visibility = link_visibility(profile_a, profile_b)
+        visibility = link_visibility(profile_a, profile_b) * matching
+        visibility *= polarisation_overlap(conditions.polarisation_rad)
         emission = _emission_fidelity(profile_a, profile_b)
         is_resolving = profile_a.number_resolving and profile_b.number_resolving
         if self.scheme == "double-click":
@@ -232,11 +268,17 @@ class LinkHardware(Struct, frozen=True, kw_only=True):
             eta_b=eta_b,
             dark_probability=dark,
             visibility=visibility,
-            phase_sigma_rad=math.hypot(profile_a.phase_sigma_rad, profile_b.phase_sigma_rad)
-            / math.sqrt(2.0),
+            phase_sigma_rad=math.hypot(self._phase_rad(profile_a, profile_b), conditions.phase_rad),
             emission_fidelity=emission,
             double_excitation=_double_excitation(profile_a, profile_b),
             number_resolving=is_resolving,
+        )
+
+    def _phase_rad(self, profile_a: Profile, profile_b: Profile) -> float:
+        """The optical phase's deviation: of like nodes what their profile says, and the lock's."""
+        of_nodes = math.hypot(profile_a.phase_sigma_rad, profile_b.phase_sigma_rad) / math.sqrt(2.0)
+        return (
+            of_nodes if self.drift is None else math.hypot(of_nodes, self.drift.lock_residual_rad)
         )
 
     def _equipped(self, equipment: Equipment) -> Heralded:
@@ -271,6 +313,21 @@ class LinkHardware(Struct, frozen=True, kw_only=True):
         some = multiplexed_probability(of_mode.probability, equipment.modes)
         return Heralded(some, of_mode.state, of_mode.state_minus)
 
+    def _timed(self, conditions: Conditions) -> tuple[float, float]:
+        """What is left of the visibility, and of the second end's photons, under these errors.
+
+        The station goes by the first end's clock, so its gates miss the second end's photons.
+        """
+        timing = self.timing
+        if timing is None:
+            return 1.0, 1.0
+        errors = conditions.delay_ps, conditions.delay_deviation_ps
+        shape = timing.wavepacket
+        return (
+            residual_visibility(*errors, timing.width_ps, shape),
+            gate_share(*errors, timing.width_ps, timing.gate_ps, shape),
+        )
+
     def _arm_transmission(self, end: str) -> float:
         """What of a photon gets through the arm of `end`."""
         arm_m = self.arms_m[self._place(end)]
@@ -284,11 +341,12 @@ class LinkHardware(Struct, frozen=True, kw_only=True):
 
 
 class NodeHardware(Struct, frozen=True, kw_only=True):
-    """One node: its hardware, and how many qubits it holds at once."""
+    """One node: its hardware, and how many qubits it holds at once. No `clock`: a perfect one."""
 
     name: str
     profile: Profile
     memory: int
+    clock: ClockHardware | None = None
 
 
 class World(Struct, frozen=True, kw_only=True):
@@ -309,6 +367,14 @@ class World(Struct, frozen=True, kw_only=True):
     def heralded_links_of(self, node: str) -> list[LinkHardware]:
         """Those of them that take memory at `node`."""
         return [link for link in self.links_of(node) if link.is_heralded]
+
+    def clocks(self, link: str) -> tuple[ClockHardware, ClockHardware] | None:
+        """The clocks at the two ends of a link; None if both are perfect."""
+        ends = [self.nodes[end].clock for end in self.links[link].ends]
+        if not any(ends):
+            return None
+        first, second = (PERFECT_CLOCK if clock is None else clock for clock in ends)
+        return first, second
 
 
 def link_visibility(profile_a: Profile, profile_b: Profile) -> float:

@@ -1,9 +1,10 @@
 """The physical layer of one node: attempts for the link layer, qubits for whoever owns them.
 
-It has no peer protocol of its own: nodes meet at heralding stations, through the device. The
-device's coming and going is a `PeerUp` and `PeerDown` of the device's peer name, or what it says of
-its own health. A device in this process is asked for its answers by a timer. The generator draws
-the bases of measured pairs, where the asker leaves them to chance, and nothing else.
+Nodes meet at heralding stations, through the device; neighbours say to each other how their clocks
+compare (`time_sync.py`), where they have some. The device's coming and going is a `PeerUp` and
+`PeerDown` of the device's peer name, or what it says of its own health. A device in this process is
+asked for its answers by a timer. The generator draws the bases of measured pairs, where the asker
+leaves them to chance, and nothing else.
 """
 
 from collections.abc import Sequence
@@ -12,6 +13,7 @@ from typing import Final
 
 import numpy as np
 
+from qstack.ids import link_id
 from qstack.machine import (
     CancelTimer,
     Effect,
@@ -28,24 +30,32 @@ from qstack.machine import (
     Told,
 )
 from qstack.physical.attempts import LINK_LAYER, SHARE_TIMER, Attempts
+from qstack.physical.calibration import Calibrations
 from qstack.physical.device import (
     Answer,
     BasesWanted,
     BatchEnded,
+    Calibrated,
     DetectionReply,
     Device,
     DeviceHealth,
     GiveBases,
     MeasuredReply,
     OperationRefused,
+    PulseStamped,
     Reply,
     Result,
 )
 from qstack.physical.device_order import DeviceOrder
-from qstack.physical.hardware import World
+from qstack.physical.hardware import LinkHardware, World
 from qstack.physical.memory import Memory
 from qstack.physical.params import TOLD_LAYERS
-from qstack.physical.prediction import link_capability, link_slots, node_capability
+from qstack.physical.prediction import (
+    generation_options,
+    link_capability,
+    link_slots,
+    node_capability,
+)
 from qstack.physical.qubits import CALL_TIMER, FREE_TIMER, Qubits
 from qstack.physical.receivers import Receivers
 from qstack.physical.service import (
@@ -55,14 +65,18 @@ from qstack.physical.service import (
     AttemptsStart,
     AttemptsStop,
     BellMeasure,
+    CalibrateLink,
     DeviceLost,
     DeviceReady,
     Free,
+    LinkCapability,
+    LinkOptions,
     Measure,
     MemoryFree,
     Reset,
     Transfer,
 )
+from qstack.physical.time_sync import SYNC_TIMER, TimeSync
 from qstack.wire.message import BasisProbabilities, Message
 from qstack.wire.packed import draw_bases, pack_bases
 
@@ -95,6 +109,8 @@ class PhysicalLayer:
         numbers = count()
         self._attempts = Attempts(node, world, self._order, self._memory, numbers, rng)
         self._receivers = Receivers(node, world, self._order, numbers)
+        self._time_sync = TimeSync(node, world, self._order)
+        self._calibrations = Calibrations(node, world, self._order, self._attempts)
 
     def handle(self, event: Event, now: int) -> list[Effect]:
         """Take one event at network time `now` (ns); return everything that follows from it."""
@@ -102,6 +118,8 @@ class PhysicalLayer:
         has_room = self._memory.take_news_of_room()
         if self._receivers.take_news_of_room() or has_room:
             effects.append(Tell(LINK_LAYER, MemoryFree()))
+        for peer in self._time_sync.take_news():
+            effects += self._expectations(peer)
         wakes_ns = self._device.next_event_ns() if self._is_reached else None
         if wakes_ns != self._wakes_ns:
             self._wakes_ns = wakes_ns
@@ -111,13 +129,14 @@ class PhysicalLayer:
         return effects
 
     def summary(self) -> dict[str, object]:
-        """Facts for status: whether and how the device is there, the places taken in memory."""
+        """Facts for status: whether and how the device is there; places taken in memory, whose."""
         return {
             "is_ready": self._is_ready,
             "health": self._health.state if self._is_reached else "down",
             "health_detail": self._health.detail,
             "qubits": len(self._memory),
-        }
+            "qubits_by_owner": self._memory.by_owner(),
+        } | ({"clocks": clocks} if (clocks := self._time_sync.summary()) else {})
 
     def _dispatch(self, event: Event, now: int) -> list[Effect]:
         match event:
@@ -126,13 +145,17 @@ class PhysicalLayer:
             case FromPeer(peer=peer, message=message) if peer == self._device.peer:
                 return self._on_answers(self._device.received(message, now), now)
             case FromPeer(peer=peer, message=message):
-                return [_refused(message, f"from {peer}: there is no peer protocol")]
+                heard = self._time_sync.heard(peer, message, now)
+                return [_refused(message, f"not for {peer} to say")] if heard is None else heard
             case TimerFired(key=key):
                 return self._on_timer(key, now)
             case PeerUp(peer=peer):
-                return self._on_reached(now) if peer == self._device.peer else []
+                if peer != self._device.peer:
+                    return self._time_sync.peer_up(peer, now)
+                return self._on_reached(now)
             case PeerDown(peer=peer):
                 if peer != self._device.peer:
+                    self._time_sync.peer_down(peer)
                     return []
                 self._is_reached = False
                 return self._on_device_down()
@@ -156,6 +179,8 @@ class PhysicalLayer:
                     *self._receivers.stop(message, now),
                     *self._attempts.stop(message, now),
                 ]
+            case CalibrateLink() if source == LINK_LAYER:
+                return self._calibrations.start(message, now, is_ready=self._is_ready)
             case _:
                 return [_refused(message, f"not for {source} to ask")]
 
@@ -170,12 +195,14 @@ class PhysicalLayer:
 
     def _on_device(self, message: Message, now: int) -> list[Effect]:
         if isinstance(message, DeviceHealth) and self._is_reached:
-            return self._on_health(message)
+            return self._on_health(message, now)
         if not self._is_ready:
             return [_refused(message, "from a device that has gone")]
         match message:
             case OperationRefused():
                 return self._on_refused(message, now)
+            case Calibrated():
+                return self._calibrations.done(message, now)
             case Result():
                 return self._qubits.on_result(message)
             case Reply():
@@ -189,6 +216,8 @@ class PhysicalLayer:
                 return self._receivers.detected(message)
             case BasesWanted():
                 return self._give_bases(message, now)
+            case PulseStamped():
+                return self._time_sync.stamped(message, now)
             case BatchEnded():
                 ended = self._receivers.ended(message)
                 return self._attempts.ended(message, now) if ended is None else ended
@@ -203,6 +232,8 @@ class PhysicalLayer:
             answers = self._attempts.refused(refusal.operation, now)
         if answers is None:
             answers = self._receivers.refused(refusal.operation)
+        if answers is None:
+            answers = self._calibrations.refused(refusal.operation)
         return effects + (answers or [])
 
     def _give_bases(self, wanted: BasesWanted, now: int) -> list[Effect]:
@@ -228,6 +259,8 @@ class PhysicalLayer:
             return self._on_answers(self._device.answers(now), now)
         if key == SHARE_TIMER:
             return self._attempts.slice_over(now)
+        if key.startswith(SYNC_TIMER):
+            return self._time_sync.timer_fired(key, now)
         if key.startswith(CALL_TIMER):
             return self._qubits.call_timer(int(key.removeprefix(CALL_TIMER)))
         if key.startswith(FREE_TIMER):
@@ -239,6 +272,7 @@ class PhysicalLayer:
         if owner == LINK_LAYER:
             effects += self._attempts.asker_gone(now)
             effects += self._receivers.asker_gone(now)
+            self._calibrations.asker_gone()
         return effects + self._qubits.owner_gone(owner, now)
 
     def _on_reached(self, now: int) -> list[Effect]:
@@ -247,35 +281,53 @@ class PhysicalLayer:
         self._is_reached = True
         self._health = DeviceHealth(state="ready", detail="")
         self._device.begin(now)
-        return effects + self._on_device_up()
+        return effects + self._on_device_up(now)
 
-    def _on_health(self, health: DeviceHealth) -> list[Effect]:
+    def _on_health(self, health: DeviceHealth, now: int) -> list[Effect]:
         """The device says how it is; down is as if it had gone."""
-        self._health = health
+        before, self._health = self._health.state, health
         effects: list[Effect] = [
             Record("physical.device_health", {"state": health.state, "detail": health.detail})
         ]
         if health.state == "down":
             return effects + self._on_device_down()
-        return effects if self._is_ready else effects + self._on_device_up()
+        if not self._is_ready:
+            return effects + self._on_device_up(now)
+        is_worse = health.state == "degraded" and before != "degraded"
+        return effects + self._calibrations.care(is_due=True) if is_worse else effects
 
-    def _on_device_up(self) -> list[Effect]:
+    def _on_device_up(self, now: int) -> list[Effect]:
         """Everybody learns that the device is there; link and network what it can do."""
         effects: list[Effect] = []
         self._is_ready = True
         self._order.reset()
         effects += [Tell(layer, DeviceReady()) for layer in TOLD_LAYERS]
         effects += [told for layer in TOLD_LAYERS for told in self._capabilities(layer)]
+        effects += self._time_sync.device_up(now)
         return [*effects, Record("physical.device_ready", {})]
 
     def _capabilities(self, layer: str) -> list[Effect]:
         """What the device can do, as far as it matters to `layer`."""
         if layer == LINK_LAYER:
             links = self._world.links_of(self._node)
-            return [Tell(layer, link_capability(self._world, self._node, link)) for link in links]
+            told: list[Effect] = [Tell(layer, self._capability(link)) for link in links]
+            return told + self._calibrations.care(is_due=False)
         if layer == "network":
             return [Tell(layer, node_capability(self._world, self._node))]
         return []
+
+    def _capability(self, link: LinkHardware) -> LinkCapability:
+        known = self._time_sync.conditions(link.other_end(self._node))
+        return link_capability(self._world, self._node, link, known)
+
+    def _expectations(self, peer: str) -> list[Effect]:
+        """Something else is known of the link to `peer`: the link layer is told, heralds say so."""
+        link = self._world.links[link_id(self._node, peer)]
+        known = self._time_sync.conditions(peer)
+        if known is not None:
+            self._attempts.expect(link.id, known)
+        options = generation_options(self._world, link, known)
+        return [Tell(LINK_LAYER, LinkOptions(peer=peer, options=options))] if options else []
 
     def _on_layer_up(self, layer: str, now: int) -> list[Effect]:
         """A layer begins anew: it learns of the device what it would have if that came now."""
@@ -289,12 +341,14 @@ class PhysicalLayer:
         if not self._is_ready:
             return []
         self._is_ready = False
+        self._time_sync.device_down()
         owners = dict.fromkeys((*TOLD_LAYERS, *self._memory.owners(), *self._qubits.owners()))
         owners.pop(LAYER, None)
         effects = [
             *self._qubits.device_lost(),
             *self._attempts.device_lost(),
             *self._receivers.device_lost(),
+            *self._calibrations.device_lost(),
         ]
         self._memory.clear()
         effects += [Tell(owner, DeviceLost()) for owner in owners]

@@ -7,6 +7,8 @@ Rules
 3. A batch of attempts takes a place even when it reads its spins at once: the emitter is a qubit.
 """
 
+from collections import Counter
+
 from qstack.ids import QubitId, qubit_id
 from qstack.physical.qubit_states import QUBIT, Input, State
 
@@ -59,6 +61,10 @@ class Memory:
     def owned_by(self, owner: str) -> list[Qubit]:
         """Everything `owner` has, oldest first."""
         return [qubit for qubit in self._qubits.values() if qubit.owner == owner]
+
+    def by_owner(self) -> dict[str, int]:
+        """How many places each owner takes, by name; whoever takes none is left out."""
+        return dict(sorted(Counter(qubit.owner for qubit in self._qubits.values()).items()))
 
     def owners(self) -> list[str]:
         """Everybody who has a qubit."""

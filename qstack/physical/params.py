@@ -17,6 +17,10 @@ metropolitan link, well below the coherence time of the memories a shared qubit 
 GROUP_QUBITS_MAX: Final = 10
 """Qubits in one joint state: 4^10 numbers are 8 MiB. A gate that would join more is refused."""
 
+SEGMENT_NS: Final = 100_000_000
+"""Network time for which conditions that change slowly (clocks, alignment) are taken as constant:
+a clock of 10^-9 goes 0.1 ns in it, well within a photon's width."""
+
 CHUNK_PAIRS_MAX: Final = 65_536
 """Measured pairs in one reply: three times 8 KiB of packed bits, below the control frame limit."""
 
@@ -45,3 +49,32 @@ fidelity to rate (the set of the link-layer study of SIGCOMM 2019, with 0.2 betw
 
 TOLD_LAYERS: Final = ("link", "network", "transport")
 """The layers of a node that are told of the device's coming and going."""
+
+DRIFT_STEPS: Final = 16
+"""Steps of the time between calibrations in which the goodness of heralds follows what drifts."""
+
+DRIFT_STEPS_MAX: Final = 64
+"""Steps after which a calibration that is overdue makes no difference to goodness any more."""
+
+SYNC_PERIOD_NS: Final = 1_000_000_000
+"""Network time from one comparison of two clocks to the next: idle housekeeping."""
+
+SYNC_STARTS_NS: Final = (10_000_000, 100_000_000)
+"""Network time from the first comparison to the second, and to the third: a clock's rate is known
+after two, and ten times better with a base ten times longer. A link works from the second on."""
+
+SYNC_CALM: Final = 8
+"""Exchanges after which less uncertainty is told of: a change goes through the whole network."""
+
+SYNC_WANDER_PS: Final = 1.0
+"""What white noise of frequency is taken to make of an offset in a second: an Allan deviation of
+10^-12 at 1 s, that of a rubidium clock."""
+
+SYNC_RATE_WANDER_PPB: Final = 1e-4
+"""How far a clock's rate is taken to wander in a second: temperature and ageing of an oven."""
+
+SYNC_STEP_SIGMAS: Final = 8.0
+"""A comparison this far from what was expected is a step of a clock: by chance once in 10^15."""
+
+OFFSET_MAX_PS: Final = 1e15
+"""No two clocks are further apart: what a far end's stamps say beyond it is refused."""

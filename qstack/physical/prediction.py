@@ -3,14 +3,18 @@
 The same figures serve admission and the choice of paths. Nothing here knows a true state.
 """
 
+import math
+
 import numpy as np
 
+from qstack.physical.conditions import IDEAL, Conditions
 from qstack.physical.generation import has_storage
 from qstack.physical.hardware import LinkHardware, World
 from qstack.physical.models.heralding import Heralded
 from qstack.physical.models.pair_source import bell_weights, gain
 from qstack.physical.params import BRIGHT_STATES, SOURCE_SLOTS
 from qstack.physical.profile import Profile
+from qstack.physical.round_forecast import round_forecast
 from qstack.physical.service import (
     NO_DECAY_S,
     GenerationOption,
@@ -23,14 +27,28 @@ from qstack.quantum.gates import pauli_frame
 from qstack.quantum.state import apply
 
 
-def announced(world: World, link: LinkHardware, bright_state: float | None) -> Heralded | None:
+def announced(
+    world: World,
+    link: LinkHardware,
+    bright_state: float | None,
+    conditions: Conditions = IDEAL,
+    since_ns: int | None = None,
+) -> Heralded | None:
     """What an attempt yields, with the moves to storage at both ends; None if nothing ever.
 
-    The states are those at emission: waiting is for whoever knows how long it lasts.
+    The states are those at emission: waiting is for whoever knows how long it lasts. Of a link that
+    drifts they are those `since_ns` after a calibration, or, not given, right before the next:
+    no pair is worse while care is taken in time.
     """
+    if link.drift is not None:
+        longest_ns = link.drift.calibration_period_ns
+        conditions = link.drift.after(longest_ns if since_ns is None else since_ns, conditions)
     profiles = world.end_profiles(link.id)
     try:
-        heralded = link.herald(*profiles, bright_state)
+        if conditions == IDEAL:
+            heralded = link.herald(*profiles, bright_state)
+        else:
+            heralded = link.herald_under(conditions, *profiles, bright_state)
     except ValueError:  # no photon and no dark count reaches a detector
         return None
     plus, minus = heralded.state, heralded.state_minus
@@ -43,20 +61,31 @@ def announced(world: World, link: LinkHardware, bright_state: float | None) -> H
 
 
 def goodness_of(
-    world: World, link: LinkHardware, bright_state: float | None
+    world: World,
+    link: LinkHardware,
+    bright_state: float | None,
+    conditions: Conditions = IDEAL,
+    since_ns: int | None = None,
 ) -> tuple[float, float]:
     """The expected fidelities to psi+ and to psi-, each when that is what the herald says."""
-    heralded = announced(world, link, bright_state)
+    heralded = announced(world, link, bright_state, conditions, since_ns)
     if heralded is None:
         return 0.0, 0.0
     plus, minus = fidelity(heralded.state, 1, 0), fidelity(heralded.state_minus, 1, 1)
     return _clipped(plus), _clipped(minus)
 
 
-def generation_options(world: World, link: LinkHardware) -> list[GenerationOption]:
-    """The ways to run a link: single-click by bright state (ascending), the others one."""
+def generation_options(
+    world: World, link: LinkHardware, conditions: Conditions | None = IDEAL
+) -> list[GenerationOption]:
+    """The ways to run a link: single-click by bright state (ascending), the others one.
+
+    Under conditions that nobody knows (None) there is none.
+    """
+    if conditions is None:
+        return []
     if not link.is_heralded:
-        return [_source_option(link)]
+        return [_source_option(link, conditions)]
     profiles = world.end_profiles(link.id)
     settings: list[float | None] = [None]
     if link.scheme == "single-click":
@@ -64,19 +93,25 @@ def generation_options(world: World, link: LinkHardware) -> list[GenerationOptio
         settings = [*sorted({*BRIGHT_STATES, *own})]
     options = []
     for bright_state in settings:
-        heralded = announced(world, link, bright_state)
+        heralded = announced(world, link, bright_state, conditions)
         if heralded is None:
             continue
         options.append(
             GenerationOption(
                 bright_state=bright_state,
                 probability=_clipped(heralded.probability),
-                cycle_ns=link.cycle_ns("keep", *profiles),
-                measure_cycle_ns=link.cycle_ns("measure", *profiles),
+                cycle_ns=_mean_cycle_ns(link, link.cycle_ns("keep", *profiles)),
+                measure_cycle_ns=_mean_cycle_ns(link, link.cycle_ns("measure", *profiles)),
                 bell_probabilities=_corrected(heralded),
+                test_round=round_forecast(world, link, heralded),
             )
         )
     return options
+
+
+def _mean_cycle_ns(link: LinkHardware, cycle_ns: int) -> int:
+    """From one attempt to the next in the mean, the time of calibrations included."""
+    return cycle_ns if link.drift is None else math.ceil(cycle_ns / link.drift.availability)
 
 
 def link_slots(world: World, node: str) -> int:
@@ -97,14 +132,16 @@ def link_slots(world: World, node: str) -> int:
     return slots
 
 
-def link_capability(world: World, node: str, link: LinkHardware) -> LinkCapability:
+def link_capability(
+    world: World, node: str, link: LinkHardware, conditions: Conditions | None = IDEAL
+) -> LinkCapability:
     """What `node` tells its link layer of one link."""
     return LinkCapability(
         link=link.id,
         peer=link.other_end(node),
         kinds=[*link.kinds],
         pairing="heralds" if link.is_heralded else "slots",
-        options=generation_options(world, link),
+        options=generation_options(world, link, conditions),
         slots=link_slots(world, node) if link.is_heralded else SOURCE_SLOTS,
         delay_ns=link.delay_ns,
     )
@@ -130,9 +167,9 @@ def node_capability(world: World, node: str) -> NodeCapability:
     )
 
 
-def _source_option(link: LinkHardware) -> GenerationOption:
+def _source_option(link: LinkHardware, conditions: Conditions) -> GenerationOption:
     """A pair source: coincidences of a slot, and the qubit pair that would err as they do."""
-    source = link.pair_source()
+    source = link.pair_source(conditions)
     assert link.source is not None
     return GenerationOption(
         bright_state=None,

@@ -63,6 +63,23 @@ class _Physical(Message, frozen=True, kw_only=True):
 # --- attempts: used by the link layer only ------------------------------------------------------
 
 
+class RoundForecast(Struct, frozen=True, array_like=True, forbid_unknown_fields=True):
+    """What test rounds of an option should show: pairs that both ends read in one basis.
+
+    On the wire an array of four. The basis is X, Y or Z, each as likely. `agreement`: the
+    probability that the outcomes are those of the announced Bell state, readout errors and the
+    decay until a prompt reading included; `least` the same of the latest reading that counts,
+    of which the answer is there `read_by_ns` after the emission. The
+    fidelity of the pairs is above the promised one by 3/2 of what the agreement is above
+    `agreement`, divided by `gain`: what readout and decay leave of a correlation.
+    """
+
+    agreement: Probability
+    least: Probability
+    gain: Probability
+    read_by_ns: Nanoseconds
+
+
 class GenerationOption(_Physical, frozen=True, kw_only=True):
     """One way to run a link: what an attempt yields with it.
 
@@ -70,6 +87,7 @@ class GenerationOption(_Physical, frozen=True, kw_only=True):
     after the announced Bell state has been moved to phi+: fidelity first. A link that pairs by
     slots: `probability` is that of a coincidence in a slot (`cycle_ns`), the Bell probabilities
     those of the Werner pair with the error rate of the coincidences, F = (1 + 3 (1 - 2 E)) / 4.
+    `test_round` is nil where pairs cannot be kept, or a reading tells next to nothing of them.
     """
 
     TYPE = 0x0100
@@ -78,6 +96,7 @@ class GenerationOption(_Physical, frozen=True, kw_only=True):
     cycle_ns: Nanoseconds
     measure_cycle_ns: Nanoseconds
     bell_probabilities: Annotated[list[Probability], Meta(min_length=4, max_length=4)]
+    test_round: RoundForecast | None = None
 
 
 class LinkCapability(_Physical, frozen=True, kw_only=True):
@@ -95,6 +114,47 @@ class LinkCapability(_Physical, frozen=True, kw_only=True):
     options: Annotated[list[GenerationOption], Meta(max_length=32)]
     slots: Count
     delay_ns: Nanoseconds
+
+
+class LinkOptions(_Physical, frozen=True, kw_only=True):
+    """Indication to the link layer: what the link to `peer` yields now.
+
+    The device is the same one; what it is attempting goes on.
+    """
+
+    TYPE = 0x0110
+    peer: Name
+    options: Annotated[list[GenerationOption], Meta(min_length=1, max_length=32)]
+
+
+class LinkCare(_Physical, frozen=True, kw_only=True):
+    """Indication to the link layer: the link to `peer` drifts, and is to be calibrated.
+
+    Every `period_ns`; it takes `duration_ns`, of both ends at once. `is_due`: now, for the device
+    says that it is not well.
+    """
+
+    TYPE = 0x0111
+    peer: Name
+    period_ns: Nanoseconds
+    duration_ns: Nanoseconds
+    is_due: bool
+
+
+class CalibrateLink(_Physical, frozen=True, kw_only=True):
+    """Calibrate the link to `peer`; no batch is open on it. Answered by LinkCalibrated."""
+
+    TYPE = 0x0112
+    peer: Name
+
+
+class LinkCalibrated(_Physical, frozen=True, kw_only=True):
+    """Answer to CalibrateLink: it is over. A good one has a new number, as heralds from now on."""
+
+    TYPE = 0x0113
+    peer: Name
+    is_good: bool
+    calibration: Count
 
 
 class NodeCapability(_Physical, frozen=True, kw_only=True):
@@ -367,5 +427,6 @@ MESSAGES = (
     GenerationOption, LinkCapability, NodeCapability, AttemptsStart, AttemptsStop, Heralded,
     MeasuredPairs, Detections, AttemptsEnded, MemoryFree, DeviceLost, DeviceReady, Allocate,
     ApplyGate, Measure, BellMeasure, Reset, Free, Transfer, QubitsFreed, Allocated, CallDone,
-    Measured, BellMeasured, CallFailed,
+    Measured, BellMeasured, CallFailed, LinkOptions, LinkCare, CalibrateLink,
+    LinkCalibrated,
 )  # fmt: skip

@@ -20,8 +20,8 @@ from qstack.transport import service as transport
 from qstack.wire.message import Message
 
 EMPTY: Final[dict[str, dict[str, object]]] = {
-    "physical": {"is_ready": False, "qubits": 0},
-    "link": {"links_up": [], "open_requests": 0},
+    "physical": {"is_ready": False, "qubits": 0, "qubits_by_owner": {}},
+    "link": {"links_up": [], "open_requests": 0, "estimates": []},
     "network": {"known_nodes": [], "circuits": []},
     "transport": {"sockets": 0, "flows": 0, "streams": 0},
 }

@@ -54,7 +54,7 @@ def make_machine(
             return PhysicalLayer(name, boot_id, network.world, device, rng)
         case "link":
             neighbours = [link.other_end(name) for link in network.world.links_of(name)]
-            return LinkLayer(name, boot_id, neighbours, network.link_weights)
+            return LinkLayer(name, boot_id, neighbours, network.link_weights, network.test_rounds)
         case "network":
             return NetworkLayer(name, boot_id, rng, network.cutoff_ns)
         case "transport":

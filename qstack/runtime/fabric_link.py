@@ -32,18 +32,26 @@ class FabricLink:
     def __init__(self, channel: Channel) -> None:
         self.channel = channel
         self.received = 0
+        self.is_pressing = False  # something is queued that somebody waits for
         self._due_ns = 0
         self._outbox: list[Frame] = []
 
     def queue(self, message: Message) -> None:
         """Queue a message for the next flush."""
         self._outbox.append(encode(message))
+        self.is_pressing = self.is_pressing or not isinstance(message, device.Release)
+
+    @property
+    def is_queued(self) -> bool:
+        """Whether anything waits for the next flush."""
+        return bool(self._outbox)
 
     async def flush(self) -> None:
         """Write what is queued in one send. A lost channel is the reader's to notice."""
         with suppress(ChannelClosed):
             if not self.flush_nowait() and self._outbox:
                 frames, self._outbox = self._outbox, []
+                self.is_pressing = False
                 await self.channel.send(frames)
             if self.channel.has_unsent:
                 await self.channel.drain()
@@ -54,6 +62,7 @@ class FabricLink:
             if not self.channel.send_nowait(self._outbox):
                 return False
             self._outbox = []
+            self.is_pressing = False
         return not self.channel.has_unsent
 
     async def read(

@@ -22,6 +22,7 @@ from qstack.link import service as link
 from qstack.network import messages as network_messages
 from qstack.network import service as network
 from qstack.physical import device
+from qstack.physical import messages as physical_messages
 from qstack.physical import service as physical
 from qstack.runtime.network_tables import LayerName
 from qstack.runtime.session_messages import MESSAGES as SESSION_MESSAGES
@@ -121,9 +122,9 @@ ENVELOPE: tuple[type[Message], ...] = (
 )  # fmt: skip
 REGISTRY = Registry(
     (
-        *ENVELOPE, *device.MESSAGES, *physical.MESSAGES, *link_messages.MESSAGES, *link.MESSAGES,
-        *network_messages.MESSAGES, *network.MESSAGES, *transport_messages.MESSAGES,
-        *transport.MESSAGES, *SESSION_MESSAGES,
+        *ENVELOPE, *device.MESSAGES, *physical_messages.MESSAGES, *physical.MESSAGES,
+        *link_messages.MESSAGES, *link.MESSAGES, *network_messages.MESSAGES, *network.MESSAGES,
+        *transport_messages.MESSAGES, *transport.MESSAGES, *SESSION_MESSAGES,
     )
 )  # fmt: skip
 """All a layer may be told or say: it is on this host, and its user's process."""

@@ -10,6 +10,7 @@ Rules
    so with the link layer: its boot id is in the names of pairs, at both ends.)
 3. What a peer has said of its layers holds as long as its node lives, across losses of the channel.
    What a peer was told but has not answered when the channel broke is said again in the next one.
+   Nor is a peer told of lives of the physical layer: what that says to it holds for any of them.
 4. What the device answers after Clear and before Cleared is void. Its answers need not be due in
    the order in which they are sent, so that is judged when they arrive.
 """
@@ -131,8 +132,9 @@ class Lives:
         """It begins anew; it learns of each peer when that has answered."""
         life = self._own[layer]
         life.is_away = False
-        if layer == "physical":  # which is of no peer's concern, and told to the device before
-            return self._up(FABRIC, layer) if FABRIC in life.heard_by else []
+        if layer == "physical":  # the device was told before, and peers take it as it comes
+            known = [peer for peer in self._peers if peer != FABRIC or FABRIC in life.heard_by]
+            return [up for peer in known for up in self._up(peer, layer)]
         self._tell_peers(layer, now)
         return []
 

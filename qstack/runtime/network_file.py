@@ -25,6 +25,8 @@ import msgspec
 from msgspec import Struct
 
 from qstack.errors import ErrorCode, LocalError
+from qstack.link.params import Weight
+from qstack.physical.clock_hardware import ClockHardware, read_clock
 from qstack.physical.document import DocumentError, listed, nearest, parse_toml, shown
 from qstack.physical.hardware import LinkHardware, NodeHardware, World
 from qstack.physical.profile import Profile, ProfileError, parse_profile
@@ -62,13 +64,15 @@ class NetworkNode(Struct, frozen=True, kw_only=True):
     driver_options: dict[str, object]
     layout: Layout
     external: tuple[LayerName, ...]
+    clock: ClockHardware | None
 
 
 class Network(Struct, frozen=True, kw_only=True, dict=True):
     """A network file, checked: nodes by name, links by id.
 
     `fabric` is None on real hardware only; `cutoff_ns` is None where prediction chooses it,
-    `link_weights` where priorities of link requests are strict.
+    `link_weights` where all priorities of link requests are strict. `test_rounds` is the share of
+    the pairs to keep that links sacrifice to learn their fidelity.
     Processing time: `machine_event_ns` an event of a layer, `application_call_ns` a call,
     `forward_ns` a hop of a message between nodes that are not neighbours. `folder` is where paths
     of the file begin; it is not in the digest, nor is what those files hold.
@@ -82,7 +86,8 @@ class Network(Struct, frozen=True, kw_only=True, dict=True):
     application_call_ns: int
     forward_ns: int
     cutoff_ns: int | None
-    link_weights: tuple[int, ...] | None
+    link_weights: tuple[Weight, ...] | None
+    test_rounds: float
     fabric: Address | None
     nodes: dict[str, NetworkNode]
     links: dict[str, LinkHardware]
@@ -92,7 +97,9 @@ class Network(Struct, frozen=True, kw_only=True, dict=True):
     def world(self) -> World:
         """The hardware: what the fabric and the prediction are built from."""
         hardware = {
-            node.name: NodeHardware(name=node.name, profile=node.profile, memory=node.memory)
+            node.name: NodeHardware(
+                name=node.name, profile=node.profile, memory=node.memory, clock=node.clock
+            )
             for node in self.nodes.values()
         }
         return World(nodes=hardware, links=self.links)
@@ -102,7 +109,11 @@ class Network(Struct, frozen=True, kw_only=True, dict=True):
         """The hash (32 bytes) of the content, compared in HELLO."""
         replace = msgspec.structs.replace
         nodes = {
-            name: replace(node, profile=replace(node.profile, sources=()))
+            name: replace(
+                node,
+                profile=replace(node.profile, sources=()),
+                clock=None if node.clock is None else replace(node.clock, sources=()),
+            )
             for name, node in self.nodes.items()
         }
         links = {name: link.without_provenance() for name, link in self.links.items()}
@@ -124,8 +135,10 @@ class Network(Struct, frozen=True, kw_only=True, dict=True):
         names: dict[str, None] = {}
         for node in self.nodes.values():
             names |= dict.fromkeys(f"{node.profile.name}.{key}" for key in keys(node.profile))
+            if node.clock is not None:
+                names |= dict.fromkeys(f"{node.name}.{key}" for key in node.clock.marked(mark))
         for link in self.links.values():
-            for part in (link.source, link.equipment):
+            for part in (link.source, link.equipment, link.timing, link.drift):
                 if part is not None:
                     names |= dict.fromkeys(f"{link.id}.{key}" for key in part.marked(mark))
         return list(names)
@@ -228,7 +241,12 @@ def parse_network(text: str, *, where: str, folder: Path | None = None) -> Netwo
     problems: list[str] = []
     tables = read_tables(raw, problems)
     profiles = _profiles(tables, folder, problems)
-    links = [build_link(i, link, profiles, problems) for i, link in tables.links.items()]
+    clocks = {
+        node.name: read_clock(node.clock, f"node[{index}].clock", problems)
+        for index, node in tables.nodes.items()
+        if node.clock is not None
+    }
+    links = [build_link(i, link, profiles, clocks, problems) for i, link in tables.links.items()]
     problems += _unmatched_drivers(tables)
     if problems:
         raise NetworkFileError(where, problems)
@@ -243,6 +261,7 @@ def parse_network(text: str, *, where: str, folder: Path | None = None) -> Netwo
             driver_options=node.driver_options,
             layout=node.layout,
             external=tuple(node.external),
+            clock=clocks.get(node.name),
         )
         for index, node in tables.nodes.items()
     }

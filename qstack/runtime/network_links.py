@@ -3,9 +3,13 @@
 Each link is judged by itself, with the profiles of its two nodes.
 """
 
-from collections.abc import Mapping
+from collections.abc import Container, Mapping
 from typing import Final
 
+from msgspec import structs
+
+from qstack.physical.clock_hardware import read_timing
+from qstack.physical.drift_hardware import read_drift
 from qstack.physical.hardware import LinkHardware
 from qstack.physical.link_equipment import SCHEME_OF, TABLE_OF, Equipment, read_equipment
 from qstack.physical.models.fibre import fibre_delay_ns, silica_attenuation_db_per_km
@@ -27,9 +31,48 @@ SILICA_SHARE_MIN: Final = 0.5  # the best fibres made lose 0.7 of what the table
 
 
 def build_link(
+    index: int,
+    table: LinkTable,
+    profiles: Mapping[str, Profile],
+    clocked: Container[str],
+    problems: list[str],
+) -> LinkHardware | None:
+    """The hardware of link number `index`; None, and lines in `problems`, if it cannot be.
+
+    `clocked` are the nodes whose clocks are not perfect.
+    """
+    link = _build_steady(index, table, profiles, problems)
+    path = f"link[{index}]"
+    are_clocked = any(end in clocked for end in table.ends)
+    meets = table.scheme.endswith("click")  # photons of the nodes themselves
+    if table.timing is None and meets and are_clocked:
+        problems.append(
+            f"{path}.timing: is missing; expected a table [link.timing], for a node at its end has "
+            "a clock that is not perfect"
+        )
+    if table.drift is not None and not meets:
+        problems.append(
+            f'{path}.drift: is not modelled of a link of scheme "{table.scheme}"; expected none'
+        )
+        return None
+    timing, drift = None, None
+    if table.timing is not None:
+        timing = read_timing(table.timing, f"{path}.timing", problems)
+        if timing is not None and table.ends[0] > table.ends[1]:
+            timing = structs.replace(timing, asymmetry_ps=-timing.asymmetry_ps)
+    if table.drift is not None:
+        drift = read_drift(table.drift, f"{path}.drift", problems)
+        if drift is not None and drift.delay_ps_per_s and table.timing is None:
+            problems.append(
+                f"{path}.timing: is missing; expected a table [link.timing], for its delay drifts"
+            )
+    return None if link is None else structs.replace(link, timing=timing, drift=drift)
+
+
+def _build_steady(
     index: int, table: LinkTable, profiles: Mapping[str, Profile], problems: list[str]
 ) -> LinkHardware | None:
-    """The hardware of link number `index`; None, and lines in `problems`, if it cannot be."""
+    """The link with perfect clocks, and without drift."""
     path = f"link[{index}]"
     arms_m = _arms(table, path, problems)
     if (table.scheme == "spdc") != (table.pair_source is not None):

@@ -35,11 +35,12 @@ Delay = Annotated[
     int, Meta(ge=1, le=10**15, description="whole nanoseconds, at least 1 and at most 10^15")
 ]
 TimeScale = Annotated[float, Meta(gt=0, le=1e6, description="a factor above 0, at most 1000000")]
-Weight = Annotated[int, Meta(ge=1, le=1000, description="1 to 1000")]
+Weight = Annotated[int, Meta(ge=1, le=1000)] | Literal["strict"]
 Weights = Annotated[
     tuple[Weight, Weight, Weight, Weight, Weight, Weight, Weight, Weight],
-    Meta(description="a list of eight whole numbers"),
+    Meta(description='a list of eight, each a whole number from 1 to 1000 or "strict"'),
 ]
+RoundShare = Annotated[float, Meta(ge=0, le=0.5, description="a share, 0 to 0.5")]
 Memory = Annotated[int, Meta(ge=1, le=MEMORY_MAX, description="1 to 4096 qubits")]
 Reference = Annotated[
     str,
@@ -76,6 +77,16 @@ AbsorptiveTable = Annotated[
     Meta(description="a table [link.absorptive_memory]: sources, memories and detectors"),
 ]
 
+ClockTable = Annotated[
+    dict[str, Any], Meta(description="a table [node.clock]: how far its hardware clock is off")
+]
+TimingTable = Annotated[
+    dict[str, Any], Meta(description="a table [link.timing]: what errors of clocks do to it")
+]
+DriftTable = Annotated[
+    dict[str, Any], Meta(description="a table [link.drift]: what drifts, and its calibration")
+]
+
 T = TypeVar("T", bound=Struct)
 
 
@@ -93,7 +104,9 @@ class Address(NamedTuple):
 class NetworkTable(Struct, frozen=True, kw_only=True):
     """`[network]`. `time_scale` is of the wall clock; `forward_ns` a hop of a relayed message.
 
-    `link_weights`: the share of a link each priority 0 to 7 gets; without it the highest gets all.
+    `link_weights`: the share of a link each priority 0 to 7 gets, or "strict": it goes before all
+    that have shares, the highest first. Without it all are strict.
+    `test_rounds`: the share of the pairs to keep that each link sacrifices to learn its fidelity.
     """
 
     name: Name
@@ -105,6 +118,7 @@ class NetworkTable(Struct, frozen=True, kw_only=True):
     forward_ns: Delay = 10_000
     cutoff_ns: Delay | None = None
     link_weights: Weights | None = None
+    test_rounds: RoundShare = 0.0
 
 
 class FabricTable(Struct, frozen=True, kw_only=True):
@@ -114,7 +128,7 @@ class FabricTable(Struct, frozen=True, kw_only=True):
 
 
 class NodeTable(Struct, frozen=True, kw_only=True):
-    """One `[[node]]`."""
+    """One `[[node]]`. Without `clock` (`qstack.physical.clock_hardware`) its clock is perfect."""
 
     name: Name
     address: AddressText
@@ -124,13 +138,16 @@ class NodeTable(Struct, frozen=True, kw_only=True):
     driver_options: DriverOptions = {}
     layout: Layout = "fused"
     external: list[LayerName] = []
+    clock: ClockTable | None = None
 
 
 class LinkTable(Struct, frozen=True, kw_only=True):
     """One `[[link]]`. Without `attenuation_db_per_km` it is that of silica at the wavelength.
 
     `pair_source` is a table of its own (`qstack.physical.source_hardware`), of scheme spdc alone;
-    so are `midpoint_source` and `absorptive_memory` (`qstack.physical.link_equipment`).
+    so are `midpoint_source` and `absorptive_memory` (`qstack.physical.link_equipment`). `timing` is
+    for links whose nodes have clocks (`qstack.physical.clock_hardware`), `drift` for those that
+    drift (`qstack.physical.drift_hardware`).
     """
 
     ends: Ends
@@ -143,6 +160,8 @@ class LinkTable(Struct, frozen=True, kw_only=True):
     pair_source: SourceTable | None = None
     midpoint_source: MidpointTable | None = None
     absorptive_memory: AbsorptiveTable | None = None
+    timing: TimingTable | None = None
+    drift: DriftTable | None = None
 
 
 class Tables(NamedTuple):

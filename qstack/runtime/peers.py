@@ -25,6 +25,7 @@ from qstack.channel.identity import Identity
 from qstack.errors import ErrorCode, PeerError
 from qstack.link import messages as link
 from qstack.network import messages as network
+from qstack.physical import messages as physical
 from qstack.runtime import life_messages
 from qstack.runtime.clock_messages import PEER_MESSAGES
 from qstack.runtime.listen import Unreached, serve
@@ -40,10 +41,12 @@ AHEAD_NS: Final = 3600 * 10**9  # no node is so far behind another: timers are s
 WAITING_MAX: Final = 65_536  # messages of one peer that wait to be handled
 EARLY_BYTES_MAX: Final = 16 * 2**20  # of a life of the peer that the clock has not told us of
 EARLY_BYTES_EACH: Final = 1024  # what any message takes, beside its body
+UNHURRIED: Final = (link.AddAccepted, link.Ack, network.Complete)
+"""What nobody waits for: the wall clock lets it wait for something to go with."""
 REGISTRY: Final = Registry(
     (
         *link.MESSAGES, *network.MESSAGES, *transport.MESSAGES, *life_messages.MESSAGES,
-        *PEER_MESSAGES,
+        *PEER_MESSAGES, *physical.MESSAGES,
     )
 )  # fmt: skip
 
@@ -129,6 +132,7 @@ class PeerChannels:
         self._report = report
         self._send_delay_s = send_delay_s
         self._unflushed: dict[str, None] = {}
+        self._unhurried: dict[str, None] = {}  # peers to whom only such is queued
         self._nursery: trio.Nursery | None = None
         self._progress = trio.Event()
 
@@ -155,12 +159,26 @@ class PeerChannels:
             peer.outbox.append(encode(Stamp(at_ns=at_ns)))
             peer.stamp_out_ns = at_ns
         peer.outbox.append(encode(message))
-        self._unflushed[name] = None
+        if isinstance(message, UNHURRIED):
+            self._unhurried[name] = None
+        else:
+            self._unflushed[name] = None
+
+    @property
+    def has_unhurried(self) -> bool:
+        """Whether `flush_urgent` left something."""
+        return bool(self._unhurried)
 
     def flush(self) -> None:
         """Send what is queued, in one write a peer: at once if possible, else by its writer."""
+        self._unflushed |= self._unhurried
+        self.flush_urgent()
+
+    def flush_urgent(self) -> None:
+        """The same, but for peers to whom nothing but what is unhurried is queued."""
         unflushed, self._unflushed = self._unflushed, {}
         for name in unflushed:
+            self._unhurried.pop(name, None)
             peer = self.peers[name]
             channel = peer.channel
             if self._send_delay_s is None and peer.is_usable and channel is not None:

@@ -15,6 +15,7 @@ from typing import Final
 
 import trio
 
+from qstack.channel.readable import receive_when_readable
 from qstack.errors import ErrorCode, PeerError
 from qstack.physical import service as physical
 from qstack.runtime import session_messages as words
@@ -24,6 +25,7 @@ from qstack.wire.frame import BULK_BYTES_MAX, FrameReader, pack
 from qstack.wire.message import Message
 from qstack.wire.session import Stamp
 
+READ_BYTES: Final = 65_536
 SESSIONS_MAX: Final = 256
 UNSENT_BYTES_MAX: Final = 64 * 2**20  # a reader this far behind is ended, not waited for
 FAREWELL_S: Final = 1.0  # so long the last words to a session may take
@@ -180,7 +182,7 @@ class SessionServer:
         session: Session | None = None
         async with stream, trio.open_nursery() as nursery:
             try:
-                while data := await stream.receive_some(65536):
+                while data := await receive_when_readable(stream, READ_BYTES):
                     for frame in reader.cut(data):
                         message = _registry.decode(frame)
                         if session is None:

@@ -5,11 +5,13 @@ time they are due; the fabric's own events are waited for unless they are too ne
 """
 
 import time
+from math import inf
 from typing import TYPE_CHECKING
 
 import trio
 
 from qstack.runtime.clock_messages import AskTime, Change, Changed, Join, Start, Time
+from qstack.runtime.rest import Rest
 from qstack.runtime.wall_node import EARLY_S
 from qstack.wire.message import Message
 
@@ -25,7 +27,7 @@ class WallFabric:
         self._daemon = daemon
         self._scale = daemon.network.time_scale
         self._zero_s = time.monotonic()
-        self._wakeup = trio.Event()
+        self._rest = Rest()
         self._planned_ns: int | None = None  # until when `run` sleeps
         self._is_begun = False
 
@@ -75,7 +77,8 @@ class WallFabric:
         self._run_fabric(self.now_ns + self._early_ns)
         due = self._daemon.fabric.next_event_ns()
         if due is not None and (self._planned_ns is None or due < self._planned_ns):
-            self._wakeup.set()
+            self._planned_ns = due
+            self._rest.shorten(trio.current_time() + self._rest_s(due))
 
     @property
     def _early_ns(self) -> int:
@@ -96,14 +99,12 @@ class WallFabric:
         while True:
             self._run_fabric(self.now_ns + self._early_ns)
             self._planned_ns = due = self._daemon.fabric.next_event_ns()
-            if due is None:
-                await self._wakeup.wait()
-            else:
-                wait_s = (due - self.now_ns) / 1e9 / self._scale - EARLY_S
-                with trio.move_on_after(max(wait_s, 0)):
-                    await self._wakeup.wait()
-            if self._wakeup.is_set():
-                self._wakeup = trio.Event()
+            rest_s = inf if due is None else max(self._rest_s(due), 0)
+            await self._rest.until(trio.current_time() + rest_s)
+
+    def _rest_s(self, due_ns: int) -> float:
+        """How long to sleep (s) for what is due then."""
+        return (due_ns - self.now_ns) / 1e9 / self._scale - EARLY_S
 
     async def hold(self, at_ns: int | None) -> int:
         """See `FabricClock`. Raises `ValueError`: the wall clock stands for nobody."""

@@ -7,6 +7,7 @@ than that (CLOCK.md). All that one turn produced is written in one send to each 
 
 from contextlib import suppress
 from functools import partial
+from math import inf
 from typing import TYPE_CHECKING, Final
 
 import trio
@@ -25,6 +26,7 @@ from qstack.runtime.clock_messages import (
 )
 from qstack.runtime.fabric_link import FabricLink
 from qstack.runtime.node import LayerAway, Noted, Output, ToFabric, ToOpen, ToPeer, ToSession
+from qstack.runtime.rest import Rest
 from qstack.runtime.wall_time import ASK_EVERY_S, ASK_TIMES, WallTime
 from qstack.wire.message import Message
 
@@ -32,6 +34,7 @@ if TYPE_CHECKING:
     from qstack.runtime.node_daemon import NodeDaemon
 
 EARLY_S: Final = 1e-3  # sleeping is not finer than this
+UNHURRIED_S: Final = 5e-3  # what nobody waits for waits so long for something to go with
 CHANNEL_LIMIT_S: Final = 5.0  # a channel that is not there by then is refused
 TURN_EVENTS_MAX: Final = 512  # then what is written goes out, and others have their turn
 
@@ -47,7 +50,7 @@ class WallClock:
         self._time = WallTime(daemon.network.time_scale)
         self._told_time = trio.Event()
         self._turn_ns: int | None = None
-        self._wakeup = trio.Event()
+        self._rest = Rest()
         self._nursery: trio.Nursery | None = None
         self._planned_ns: int | None = None  # until when the pump sleeps
         self._early_ns = int(EARLY_S * 1e9 * daemon.network.time_scale)
@@ -134,17 +137,16 @@ class WallClock:
         """Handle what falls due while nothing is read, and send what did not go at once."""
         while True:
             self._handle_due(link)
+            self._daemon.peers.flush()
             await link.flush()
             self._planned_ns = due = self._node.next_event_ns
-            if due is None:
-                await self._wakeup.wait()
-            elif (wait_s := self._wall_s(due - self.now_ns)) > EARLY_S:
-                with trio.move_on_after(wait_s - EARLY_S):
-                    await self._wakeup.wait()
+            rest_s = inf if due is None else self._rest_s(due)
+            if self._has_unhurried(link):
+                rest_s = min(rest_s, UNHURRIED_S)
+            if rest_s > 0:
+                await self._rest.until(trio.current_time() + rest_s)
             else:
                 await trio.lowlevel.checkpoint()
-            if self._wakeup.is_set():
-                self._wakeup = trio.Event()
 
     def turn(self) -> None:
         """See `NodeClock`. It is handled, and answered, in the task that read it: a switch to
@@ -154,10 +156,11 @@ class WallClock:
             return
         is_written = self._handle_due(self._link)
         due = self._node.next_event_ns
-        if not is_written or (
-            due is not None and (self._planned_ns is None or due < self._planned_ns)
-        ):
+        if not is_written:
             self._wake()
+        elif due is not None and (self._planned_ns is None or due < self._planned_ns):
+            self._planned_ns = due
+            self._rest.shorten(trio.current_time() + self._rest_s(due))
 
     def _handle_due(self, link: FabricLink) -> bool:
         """Everything due, and what it produced; False if the link has more to send."""
@@ -165,11 +168,18 @@ class WallClock:
         for output in self._steps(self.now_ns):
             self._carry(output)
         self._daemon.sessions.flush()
-        self._daemon.peers.flush()
-        return link.flush_nowait()
+        self._daemon.peers.flush_urgent()
+        is_written = link.flush_nowait() if link.is_pressing else True
+        if self._has_unhurried(link):
+            self._rest.shorten(trio.current_time() + UNHURRIED_S)
+        return is_written
 
-    def _wall_s(self, span_ns: int) -> float:
-        return span_ns / 1e9 / self._network.time_scale
+    def _has_unhurried(self, link: FabricLink) -> bool:
+        return link.is_queued or self._daemon.peers.has_unhurried
+
+    def _rest_s(self, due_ns: int) -> float:
+        """How long to sleep (s) for what is due then."""
+        return (due_ns - self.now_ns) / 1e9 / self._network.time_scale - EARLY_S
 
     def _steps(self, now_ns: int) -> list[Output]:
         """Everything due by now, or so soon that sleeping would miss it."""
@@ -220,7 +230,7 @@ class WallClock:
         return self._turn_ns
 
     def _wake(self) -> None:
-        self._wakeup.set()
+        self._rest.end()
 
     # --- what comes in ---------------------------------------------------------------------------
 

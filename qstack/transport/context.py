@@ -15,6 +15,7 @@ import numpy as np
 from msgspec import Struct
 
 from qstack.errors import ErrorCode
+from qstack.ids import FreshIds
 from qstack.machine import CancelTimer, Effect, Record, SetTimer, Tell
 from qstack.network import service as network
 from qstack.physical import service as physical
@@ -100,13 +101,14 @@ class Context:
         self.recent_requests: BoundedDict[bytes, None] = BoundedDict(RECENT_REQUESTS_MAX)
         self.qubits: set[bytes] = set()  # those the layer holds for a known purpose
         self._rng = rng
+        self._ids = FreshIds(rng)
         self._timers: dict[str, tuple[int, Callable[[], None]]] = {}
         self._calls: dict[int, Callable[[PhysicalAnswer | None], None]] = {}
         self._next_call = 0
 
     def fresh_id(self) -> bytes:
         """16 bytes from the machine's generator."""
-        return self._rng.bytes(16)
+        return self._ids.fresh()
 
     def tell(self, to: str, message: Message) -> None:
         """Hand a message to a layer or session of this node."""

@@ -2,7 +2,8 @@
 
 Rules
 1. `QubitsFreed` names the qubits a session left behind: the far end of each gets VoidPair. A half
-   the session had measured is not void for the far end, and is not in that list.
+   the session had measured is not void for the far end, and is not in that list. But a half at an
+   echo port is held to be asked about: when nobody can ask any more it gets VoidPair in any case.
 2. Per session the latest DELIVERED_PAIRS_MAX are remembered. PairVoid of older ones is not told.
 3. OwnerGone and QubitsFreed come in either order.
 """
@@ -72,13 +73,36 @@ class DeliveredPairs:
         self._context.tell(delivered.session, indication)
         return True
 
+    def of_flow(self, remote: str, flow: bytes) -> list[PairId]:
+        """The pairs of a flow to an echo port that can be asked about, oldest first."""
+        return [
+            delivered.pair
+            for pairs in self._sessions.values()
+            for delivered in pairs.values()
+            if (delivered.remote, delivered.flow) == (remote, flow)
+        ]
+
+    def end_echo(self, session: str, remote: str) -> None:
+        """The session asks the remote's echo port nothing more: its pairs with it are void."""
+        if session not in self._sessions:
+            return
+        for delivered in list(self._sessions[session].values()):
+            if delivered.flow is not None and delivered.remote == remote:
+                self.void(delivered.pair)
+                self._tell_far_end(delivered)
+
     def on_session_gone(self, session: str) -> None:
         """No more indications to this session; its pairs wait for QubitsFreed."""
         pairs = self._sessions.pop(session, None)
         if pairs is not None:
-            for pair in pairs:
+            left: BoundedDict[PairId, Delivered] = BoundedDict(DELIVERED_PAIRS_MAX)
+            for pair, delivered in pairs.items():
                 del self._sessions_of[pair]
-            self._departed.put(session, pairs)
+                if delivered.flow is None:
+                    left.put(pair, delivered)
+                else:
+                    self._tell_far_end(delivered)
+            self._departed.put(session, left)
 
     def on_qubits_freed(self, owner: str, qubits: list[bytes]) -> None:
         """Tell the far ends of these qubits that their halves are void."""
@@ -88,14 +112,24 @@ class DeliveredPairs:
             for pair in pairs:
                 del self._sessions_of[pair]
         by_qubit = {delivered.qubit: delivered for delivered in pairs.values()}
-        for qubit in qubits:
-            delivered = by_qubit.get(qubit)
-            if delivered is not None:
-                message = messages.VoidPair(pair=delivered.pair)
-                self._context.channels.send_kept(delivered.remote, message)
+        freed = [by_qubit[qubit] for qubit in qubits if qubit in by_qubit]
+        asked = [each for each in pairs.values() if each.flow is not None]
+        for delivered in dict.fromkeys([*freed, *asked]):
+            self._tell_far_end(delivered)
 
     def on_device_lost(self) -> None:
-        """All qubits are gone; what the far ends' halves are worth only the sessions know."""
+        """All qubits are gone; what the far ends' halves are worth only the sessions know.
+
+        Those at an echo port are worth nothing.
+        """
+        for pairs in self._sessions.values():
+            for delivered in pairs.values():
+                if delivered.flow is not None:
+                    self._tell_far_end(delivered)
         self._sessions.clear()
         self._departed.clear()
         self._sessions_of.clear()
+
+    def _tell_far_end(self, delivered: Delivered) -> None:
+        message = messages.VoidPair(pair=delivered.pair)
+        self._context.channels.send_kept(delivered.remote, message)

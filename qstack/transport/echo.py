@@ -4,8 +4,9 @@ Rules
 1. A flow to port 0 is credited at once, keep only, as far as ECHO_PAIRS_MAX pairs per peer allow;
    the rest as pairs are read.
 2. Nothing is corrected here: outcomes are flipped, like those of any tail.
-3. EchoRequest may come before our half. A half nobody asks about is freed after ECHO_HOLD_NS.
-   A half that is gone is answered with VoidPair.
+3. EchoRequest and VoidPair may come before our half. A half that is gone is answered with VoidPair.
+4. A half is held as long as somebody can ask about it: until the opener says that nobody will
+   (VoidPair of a pair, Close of a flow), for ECHO_HOLD_NS at most.
 """
 
 from functools import partial
@@ -48,6 +49,7 @@ class _EchoFlow(Struct, eq=False):
     grants: dict[bytes, "_EchoGrant"] = field(default_factory=dict)
     held: dict[PairId, _Held] = field(default_factory=dict)
     early: dict[PairId, Basis] = field(default_factory=dict)  # bases asked for before the pair came
+    kept: frozenset[PairId] = frozenset()  # pairs that outlive the Close to come
 
 
 class _EchoGrant:
@@ -88,6 +90,7 @@ class Echo:
         self._flows: dict[tuple[str, bytes], _EchoFlow] = {}
         self._open_pairs: dict[str, int] = {}
         self._replies: BoundedDict[tuple[str, PairId], int] = BoundedDict(ECHO_REPLIES_MAX)
+        self._void: BoundedDict[tuple[str, PairId], None] = BoundedDict(ECHO_REPLIES_MAX)
 
     def __len__(self) -> int:
         return len(self._flows)
@@ -138,6 +141,16 @@ class Echo:
             return
         grant.missing -= 1
         flow = grant.flow
+        if (flow.peer, message.pair) in self._void:
+            del self._void[flow.peer, message.pair]
+            self._context.free(message.qubit)
+            self._add_open(flow.peer, -1)
+        else:
+            self._hold(flow, message)
+        if not grant.missing:
+            self.on_grant_ended(grant)
+
+    def _hold(self, flow: _EchoFlow, message: network.EndPair) -> None:
         held = _Held(
             flow=flow,
             pair=message.pair,
@@ -153,16 +166,12 @@ class Echo:
         basis = flow.early.pop(message.pair, None)
         if basis is not None:
             self._read(held, basis)
-        if not grant.missing:
-            self.on_grant_ended(grant)
 
     def on_half_void(self, flow: _EchoFlow, pair: PairId) -> None:
         """Our half is void, or has been held for too long."""
         held = flow.held.get(pair)
         if held is not None:
-            if held.basis is None:
-                self._context.free(held.qubit)
-            self._release(held)
+            self._drop(held)
             self._context.channels.send_kept(flow.peer, messages.VoidPair(pair=pair))
             self._serve(flow.peer)
 
@@ -184,24 +193,36 @@ class Echo:
         self._forget_if_spent(flow)
         self._serve(flow.peer)
 
+    def on_kept(self, peer: str, message: messages.KeptPairs) -> None:
+        """Which pairs of a flow the opener has, when it ends."""
+        flow = self._flows.get((peer, message.flow))
+        if flow is not None:
+            flow.kept = frozenset(message.pairs)
+
     def on_close(self, peer: str, flow_id: bytes) -> bool:
-        """The opener has ended the flow; pairs it has got can still be read. Whether it was one."""
+        """The opener has ended the flow; pairs it has can still be read. Whether it was one."""
         flow = self._flows.get((peer, flow_id))
         if flow is None:
             return False
         self._end_grants(flow)
+        for held in list(flow.held.values()):
+            if held.pair not in flow.kept:
+                self._drop(held)
         self._serve(peer)
         return True
 
     def on_void_pair(self, peer: str, pair: PairId) -> None:
-        """The opener's half is gone: free ours."""
-        for flow in [flow for flow in self._flows.values() if flow.peer == peer]:
+        """Nobody will ask about our half: free it, now or when it comes."""
+        flows = [flow for flow in self._flows.values() if flow.peer == peer]
+        for flow in flows:
+            flow.early.pop(pair, None)
             held = flow.held.get(pair)
             if held is not None:
-                if held.basis is None:
-                    self._context.free(held.qubit)
-                self._release(held)
+                self._drop(held)
                 self._serve(peer)
+                return
+        if any(flow.grants for flow in flows):
+            self._void.put((peer, pair), None)
 
     def resume(self, peer: str) -> None:
         """The channel is back: say again what has been credited."""
@@ -221,9 +242,7 @@ class Echo:
         for flow in [flow for flow in self._flows.values() if flow.peer == peer]:
             self._end_grants(flow)
             for held in list(flow.held.values()):
-                if held.basis is None:
-                    self._context.free(held.qubit)
-                self._release(held)
+                self._drop(held)
 
     def on_device_lost(self) -> None:
         """Our halves are gone."""
@@ -272,6 +291,12 @@ class Echo:
 
     def _reply(self, peer: str, flow: bytes, pair: PairId, outcome: int) -> None:
         self._context.send(peer, messages.EchoReply(flow=flow, pair=pair, outcome=outcome))
+
+    def _drop(self, held: _Held) -> None:
+        """Free a half, unless it is being read."""
+        if held.basis is None:
+            self._context.free(held.qubit)
+        self._release(held)
 
     def _release(self, held: _Held) -> None:
         """The half is no longer ours."""

@@ -23,7 +23,7 @@ from qstack.transport.credits_ahead import CreditsAhead
 from qstack.transport.delivered import DeliveredPairs
 from qstack.transport.flow_states import FLOW, FlowInput, FlowState
 from qstack.transport.grants import Grant, GrantOwner, GrantTerms
-from qstack.transport.params import PAIRS_PER_CALL_MAX, UNBOUNDED_NS
+from qstack.transport.params import ECHO_PAIRS_MAX, PAIRS_PER_CALL_MAX, UNBOUNDED_NS
 from qstack.transport.sockets import PortSocket
 from qstack.wire.message import BasisChoice
 
@@ -56,6 +56,7 @@ class Flows:
         self._context = context
         self._calls = calls
         self._flows: dict[bytes, Flow] = {}
+        self._pairs = pairs
         self._ahead = CreditsAhead()
         self._owner = GrantOwner(
             context, calls, pairs, delivered=self._on_delivered, failed=self._on_grant_failed
@@ -271,9 +272,20 @@ class Flows:
         del self._flows[flow.id]
         for grant in flow.grants.values():
             grant.end(cancel=True)
-        if tell_peer:
+        if tell_peer and flow.is_said and flow.socket.port == service.ECHO_PORT:
+            self._close_echo(flow, why)
+        elif tell_peer:
             self._close(flow.remote, flow.id, why)
         self._calls.fail(flow.call, why)
+
+    def _close_echo(self, flow: Flow, why: Reason) -> None:
+        """Nobody but us can know which halves the far end holds in vain."""
+        channels = self._context.channels
+        kept = self._pairs.of_flow(flow.remote, flow.id)[-ECHO_PAIRS_MAX:]
+        if kept:
+            channels.send_kept(flow.remote, messages.KeptPairs(flow=flow.id, pairs=kept))
+        close = messages.Close(id=flow.id, error=why.error, detail=why.detail)
+        channels.send_kept(flow.remote, close)
 
     def _refuse(
         self,

@@ -227,9 +227,10 @@ class TransportLayer:
         match socket:
             case EprSocket():
                 self._sockets.leave_port("epr", socket)
+                self._echo_calls.close_socket(socket, why)
+                self._end_echo(socket)
                 self._flows.close_socket(socket, why)
                 self._accepts.close_socket(socket, why)
-                self._echo_calls.close_socket(socket, why)
             case Listener():
                 self._sockets.leave_port("listener", socket)
                 self._streams.close_listener(socket, why)
@@ -237,6 +238,17 @@ class TransportLayer:
                 socket.close(why)
             case _:
                 raise AssertionError(f"unknown kind of socket {socket}")
+
+    def _end_echo(self, socket: EprSocket) -> None:
+        """With its last socket to an echo port a session can ask about no pair any more."""
+        others = [
+            other
+            for other in self._sockets.of_session(socket.session)
+            if isinstance(other, EprSocket)
+            and (other.port, other.remote) == (service.ECHO_PORT, socket.remote)
+        ]
+        if socket.port == service.ECHO_PORT and socket.remote is not None and not others:
+            self._pairs.end_echo(socket.session, socket.remote)
 
     def _on_owner_gone(self, owner: str) -> None:
         match owner:
@@ -257,12 +269,12 @@ class TransportLayer:
 
     def _on_session_gone(self, session: str) -> None:
         self._calls.orphan(session)
+        self._pairs.on_session_gone(session)  # first: it is told nothing of its pairs any more
         for socket in self._sockets.of_session(session):
             self._close(socket)
         self._sockets.forget_session(session)
         self._streams.on_session_gone(session)
         self._routes.on_session_gone(session)
-        self._pairs.on_session_gone(session)
 
     def summary(self) -> dict[str, object]:
         """Facts for status: sockets of sessions, EPR flows from and to here, streams."""
@@ -371,6 +383,8 @@ class TransportLayer:
                 self._on_peer_close(peer, message)
             case messages.VoidPair():
                 self._on_void_pair(peer, message)
+            case messages.KeptPairs():
+                self._echo.on_kept(peer, message)
             case messages.EchoRequest():
                 self._echo.on_request(peer, message)
             case messages.EchoReply():

@@ -13,6 +13,7 @@ from msgspec import Meta
 
 from qstack.ids import PairId
 from qstack.link.service import Number
+from qstack.transport.params import ECHO_PAIRS_MAX
 from qstack.transport.service import MESSAGE_BYTES_MAX, Port, StreamKind
 from qstack.wire.frame import Layer
 from qstack.wire.message import (
@@ -186,7 +187,10 @@ class Data(_Transport, frozen=True, kw_only=True):
 
 
 class Close(_Transport, frozen=True, kw_only=True):
-    """The flow or stream `id` has ended at the sender, with this error (`` if none)."""
+    """The flow or stream `id` has ended at the sender, with this error (`` if none).
+
+    Halves of a flow to the echo port are free from then on, but those of KeptPairs.
+    """
 
     TYPE = 0x000A
     id: Id
@@ -195,10 +199,24 @@ class Close(_Transport, frozen=True, kw_only=True):
 
 
 class VoidPair(_Transport, frozen=True, kw_only=True):
-    """The sender's half of a delivered pair is gone (its application died)."""
+    """The sender's half of a delivered pair is gone (its application died).
+
+    Of a pair with the receiver's echo port it may have been read: nobody will ask for the other.
+    """
 
     TYPE = 0x000B
     pair: PairId
+
+
+class KeptPairs(_Transport, frozen=True, kw_only=True):
+    """Said before the Close of `flow`, which goes to the echo port: the opener still has these.
+
+    Halves of other pairs of the flow are nobody's: the opener never had theirs, or is done.
+    """
+
+    TYPE = 0x0014
+    flow: Id
+    pairs: Annotated[list[PairId], Meta(min_length=1, max_length=ECHO_PAIRS_MAX)]
 
 
 class EchoRequest(_Transport, frozen=True, kw_only=True):
@@ -230,6 +248,6 @@ class Error(_Transport, frozen=True, kw_only=True):
 
 MESSAGES = (
     OpenFlow, CreditFlow, CreditAhead, TakeCredit, CreditGone, OpenStream, StreamOpened, Credit,
-    Correction, Acknowledged, Lost, Skipped, RequestsOver, Data, Close, VoidPair, EchoRequest,
-    EchoReply, Error,
+    Correction, Acknowledged, Lost, Skipped, RequestsOver, Data, Close, VoidPair, KeptPairs,
+    EchoRequest, EchoReply, Error,
 )  # fmt: skip

@@ -27,7 +27,13 @@ class Routes:
         if call is not None:
             self._next += 1
             self._asking[self._next] = call
-            query = network.RouteQuery(call=self._next, remote=message.remote)
+            query = network.RouteQuery(
+                call=self._next,
+                remote=message.remote,
+                kind=message.kind,
+                min_fidelity=message.min_fidelity,
+                from_remote=message.from_remote,
+            )
             self._context.tell(network.LAYER, query)
 
     def on_answer(self, message: network.RouteAnswer) -> None:
@@ -39,6 +45,8 @@ class Routes:
                 path=message.path,
                 fidelity=message.fidelity,
                 rate_hz=message.rate_hz,
+                error_x=message.error_x,
+                error_z=message.error_z,
             )
             self._calls.answer(call, info)
 

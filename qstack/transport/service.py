@@ -185,11 +185,14 @@ class CancelCall(_Transport, frozen=True, kw_only=True):
 
 
 class RouteAsk(_Transport, frozen=True, kw_only=True):
-    """Ask what could be had to `remote`; answered by RouteInfo."""
+    """Ask what could be had to `remote`; answered by RouteInfo. See network's RouteQuery."""
 
     TYPE = 0x010E
     call: Count
     remote: Name
+    kind: Literal["keep", "measure"] = "keep"
+    min_fidelity: Probability = 0.0
+    from_remote: bool = False
 
 
 # --- answers and indications ---------------------------------------------------------------------
@@ -288,13 +291,15 @@ class EchoResult(_Transport, frozen=True, kw_only=True):
 
 
 class RouteInfo(_Transport, frozen=True, kw_only=True):
-    """Answer to RouteAsk; an empty path means there is none."""
+    """Answer to RouteAsk; an empty path means there is none. See network's RouteAnswer."""
 
     TYPE = 0x0129
     call: Count
     path: Annotated[list[Name], Meta(max_length=64)]
     fidelity: Probability
     rate_hz: Annotated[float, Meta(ge=0.0, le=1e12)]
+    error_x: Probability = 0.5
+    error_z: Probability = 0.5
 
 
 class PairVoid(_Transport, frozen=True, kw_only=True):

@@ -3,12 +3,14 @@
 import random
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 import trio
 
 import qstack
 from qstack.api import Node
+from qstack.api.node import Route
 from qstack.errors import ErrorCode
 from qstack.physical import service as physical
 from qstack.runtime import session_messages as session
@@ -183,7 +185,12 @@ async def test_network_time_is_that_of_the_last_word_of_the_node(alice: FakeNode
         assert node.now() == 1_500
         assert await node.status() == {"node": "fake"}
         route = await node.route("bob")
-        assert (route.path, route.fidelity, route.rate_hz) == (("alice", "bob"), 0.9, 10.0)
+        assert route == Route(("alice", "bob"), 0.9, 10.0, 0.5, 0.5)
+        await node.route("bob", kind="measure", min_fidelity=0.8, from_remote=True)
+        first, second = alice.of(transport.RouteAsk)
+        options: dict[str, Any] = {"kind": "measure", "min_fidelity": 0.8, "from_remote": True}
+        assert first == transport.RouteAsk(call=first.call, remote="bob")
+        assert second == transport.RouteAsk(call=second.call, remote="bob", **options)
 
 
 async def test_fail_after_ends_a_block_in_network_time(alice: FakeNode) -> None:

@@ -83,6 +83,8 @@ BAD: list[Callable[[Node, EprSocket], Any]] = [
     lambda node, _: node.sleep(-1),
     lambda node, _: node.route("Bob"),
     lambda node, _: node.route("bob\n"),
+    lambda node, _: node.route("bob", kind="lend"),  # type: ignore[arg-type]
+    lambda node, _: node.route("bob", min_fidelity=1.1),
     lambda node, _: node.epr_socket(remote="bob", port=65_536).__aenter__(),
     lambda node, _: node.epr_socket(remote="", port=1).__aenter__(),
     lambda node, _: node.listen(port=-1).__aenter__(),

@@ -88,7 +88,7 @@ def test_every_operation_has_its_twin(alice: FakeNode) -> None:
         first.cnot(second)
         first.cz(second)
         first.free()
-        assert node.route("bob").path == ("alice", "bob")
+        assert node.route("bob", kind="measure", from_remote=True).path == ("alice", "bob")
         assert node.status() == {"node": "fake"}
         before = node.now()
         node.sleep(500)

@@ -5,7 +5,7 @@ batches, `told` hands what the physical layer has to say. A ledger follows every
 """
 
 from collections import deque
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from msgspec.structs import replace
@@ -27,9 +27,13 @@ from qstack.machine import (
 )
 from qstack.physical import service as physical
 from qstack.physical.generation import is_kept
+from qstack.quantum.bell import expected_agreement_sign
 from qstack.wire.codec import Registry, encode
-from qstack.wire.message import Message
+from qstack.wire.message import Basis, Message
 from qstack.wire.packed import pack_bases, pack_bits, pack_slots
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
 
 ALICE, BOB = "alice", "bob"
 LINK = "alice-bob"
@@ -37,13 +41,22 @@ DELAY_NS = 50_000
 SECOND = 1_000_000_000
 PURPOSE = b"p" * 16
 WIRE = Registry(messages.MESSAGES)
+READ_BY_NS = 5_000_000
+
+
+def forecast(fidelity: float) -> physical.RoundForecast:
+    """What test rounds show of such pairs if nothing decays and no readout errs."""
+    share = (1.0 + 2.0 * fidelity) / 3.0
+    return physical.RoundForecast(share, share, 1.0, READ_BY_NS)
+
+
 FAST = physical.GenerationOption(
     bright_state=0.3, probability=0.01, cycle_ns=1000, measure_cycle_ns=500,
-    bell_probabilities=[0.7, 0.1, 0.1, 0.1],
+    bell_probabilities=[0.7, 0.1, 0.1, 0.1], test_round=forecast(0.7),
 )  # fmt: skip
 GOOD = physical.GenerationOption(
     bright_state=0.1, probability=0.001, cycle_ns=1000, measure_cycle_ns=500,
-    bell_probabilities=[0.9, 0.05, 0.03, 0.02],
+    bell_probabilities=[0.9, 0.05, 0.03, 0.02], test_round=forecast(0.9),
 )  # fmt: skip
 
 
@@ -81,11 +94,12 @@ class End:
         slots: int,
         pairing: Any = "heralds",
         weights: tuple[int, ...] | None = None,
+        test_share: float = 0.0,
     ) -> None:
         self.name = name
         self.boot_id = boot_id(7, name, lives)
         other = BOB if name == ALICE else ALICE
-        self.machine = LinkLayer(name, self.boot_id, [other], weights)
+        self.machine = LinkLayer(name, self.boot_id, [other], weights, test_share)
         self.slots = slots
         self.pairing = pairing
         self.above: list[Message] = []
@@ -116,12 +130,17 @@ class Bench:
         slots: tuple[int, int] = (2, 2),
         pairing: Any = "heralds",
         weights: tuple[int, ...] | None = None,
+        test_share: float = 0.0,
     ) -> None:
         self.now = 0
         self.slots = {ALICE: slots[0], BOB: slots[1]}
         self.lives = {ALICE: 0, BOB: 0}
         self.pairing = pairing
         self.weights = weights
+        self.test_share = test_share
+        self.agrees: Callable[[int], bool] = lambda _: True
+        """Whether a pair that both ends read shows its Bell state, by herald sequence."""
+        self.heralds: dict[bytes, physical.Heralded] = {}  # by qubit
         self.ends = {name: self._end(name) for name in (ALICE, BOB)}
         self.pipes: dict[str, deque[messages.LinkMessage]]
         self.pipes = {ALICE: deque(), BOB: deque()}  # by receiver
@@ -133,7 +152,8 @@ class Bench:
         self.good_for_ns: int | None = None  # how long pairs that wait stay good enough
 
     def _end(self, name: str) -> End:
-        return End(name, self.lives[name], self.slots[name], self.pairing, self.weights)
+        life, slots = self.lives[name], self.slots[name]
+        return End(name, life, slots, self.pairing, self.weights, self.test_share)
 
     # --- building a situation --------------------------------------------------------------------
 
@@ -192,12 +212,17 @@ class Bench:
         end = self.ends[name]
         end.has_device = False
         said: list[Any] = list(end.inbox)
+        calls = [each for each in said if isinstance(each, physical.Measured)]
+        said = [each for each in said if each not in calls]
         numbers = dict.fromkeys([*end.batches, *end.stopped, *(each.batch for each in said)])
         end.inbox.clear()
         end.stopped.clear()
         end.batches.clear()
         for number in numbers:
             self.event(name, Told("physical", _ended(number, "device")))
+        for call in calls:
+            failed = physical.CallFailed(call=call.call, error="DEVICE_LOST", detail="")
+            self.event(name, Told("physical", failed))
         for qubit, owner in end.qubits.items():
             if owner == "link":
                 end.qubits[qubit] = "freed"
@@ -357,11 +382,12 @@ class Bench:
         self._qubits += 1
         qubit = end.boot_id + self._qubits.to_bytes(8, "big")
         end.qubits[qubit] = "link"
-        return physical.Heralded(
+        self.heralds[qubit] = physical.Heralded(
             batch=number, qubit=qubit, herald_sequence=self.herald_sequence, cycle=5, x_bit=1,
             z_bit=self.herald_sequence % 2, emitted_at_ns=self.now, goodness=0.8,
             good_until_ns=self.good_until_ns(asked),
         )  # fmt: skip
+        return self.heralds[qubit]
 
     def _below(self, end: End, message: Message) -> None:
         match message:
@@ -376,6 +402,11 @@ class Bench:
             case physical.AttemptsStop():
                 if message.batch in end.batches:
                     end.stopped[message.batch] = end.batches.pop(message.batch).kind
+            case physical.Measure():
+                assert end.qubits[message.qubit] == "link", "read twice, or not ours"
+                end.qubits[message.qubit] = "freed"
+                outcome = self.outcome(end.name, self.heralds[message.qubit], message.basis)
+                end.inbox.append(physical.Measured(call=message.call, outcome=outcome))
             case physical.Free():
                 assert end.qubits[message.qubit] == "link", "freed twice, or not ours"
                 end.qubits[message.qubit] = "freed"
@@ -385,6 +416,15 @@ class Bench:
                 end.qubits[message.qubit] = "network"
             case _:
                 raise AssertionError(f"the link layer says {message}")
+
+    def outcome(self, name: str, herald: physical.Heralded, basis: Basis) -> int:
+        """What an end reads of its half of a pair."""
+        sequence = herald.herald_sequence
+        bit = sequence % 7 % 2
+        are_alike = expected_agreement_sign(basis, herald.x_bit, herald.z_bit) > 0
+        if name == BOB and are_alike != self.agrees(sequence):
+            bit = 1 - bit
+        return bit
 
     # --- receivers of a photon-pair link ---------------------------------------------------------
 

@@ -7,7 +7,7 @@ says what it has a while later. `Faults` decide what becomes of each message.
 from collections.abc import Callable
 from heapq import heappop, heappush
 from random import Random
-from typing import Any
+from typing import Any, Self
 
 from qstack.link import messages, service
 from qstack.wire.message import Message
@@ -38,7 +38,7 @@ class LossyBench(Bench):
         self._order = 0
         self._is_station_due = False
 
-    def start(self) -> "LossyBench":
+    def start(self) -> Self:
         """Devices ready, channel up, both listening, the station at work."""
         for name in BOTH:
             self.device_ready(name)
@@ -160,6 +160,11 @@ def check(bench: Bench, asked: list[bytes]) -> None:
         assert first[:shorter] == second[:shorter]
         if here == there == ["done"]:
             assert first == second
+    check_nothing_left(bench)
+
+
+def check_nothing_left(bench: Bench) -> None:
+    """No batch, request, timer or qubit; what was served has an end."""
     for name, end in bench.ends.items():
         assert end.machine.open_batches == 0
         assert not end.batches

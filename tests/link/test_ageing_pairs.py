@@ -36,7 +36,7 @@ def serve(bench: Bench) -> None:
 def settle(bench: Bench) -> None:
     """What was said is heard and acknowledged."""
     for _ in range(8):
-        bench.advance(DELAY_NS)
+        bench.advance(4 * MS)
         bench.deliver()
 
 

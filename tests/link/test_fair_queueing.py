@@ -1,10 +1,11 @@
 """Weighted fair queueing: shares of a link as numbers, over every window and at both ends."""
 
 from random import Random
+from typing import Any
 
 import pytest
 
-from qstack.link.params import FAIR_PAIRS
+from qstack.link.params import CHOICE_NS, FAIR_PAIRS
 from qstack.runtime.network_file import NetworkFileError, packaged_network, parse_network
 from qstack.runtime.virtual import VirtualNetwork
 from tests.link.bench import ALICE, BOB, SECOND, Bench, create, identity
@@ -77,6 +78,33 @@ def test_without_weights_the_highest_priority_has_the_link() -> None:
     assert serve(bench, 50) == [2] * 50
 
 
+STRICT = (1, 2, 4, 1, 1, 1, "strict", "strict")
+
+
+def test_a_strict_priority_goes_before_all_shares_and_leaves_them_as_they_are() -> None:
+    bench = Bench(slots=(1, 1), weights=STRICT).begin()
+    for which, priority, number in ((1, 1, None), (2, 2, None), (3, 6, 20), (4, 7, 10)):
+        asked = create(which, number=number, priority=priority, deadline_ns=ALL_NS)
+        bench.say(ALICE, asked)
+    bench.deliver()
+    bench.advance(SECOND // 10)
+    assert serve(bench, 30) == [4] * 10 + [3] * 20, "the highest first, whoever asked first"
+    came = serve(bench, 60)
+    assert abs(came.count(2) - 40) <= 1, "no share of theirs was used up meanwhile"
+
+
+def test_a_strict_request_takes_the_link_when_both_ends_look_again() -> None:
+    bench = Bench(slots=(1, 1), weights=STRICT).begin()
+    bench.serving(create(1, number=None, deadline_ns=ALL_NS))
+    assert bench.tokens(ALICE) == bench.tokens(BOB) == [1]
+    bench.serving(create(2, ALICE, number=3, priority=7, deadline_ns=ALL_NS), BOB)
+    bench.advance(CHOICE_NS)
+    for name in BOTH:
+        bench.answer_stops(name)
+        bench.told(name)
+    assert serve(bench, 4) == [2, 2, 2, 1]
+
+
 def test_a_measure_request_gives_the_link_back_after_a_while() -> None:
     bench = Bench(slots=(1, 1), weights=(1,) * 8).begin()
     bench.serving(
@@ -86,12 +114,13 @@ def test_a_measure_request_gives_the_link_back_after_a_while() -> None:
     assert batch.pairs == FAIR_PAIRS
 
 
+@pytest.mark.parametrize("weights", [WEIGHTS, (3, "strict", 1, 1, 1, 1, 1, 1)])
 @pytest.mark.parametrize("rate", [0.0, 0.1])
-def test_random_requests_with_weights_under_faults(rate: float) -> None:
+def test_random_requests_with_weights_under_faults(rate: float, weights: Any) -> None:
     for seed in range(25):
         rng = Random(seed)
         faults = Chance(seed, rate)
-        bench = LossyBench(faults, slots=(2, 2), weights=WEIGHTS).start()
+        bench = LossyBench(faults, slots=(2, 2), weights=weights).start()
         for which in range(10):
             bench.run(int(10 ** rng.uniform(4, 7)))
             ask(bench, rng, which)
@@ -115,7 +144,15 @@ def test_weights_come_from_the_network_file() -> None:
     assert peers["bob"].weights == WEIGHTS
 
 
-@pytest.mark.parametrize("weights", ["[1, 2]", "[0, 1, 1, 1, 1, 1, 1, 1]", '"fair"', "[1.5]"])
+def test_a_weight_may_be_strict() -> None:
+    network = parse_network(with_weights('[1, 10, "strict", 1, 1, 1, 1, 1]'), where="test")
+    assert network.link_weights == (1, 10, "strict", 1, 1, 1, 1, 1)
+
+
+@pytest.mark.parametrize(
+    "weights",
+    ["[1, 2]", '["loose", 1, 1, 1, 1, 1, 1, 1]', "[0, 1, 1, 1, 1, 1, 1, 1]", '"fair"', "[1.5]"],
+)
 def test_weights_that_cannot_be_are_refused(weights: str) -> None:
     with pytest.raises(NetworkFileError, match="link_weights"):
         parse_network(with_weights(weights), where="test")

@@ -102,6 +102,7 @@ def test_a_far_end_that_asks_so_is_rejected(more: dict[str, Any]) -> None:
         "request": identity(1), "queue_number": 0, "virtual_ns": 0, "purpose": PURPOSE,
         "number": 1, "min_fidelity": 0.5, "deadline_ns": SECOND, "priority": 1, "basis": None,
         "peer_basis": None, "start_ns": 0, "device": 1, "atomic": False, "consecutive": True,
+        "bright_state": 0.3,
     }  # fmt: skip
     bench.inject(BOB, messages.Add(**(fields | more)))
     (rejected,) = bench.said(BOB, messages.AddRejected)

@@ -198,7 +198,7 @@ def test_such_a_link_says_what_it_can_be_asked_for_and_refuses_to_keep() -> None
     add = messages.Add(
         request=identity(2), queue_number=0, virtual_ns=0, purpose=b"p" * 16, kind="keep", number=1,
         min_fidelity=0.5, deadline_ns=SECOND, priority=0, basis=None, peer_basis=None, start_ns=0,
-        device=1, atomic=False, consecutive=True,
+        device=1, atomic=False, consecutive=True, bright_state=0.3,
     )  # fmt: skip
     on.inject(BOB, add)
     assert [said.error for said in on.said(BOB, messages.AddRejected)] == ["UNSUPPORTED"]

@@ -119,6 +119,7 @@ def test_degraded_is_told_in_status_and_changes_nothing_else() -> None:
         "health": "degraded",
         "health_detail": "detector 2 is noisy",
         "qubits": 1,
+        "qubits_by_owner": {"app/1": 1},
     }
     assert node.heard("link", DeviceLost) == []
     node.handle(Told(APP, Measure(call=2, qubit=qubit, basis="Z")))
@@ -141,6 +142,7 @@ def test_down_loses_every_qubit_and_batch_until_the_device_is_ready_again() -> N
         "health": "down",
         "health_detail": "the laser is out of lock",
         "qubits": 0,
+        "qubits_by_owner": {},
     }
     node.handle(Told(APP, Measure(call=2, qubit=qubit, basis="Z")))
     assert [each.error for each in node.heard(APP, CallFailed)] == ["DEVICE_LOST"]

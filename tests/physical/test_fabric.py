@@ -13,6 +13,7 @@ from msgspec.structs import replace
 
 from qstack.ids import boot_id
 from qstack.physical.device import (
+    BatchEnded,
     BellOutcome,
     Clear,
     Cleared,
@@ -259,6 +260,22 @@ def test_measured_pairs_come_at_the_rate_of_the_link() -> None:
     )
     cycles = until_ns // cycle_ns
     assert abs(made - 0.002 * cycles) < 5 * math.sqrt(cycles * 0.002)
+
+
+def test_the_last_answer_of_a_batch_stopped_at_both_ends_comes_after_what_was_measured() -> None:
+    """Reading a spin takes longer than its herald: the pairs of the cut must not be overtaken."""
+    world = chain("ab", 0.2, readout_ns=50_000)
+    fabric = started_fabric(world, 3)
+    for node in "ab":
+        fabric.apply(node, generate(0, 1, "a-b", kind="measure", pairs=10**6))
+    fabric.run(10**6)
+    for node in "ab":
+        fabric.apply(node, stop(10**6, 2, 1))
+    said = [(d.due_ns, d.message) for d in fabric.run(10**7) if d.node == "b"]
+    said.sort(key=lambda each: each[0])  # as they arrive; those of one time in their order
+    parts, last = [message for _, message in said[:-1]], said[-1][1]
+    assert isinstance(last, BatchEnded)
+    assert sum(part.pairs for part in parts if isinstance(part, MeasuredReply)) > 0
 
 
 def test_a_million_measured_pairs_take_a_second_or_less() -> None:

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 from msgspec.structs import replace
 
-from qstack.ids import boot_id
+from qstack.ids import boot_id, link_id
 from qstack.machine import (
     FABRIC,
     CancelTimer,
@@ -159,8 +159,9 @@ class Bench:
             match effect:
                 case Tell(to=to, message=message):
                     self.told.append((self.now, node, to, message))
-                case Send(peer=peer, message=message):
-                    assert peer == FABRIC
+                case Send(peer=peer, message=message) if peer != FABRIC:
+                    self.post(node, peer, message)
+                case Send(message=message):
                     assert isinstance(message, Operation)
                     assert message.at_ns >= self.now
                     self.fabric.apply(node, message)
@@ -173,6 +174,11 @@ class Bench:
                 case _:
                     pass
         return effects
+
+    def post(self, node: str, peer: str, message: Message) -> None:
+        """A message to a neighbour."""
+        delay_ns = self.world.links[link_id(node, peer)].delay_ns
+        self._push(self.now + delay_ns, node, peer, FromPeer(node, message))
 
     def run(self, until_ns: int) -> None:
         """Everything before `until_ns`; then it is that time."""

@@ -35,7 +35,6 @@ KEY_PAUSE_NS = 600_000_000  # most cases have one key in the making, and time wi
 PAIRS, QUBITS, NOTES, ECHOES = 21, 22, 23, 0
 PARAMETERS = planned(12_000, 0.3)
 KEY_BITS_MAX = max(row.key_bits for row in PARAMETERS.grid)
-NETWORK = "metro"
 ENDS = {"alice": "bob", "bob": "alice"}
 
 
@@ -215,11 +214,12 @@ class Application:
             if met_ns is None and progress.phase != MEETING:
                 met_ns = node.now()
 
-        secret_path = self.runs / NETWORK / "identities" / file_name(self.name, self.other)
+        folder = Path(self.path).parent  # of the network
+        secret_path = folder / "identities" / file_name(self.name, self.other)
         terms = Terms(remote=self.other, parameters=PARAMETERS, deadline_ns=KEY_NS)
         path = self.runs / f"{self.name}.key"
         with (
-            SecretFile(secret_path, network=NETWORK, here=self.name, peer=self.other) as secret,
+            SecretFile(secret_path, network=folder.name, here=self.name, peer=self.other) as secret,
             KeyFile(path, KEY_BITS_MAX) as keys,
         ):
             outcome = await distribute(

@@ -208,8 +208,9 @@ class WatchedNetwork(VirtualNetwork):
                 layer: machines[layer].summary() for layer in ("physical", "link", "transport")
             }
             links = self.network.world.links_of(name)
-            physical = {"is_ready": True, "health": "ready", "health_detail": "", "qubits": 0}
-            assert facts["physical"] == physical, (name, facts)
+            physical = facts["physical"]
+            assert physical["is_ready"], (name, facts)
+            assert (physical["health"], physical["qubits_by_owner"]) == ("ready", {}), (name, facts)
             assert facts["link"]["links_up"] == sorted(each.other_end(name) for each in links)
             assert not any(facts["transport"].values()), (name, facts)
             layer = machines["network"]

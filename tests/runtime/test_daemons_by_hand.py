@@ -124,6 +124,7 @@ def test_status_has_keys_for_scripts(by_hand: RunningNetwork) -> None:
         "health": "ready",
         "health_detail": "",
         "qubits": 0,
+        "qubits_by_owner": {},
     }
     assert layers["link"] == {"links_up": ["bob"], "open_requests": 0}
     assert layers["network"]["known_nodes"] == ["alice", "bob"]

@@ -281,7 +281,9 @@ async def test_layers_die_one_after_the_other_while_two_applications_ask_for_eve
     rng = Random(seed)
     soon = ('clock = "lockstep"', 'clock = "lockstep"\nrestart_ns = 20_000_000')
     with network(variant(tmp_path, "pair", SPLIT, soon), "pair") as running:
-        ends = [Application(name, str(running.session(name))) for name in ("alice", "bob")]
+        ends = [
+            Application(name, str(running.session(name)), running.runs) for name in ("alice", "bob")
+        ]
         with trio.fail_after(180):
             async with trio.open_nursery() as nursery:
                 for end in ends:
@@ -290,9 +292,9 @@ async def test_layers_die_one_after_the_other_while_two_applications_ask_for_eve
                     await trio.sleep(rng.random())
                     await kill(running, rng.choice(LAYERS), rng.choice(["alice", "bob"]))
                 for end in ends:
-                    end.is_stopping = True
-        assert not [late for end in ends for late in end.late]
-        assert all(sum(end.ended.values()) > 100 for end in ends), [end.ended for end in ends]
+                    end.stop.set()
+        assert not [late for end in ends for late in end.watch.late]
+        assert all(sum(end.watch.ended.values()) > 100 for end in ends), ends
         await deliver(running)
         await running.fact("nothing is left", is_empty)
 

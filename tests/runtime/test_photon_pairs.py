@@ -121,8 +121,8 @@ def test_pairs_to_keep_take_the_repeaters_and_measured_ones_the_direct_link_at_o
     net.check_calls()
 
 
-def asking(remote: str) -> Script:
-    yield [transport.RouteAsk(call=1, remote=remote)]
+def asking(remote: str, **options: Any) -> Script:
+    yield [transport.RouteAsk(call=1, remote=remote, **options)]
 
 
 def test_the_route_that_is_told_is_that_of_pairs_to_keep() -> None:
@@ -131,6 +131,30 @@ def test_the_route_that_is_told_is_that_of_pairs_to_keep() -> None:
     net.settle()
     (route,) = app.all(transport.RouteInfo)
     assert route.path == ["alice", "r1", "r2", "bob"]
+
+
+def test_the_route_of_measured_pairs_is_told_alike_at_both_ends_with_the_errors_they_have() -> None:
+    net = network("metro")
+    ends = [
+        App(net, "alice", asking("bob", kind="measure")),
+        App(net, "bob", asking("alice", kind="measure", from_remote=True)),
+    ]
+    net.settle()
+    here, there = (app.all(transport.RouteInfo)[0] for app in ends)
+    assert here == there
+    assert here.path == ["alice", "bob"]
+    assert here.error_x == here.error_z
+    assert 3 * here.error_z == pytest.approx(2 * (1 - here.fidelity))
+    for basis in ("X", "Z"):
+        apps = both(net, ENDS, 20_000, port=9, basis=basis)
+        net.settle()
+        outcomes = [read(app)[0] for app in apps]
+        rate = float(np.mean(outcomes[0] != outcomes[1]))
+        spread = (here.error_z * (1 - here.error_z) / 20_000) ** 0.5
+        assert abs(rate - here.error_z) < LIMIT * spread
+        for app in apps:
+            app.end()
+    finish(net)
 
 
 def test_without_another_way_pairs_to_keep_are_refused_and_measured_ones_made() -> None:

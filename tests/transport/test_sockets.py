@@ -1,6 +1,7 @@
 """Ports, listeners, opening of streams, bad calls, limits, routes, and what peers may not say."""
 
 from itertools import pairwise
+from typing import Any
 
 import pytest
 
@@ -244,6 +245,12 @@ def test_routes_are_asked_of_the_network_layer() -> None:
     here = world.session("alice")
     call = here.call(service.RouteAsk, remote="bob")
     assert here.closings[call].path == ["alice", "bob"]
+    options: dict[str, Any] = {"kind": "measure", "min_fidelity": 0.8, "from_remote": True}
+    call = here.call(service.RouteAsk, remote="bob", **options)
+    assert world.network.asked[-1] == network.RouteQuery(call=2, remote="bob", **options)
+    assert here.closings[call] == service.RouteInfo(
+        call=call, path=["alice", "bob"], fidelity=0.9, rate_hz=10.0, error_x=0.1, error_z=0.2
+    )
     layer = world.nodes["alice"].layer
     late = network.RouteAnswer(call=99, path=[], fidelity=0.0, rate_hz=0.0)
     assert layer.handle(Told("network", late), 0) == []

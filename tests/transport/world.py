@@ -159,6 +159,7 @@ class Network:
         self.world = world
         self.requests: dict[bytes, Request] = {}
         self.created: list[Any] = []
+        self.asked: list[Any] = []
         self.pair_ns = MS
         self.skew_ns = (0, 3 * MS)  # head and tail learn of a pair within this
         self.tail_first = False
@@ -195,8 +196,14 @@ class Network:
                 self.fail(request_or_none, "CANCELLED")
         else:
             assert isinstance(message, network.RouteQuery)
+            self.asked.append(message)
             answer = network.RouteAnswer(
-                call=message.call, path=[node, message.remote], fidelity=0.9, rate_hz=10.0
+                call=message.call,
+                path=[node, message.remote],
+                fidelity=0.9,
+                rate_hz=10.0,
+                error_x=0.1,
+                error_z=0.2,
             )
             self.tell(node, answer)
 

@@ -55,6 +55,11 @@ class Parameters(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     bias_tolerated: Annotated[float, Meta(ge=0.0, le=0.25)] = 0.0
 
     @property
+    def least_fidelity(self) -> float:
+        """What is asked of the network: with q errors in both bases a pair has 1 - 2 q or more."""
+        return 1.0 - 2.0 * self.grid[-1].tolerated_error
+
+    @property
     def leak_factor(self) -> int:
         """Bits counted for each parity."""
         return 2 if self.leak == "both" else 1

@@ -1,7 +1,7 @@
 """How many pairs a key of a wanted length takes.
 
 Both ends plan by themselves and must come to the same: nothing that is measured goes in, only
-the wanted length and an error rate that is assumed.
+the wanted length and an error rate that is given, or predicted (`forecast`).
 """
 
 from typing import Final
@@ -15,13 +15,12 @@ from qstack.apps.qkd.parameters import (
     planned,
 )
 
-ERROR_RATE: Final = 0.03
 FRACTIONS_X: Final = (0.05, 0.1, 0.15, 0.2, 0.25, 0.3, 0.35, 0.4, 0.45, 0.5)
 """Shares of X that are tried; the one that needs the fewest pairs is taken."""
 PRECISION: Final = 100  # the number of pairs is a multiple of it
 
 
-def parameters_for(bits: int, *, error_rate: float = ERROR_RATE) -> Parameters:
+def parameters_for(bits: int, *, error_rate: float) -> Parameters:
     """Parameters that give `bits` or more while no basis has more errors than `error_rate`.
 
     Raises `ParametersError` if no run this stack makes gives so many.

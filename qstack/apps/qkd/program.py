@@ -239,10 +239,10 @@ class _Run:
 
     async def _measure(self, need: events.Need) -> None:
         """Have all pairs measured; the event says what came, or why not."""
-        # An error rate of q in both bases needs a fidelity of 1 - 2 q or more.
-        least = 1 - 2 * self._terms.parameters.grid[-1].tolerated_error
         opening = self._node.epr_socket(
-            remote=self._terms.remote, port=self._terms.port, min_fidelity=least
+            remote=self._terms.remote,
+            port=self._terms.port,
+            min_fidelity=self._terms.parameters.least_fidelity,
         )
         parts: list[MeasuredPairs] = []
         try:

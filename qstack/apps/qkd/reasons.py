@@ -40,6 +40,7 @@ class Reason(Enum):
     VERIFICATION = Row(25, "the corrected bits still differ")
     AMPLIFICATION = Row(26, "privacy amplification could not be done exactly")
     NO_PAIRS = Row(27, "the pairs could not be measured")
+    PLAN = Row(28, "no number of pairs gives such a key")
     # Somebody left.
     PEER_ABORTED = Row(30, "the peer ended the run")
     PEER_GONE = Row(31, "the connection to the peer ended")

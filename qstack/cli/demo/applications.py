@@ -20,8 +20,8 @@ from qstack.api.epr import EprSocket, Pair
 from qstack.api.node import Node
 from qstack.api.qubit import Qubit
 from qstack.api.streams import MessageStream
-from qstack.apps.fidelity import bases_for
 from qstack.cli.demo.key_act import KeyPlan, make_key, receive_message, send_message
+from qstack.quantum.estimation import bases_for
 
 PAIR_PORT = 7
 STREAM_PORT = 8

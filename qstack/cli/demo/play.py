@@ -11,16 +11,6 @@ from typing import Any, Final
 
 import trio
 
-from qstack.apps.fidelity import (
-    BASES,
-    Correlators,
-    Readout,
-    bases_for,
-    estimate,
-    expected_correlators,
-    fidelity_of,
-    sampling_error,
-)
 from qstack.channel.preshared import file_name
 from qstack.cli.demo.applications import Plan
 from qstack.cli.demo.expectation import (
@@ -44,6 +34,16 @@ from qstack.cli.demo.result import (
 from qstack.cli.demo.stage import Application, DemoError, Line, application
 from qstack.physical.hardware import LinkHardware
 from qstack.physical.models.pair_source import error_rate
+from qstack.quantum.estimation import (
+    BASES,
+    Correlators,
+    Readout,
+    bases_for,
+    estimate,
+    expected_correlators,
+    fidelity_of,
+    sampling_error,
+)
 from qstack.runtime.control_client import FabricControl, open_control
 from qstack.runtime.launch import Prepared
 from qstack.runtime.network_file import Network

@@ -16,8 +16,11 @@ from typing import TYPE_CHECKING, Final, NamedTuple
 from qstack.errors import ErrorCode, LocalError
 from qstack.machine import FABRIC, Effect
 from qstack.physical.device import (
+    AlignClock,
     BatchEnded,
     BellOutcome,
+    Calibrate,
+    Calibrated,
     DoBellMeasure,
     DoGate,
     DoMeasure,
@@ -30,6 +33,7 @@ from qstack.physical.device import (
     Outcome,
     Release,
     Reply,
+    SendPulse,
     StopGenerate,
 )
 from qstack.physical.drivers.setup import Setup
@@ -120,6 +124,22 @@ class Driver:
 
     def release(self, qubit: bytes) -> None:
         """Let go of a qubit."""
+
+    def calibrate(self, link: str) -> bool:
+        """Calibrate a link, together with its far end; whether that is good.
+
+        It ends with the duration the network file gives.
+        """
+        raise LocalError(ErrorCode.UNSUPPORTED, f"this device does not calibrate {link}")
+
+    def send_pulse(self, link: str, pulse: int, at_ns: int) -> None:
+        """Send a pulse, and `say` PulseStamped when it is stamped; as when one has come."""
+        del pulse, at_ns
+        raise LocalError(ErrorCode.UNSUPPORTED, f"this device has no clock for {link}")
+
+    def align_clock(self, asked: AlignClock) -> None:
+        """Time what is done on a link anew."""
+        raise LocalError(ErrorCode.UNSUPPORTED, f"this device has no clock for {asked.link}")
 
     # --- what a driver says -----------------------------------------------------------------------
 
@@ -270,8 +290,25 @@ class Driver:
                 if operation.qubit in self.qubits:
                     self.release(operation.qubit)
                     del self.qubits[operation.qubit]
+            case Calibrate():
+                self._calibrate(operation)
+            case SendPulse():
+                self.send_pulse(operation.link, operation.pulse, operation.at_ns)
+            case AlignClock():
+                self.align_clock(operation)
             case _:
                 raise LocalError(ErrorCode.UNSUPPORTED, type(operation).__name__)
+
+    def _calibrate(self, asked: Calibrate) -> None:
+        link = self.links.get(asked.link)
+        if link is None or any(batch.link == asked.link for batch in self.batches.values()):
+            raise LocalError(ErrorCode.BAD_REQUEST, f"{asked.link} is not here, or is at work")
+        if link.drift is None:
+            raise LocalError(ErrorCode.UNSUPPORTED, f"{asked.link} needs no calibration")
+        is_good = self.calibrate(asked.link)
+        self.calibration += is_good
+        answer = Calibrated(operation=asked.sequence, is_good=is_good, calibration=self.calibration)
+        self.say(asked.at_ns + link.drift.calibration_ns, answer)
 
     def _start(self, asked: Generate) -> None:
         link = self.links.get(asked.link)

@@ -14,9 +14,11 @@ from msgspec.structs import replace
 
 from qstack.machine import Effect
 from qstack.physical.device import (
+    AlignClock,
     Answer,
     BatchEnded,
     BellOutcome,
+    ClockReading,
     DetectionReply,
     Device,
     DeviceHealth,
@@ -29,6 +31,7 @@ from qstack.physical.device import (
     MeasuredReply,
     Operation,
     Outcome,
+    PulseStamped,
     Release,
     Reply,
     StopGenerate,
@@ -73,7 +76,11 @@ class LostHeralds(Struct, frozen=True, kw_only=True):
 
 
 class ClockStep(Struct, frozen=True, kw_only=True):
-    """The receiver's clock is ahead by so many slots from `at_ns` on, for good."""
+    """The clock is ahead by so many slots from `at_ns` on, for good.
+
+    What a receiver detects is in other slots; where clocks are compared, stamps and the light of
+    attempts are ahead by so much, until the light is timed by a later comparison.
+    """
 
     at_ns: int
     slots: int
@@ -124,14 +131,29 @@ class FaultyDevice:
     (A driver never tells of a slot twice; one whose clock has stepped back must be silent.)
     """
 
-    def __init__(self, device: Device, plan: Sequence[Fault], slot_ns: int = 1) -> None:
-        """`slot_ns` is that of the node's photon-pair links."""
+    def __init__(
+        self,
+        device: Device,
+        plan: Sequence[Fault],
+        slot_ns: int = 1,
+        timed_links: Sequence[str] = (),
+    ) -> None:
+        """`slot_ns` is that of the node's photon-pair links; `timed_links` compare clocks."""
         if any(isinstance(fault, ClockStep) and fault.slots <= 0 for fault in plan):
             raise ValueError("a clock steps forward, by at least one slot")
         self._device = device
         self._plan = plan
         self._slot_ns = slot_ns
-        events = [each for each in plan if isinstance(each, LeakedQubit | Unwell | Outage)]
+        events = [
+            each
+            for each in plan
+            if isinstance(each, LeakedQubit | Unwell | Outage)
+            or (isinstance(each, ClockStep) and timed_links)
+        ]
+        self._alignments = {
+            link: AlignClock(at_ns=0, sequence=0, link=link, offset_ps=0.0, rate_ppb=0.0)
+            for link in timed_links
+        }
         self._news = sorted(
             {at for each in events for at in (each.at_ns, getattr(each, "until_ns", each.at_ns))}
         )
@@ -167,6 +189,9 @@ class FaultyDevice:
                 self._lose(operation.qubit)
             case DoGate() if any(qubit in self._leaked for qubit in operation.qubits):
                 return []
+            case AlignClock():
+                self._alignments[operation.link] = operation
+                operation = self._stepped(operation, now)
             case _:
                 pass
         return self._device.submit(operation, now)
@@ -197,6 +222,8 @@ class FaultyDevice:
                         self._leaked[next(iter(self._qubits))] = None
                     case Unwell(at_ns=begins, detail=detail) if begins == at_ns:
                         said.append(DeviceHealth(state="degraded", detail=detail))
+                    case ClockStep(at_ns=begins) if begins == at_ns:
+                        said += self._step_clock(now)
                     case Outage(at_ns=begins) if begins == at_ns:
                         said += self._fail(now)
                     case Outage(until_ns=ends) if ends == at_ns:
@@ -207,6 +234,29 @@ class FaultyDevice:
                     case _:
                         pass
         return said
+
+    def _step_clock(self, now: int) -> list[Answer]:
+        """The light of every link goes ahead with the clock that times it."""
+        said: list[Answer] = []
+        for link, known in self._alignments.items():
+            aligned = AlignClock(
+                at_ns=now,
+                sequence=self._next_sequence(),
+                link=link,
+                offset_ps=known.offset_ps + known.rate_ppb * (now - known.at_ns) * 1e-6,
+                rate_ppb=known.rate_ppb,
+            )
+            self._alignments[link] = aligned
+            said += self._device.submit(self._stepped(aligned, now), now)
+        return said
+
+    def _stepped(self, asked: AlignClock, now: int) -> AlignClock:
+        """What the device under this one is to be told: its clock has not stepped."""
+        return replace(asked, offset_ps=asked.offset_ps - 1000.0 * self._ahead_ns(now))
+
+    def _ahead_ns(self, now: int) -> int:
+        steps = [each for each in self._plan if isinstance(each, ClockStep) and each.at_ns <= now]
+        return sum(step.slots for step in steps) * self._slot_ns
 
     def _fail(self, now: int) -> list[Answer]:
         """Everything ends; the far ends and the station see the batches stop."""
@@ -266,6 +316,10 @@ class FaultyDevice:
                 return [self._detected(answer, stuck)]
             case BatchEnded():
                 self._batches.pop(answer.batch, None)
+            case PulseStamped():
+                reading = answer.reading
+                ahead = ClockReading(reading.ns + self._ahead_ns(now), reading.ps)
+                return [replace(answer, reading=ahead)]
             case _:
                 pass
         return [answer]

@@ -35,6 +35,7 @@ class Batch:
         self.operation = operation
         self.first_cycle = first_cycle
         self.remaining = operation.pairs
+        self.calibration = 0  # of the link when the batch began
         self.match: Match | None = None
         qubit = operation.qubit
         self.qubit = None if qubit is None else QubitKey(node, qubit)  # that it will make

@@ -13,7 +13,8 @@ from typing import Final, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from qstack.physical.fabric.link_model import ROTATIONS_KEPT, Rotations
+from qstack.physical.conditions import IDEAL, Conditions
+from qstack.physical.fabric.link_model import SETTINGS_MAX, Rotations
 from qstack.physical.hardware import LinkHardware
 from qstack.physical.models.pair_source import outcome_table
 from qstack.physical.params import CHUNK_NS, DETECTIONS_MAX, SOURCE_CHUNK_MIN_NS
@@ -53,15 +54,15 @@ class Clicks(NamedTuple):
 
 
 class SourceModel:
-    """The physics of one photon-pair link, worked out once."""
+    """The physics of one photon-pair link under some conditions, worked out once."""
 
-    def __init__(self, link: LinkHardware) -> None:
+    def __init__(self, link: LinkHardware, conditions: Conditions = IDEAL) -> None:
         assert link.source is not None, "a photon-pair link has a source"
         self.link = link
         self.ends = link.ends
         self.slot_ns = link.source.slot_ns
-        self._source = link.pair_source()
-        self.tables = lru_cache(maxsize=ROTATIONS_KEPT)(self._tables)
+        self._source = link.pair_source(conditions)
+        self.tables = lru_cache(SETTINGS_MAX)(self._tables)
         same = outcome_table(self._source, "Z", "Z")  # clicks are alike for all bases
         self._kinds = np.array([same[1:, 1:].sum(), same[1:, 0].sum(), same[0, 1:].sum()])
 

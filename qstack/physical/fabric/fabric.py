@@ -5,8 +5,9 @@ to nodes and when each is due. What it draws depends on the seed and on names al
 
 Order
 1. Operations and the fabric's own events (emissions) are processed in the order of time.
-2. At equal times operations come first, by node name, then by sequence; then emissions, by link,
-   then by number of the match. A stop at the time of an emission so prevents it.
+2. At equal times operations come first, by node name, then by sequence; then emissions and ends of
+   calibrations, by link, then by number of the match. So a stop at the time of an emission prevents
+   it.
 3. An operation for the past (wall mode only) is done at the time of the last thing done.
 4. A node that is not up is not heard: what comes from it is of a former life.
 """
@@ -18,7 +19,9 @@ from msgspec import Struct
 
 from qstack.errors import ErrorCode
 from qstack.physical.device import (
+    AlignClock,
     BellOutcome,
+    Calibrate,
     Clear,
     Cleared,
     DoBellMeasure,
@@ -33,11 +36,15 @@ from qstack.physical.device import (
     Outcome,
     Release,
     Result,
+    SendPulse,
     StopGenerate,
 )
 from qstack.physical.durations import result_ns
 from qstack.physical.fabric.batches import AttemptCounter
+from qstack.physical.fabric.calibrations import Calibration, Calibrations
 from qstack.physical.fabric.chance import Chance
+from qstack.physical.fabric.circumstances import Circumstances
+from qstack.physical.fabric.clocks import Clocks
 from qstack.physical.fabric.keys import QubitKey
 from qstack.physical.fabric.readings import Readings
 from qstack.physical.fabric.register import RefusedError, Register
@@ -77,7 +84,7 @@ class _Entry(NamedTuple):
     name: str
     number: int
     push: int
-    work: "Operation | Match | SourceMatch"
+    work: "Operation | Match | SourceMatch | Calibration"
 
 
 _OPERATION, _EMISSION = 0, 1
@@ -97,10 +104,14 @@ class Fabric:
         self._counter = AttemptCounter()
         self._register = Register(world, self._counter.made_before, self.witness)
         self._readings = Readings(self._deliver)
+        self._clocks = Clocks(world, self._chance)
+        self._calibrations = Calibrations(world)
+        self._circumstances = Circumstances(world, self._clocks, self._calibrations)
         self._sources = SourceStation(
             world,
             self._chance,
             self._readings,
+            self._circumstances,
             deliver=self._deliver,
             schedule=self._schedule,
         )
@@ -110,6 +121,7 @@ class Fabric:
             self._counter,
             self._chance,
             self._readings,
+            self._circumstances,
             deliver=self._deliver,
             schedule=self._schedule,
         )
@@ -166,6 +178,8 @@ class Fabric:
         self._station.node_gone(node, self._latest_ns)
         self._sources.node_gone(node, self._latest_ns)
         self._readings.node_gone(node)
+        self._clocks.forget(node)
+        self._calibrations.forget(node)
         for key in self._register.qubits_of(node):
             self._register.release(key)
 
@@ -193,6 +207,8 @@ class Fabric:
                 self._station.emission(work)
             elif isinstance(work, SourceMatch):
                 self._sources.emission(work)
+            elif isinstance(work, Calibration):
+                self._end_calibration(work)
             else:
                 self._operate(entry.name, work, entry.at_ns)
             self._drop_void()
@@ -226,6 +242,10 @@ class Fabric:
                     self._station.stop(node, operation.batch, operation.reason, at_ns)
             case GiveBases():
                 self._readings.give(node, operation, at_ns)
+            case SendPulse() | AlignClock():
+                self._time(node, operation, at_ns)
+            case Calibrate():
+                self._calibrate(node, operation, at_ns)
             case Initialise():
                 key = QubitKey(node, operation.qubit)
                 if self._station.holds(key):
@@ -254,6 +274,40 @@ class Fabric:
             case _:
                 raise RefusedError(ErrorCode.UNSUPPORTED, type(operation).__name__)
         return None
+
+    def _time(self, node: str, operation: SendPulse | AlignClock, at_ns: int) -> None:
+        """What a node does with its hardware clock. Stamps are read when light has crossed."""
+        link = self._world.links.get(operation.link)
+        if link is None or node not in link.ends:
+            raise RefusedError(ErrorCode.BAD_REQUEST, f"{node} is not on a link {operation.link}")
+        if isinstance(operation, AlignClock):
+            self._clocks.align(node, operation)
+            self._station.conditions_changed(link, at_ns)
+            return
+        sent, came = self._clocks.pulse(node, operation, at_ns)
+        due_ns = at_ns + max(link.delay_ns, RESULT_MIN_NS)
+        self._deliver(node, due_ns, sent)
+        far = link.other_end(node)
+        if far in self._up:
+            self._deliver(far, due_ns, came)
+
+    def _calibrate(self, node: str, operation: Calibrate, at_ns: int) -> None:
+        if self._station.is_busy(node, operation.link):
+            raise RefusedError(ErrorCode.BAD_REQUEST, "there are attempts on the link")
+        begun = self._calibrations.begin(node, operation, at_ns)
+        self._push(begun.event_ns, _EMISSION, operation.link, begun.number, begun)
+
+    def _end_calibration(self, calibration: Calibration) -> None:
+        """Both ends hear of it when theirs is over; the link is as it was when that began."""
+        link = self._world.links[calibration.link]
+        ended = self._calibrations.end(calibration)
+        if ended is None:
+            return
+        answer, is_new = ended
+        if is_new:
+            self._station.conditions_changed(link, calibration.event_ns)
+        due_ns = calibration.event_ns + max(link.delay_ns, RESULT_MIN_NS)
+        self._deliver(calibration.node, due_ns, answer)
 
     def _gate(self, node: str, operation: DoGate, at_ns: int) -> None:
         qubits = operation.qubits
@@ -312,7 +366,7 @@ class Fabric:
         rank: int,
         name: str,
         number: int,
-        work: "Operation | Match | SourceMatch",
+        work: "Operation | Match | SourceMatch | Calibration",
     ) -> None:
         self._pushes += 1
         heapq.heappush(self._heap, _Entry(at_ns, rank, name, number, self._pushes, work))
@@ -323,7 +377,7 @@ class Fabric:
             at_ns, rank, _, _, _, work = self._heap[0]
             if rank == _OPERATION:
                 return
-            assert isinstance(work, (Match, SourceMatch))
+            assert isinstance(work, (Match, SourceMatch, Calibration))
             if work.event_ns == at_ns:
                 return
             heapq.heappop(self._heap)

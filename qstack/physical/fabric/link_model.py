@@ -5,6 +5,7 @@ from typing import Final, NamedTuple
 
 import numpy as np
 
+from qstack.physical.conditions import Conditions
 from qstack.physical.hardware import LinkHardware, World
 from qstack.physical.rotations import effects
 from qstack.physical.service import AttemptKind, Rotation
@@ -13,9 +14,8 @@ from qstack.quantum.pauli import FloatArray
 PATTERN_BITS: Final = ((1, 0), (1, 1))
 """The Bell state (x, z) a herald pattern announces: psi+ and psi-, equally likely."""
 
+SETTINGS_MAX: Final = 256  # settings and conditions that are kept: a few kilobytes each
 
-ROTATIONS_KEPT: Final = 256
-"""Settings of rotations whose figures are remembered: a peer may ask for ever new ones."""
 Rotations = tuple[Rotation | None, Rotation | None]
 """Of both ends of a link, in the order of its ends."""
 
@@ -28,7 +28,7 @@ class Success(NamedTuple):
 
 
 class LinkModel:
-    """The physics of one link, worked out once for each setting."""
+    """The physics of one link, worked out once for each setting and its conditions."""
 
     def __init__(self, world: World, link: LinkHardware) -> None:
         self.link = link
@@ -40,8 +40,8 @@ class LinkModel:
             end: profile.readout_ns for end, profile in zip(link.ends, self._profiles, strict=True)
         }
         self.cycle_ns = cache(self._cycle_ns)
-        self.success = cache(self._success)
-        self.joint_outcomes = lru_cache(maxsize=ROTATIONS_KEPT)(self._joint_outcomes)
+        self.success = lru_cache(SETTINGS_MAX)(self._success)
+        self.joint_outcomes = lru_cache(SETTINGS_MAX)(self._joint_outcomes)
 
     def _cycle_ns(self, kind: AttemptKind) -> int:
         """The time from one attempt to the next."""
@@ -55,9 +55,12 @@ class LinkModel:
         """As `herald_back_ns`, and the spin has been read too."""
         return max(self._herald_back_ns[end], self._readout_ns[end])
 
-    def _success(self, bright_state: float | None) -> Success:
+    def _success(self, bright_state: float | None, conditions: Conditions | None = None) -> Success:
         try:
-            heralded = self.link.herald(*self._profiles, bright_state)
+            if conditions is None:
+                heralded = self.link.herald(*self._profiles, bright_state)
+            else:
+                heralded = self.link.herald_under(conditions, *self._profiles, bright_state)
         except ValueError:  # no photon and no dark count reaches a detector
             mixed = np.zeros((4, 4))
             mixed[0, 0] = 1.0
@@ -70,14 +73,17 @@ class LinkModel:
         return effects(rotation, profile.readout_f0, profile.readout_f1)
 
     def _joint_outcomes(
-        self, bright_state: float | None, rotations: Rotations = (None, None)
+        self,
+        bright_state: float | None,
+        conditions: Conditions | None = None,
+        rotations: Rotations = (None, None),
     ) -> FloatArray:
         """(2, 3, 3, 2, 2): both outcomes by pattern, and the codes of the bases of both ends.
 
         Each spin is read right after its emission: no ageing, readout errors included.
         """
         first, second = (self.effects(end, rotations[end]) for end in (0, 1))
-        states = np.array(self.success(bright_state).states)
+        states = np.array(self.success(bright_state, conditions).states)
         joint = np.einsum("iam,pmn,jbn->pijab", first, states, second)
         joint = np.clip(joint, 0.0, None)
         probabilities: FloatArray = joint / joint.sum(axis=(3, 4), keepdims=True)

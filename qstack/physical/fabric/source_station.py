@@ -14,6 +14,7 @@ So every batch has exactly one last answer: BatchEnded, or a DetectionReply that
 """
 
 from collections.abc import Callable
+from functools import lru_cache
 
 import numpy as np
 from numpy.random import Generator
@@ -21,7 +22,9 @@ from numpy.random import Generator
 from qstack.errors import ErrorCode
 from qstack.physical.device import BatchEnded, DetectionReply, Generate
 from qstack.physical.fabric.chance import Chance
+from qstack.physical.fabric.circumstances import Circumstances
 from qstack.physical.fabric.clicks import BOTH, Clicks, SourceModel
+from qstack.physical.fabric.link_model import SETTINGS_MAX
 from qstack.physical.fabric.outcomes import JointOutcomes
 from qstack.physical.fabric.readings import Deliver, Readings
 from qstack.physical.fabric.register import RefusedError
@@ -73,6 +76,7 @@ class SourceStation:
         world: World,
         chance: Chance,
         readings: Readings,
+        circumstances: Circumstances,
         *,
         deliver: Deliver,
         schedule: Callable[[SourceMatch], None],
@@ -80,6 +84,8 @@ class SourceStation:
         self._models = {
             name: SourceModel(link) for name, link in world.links.items() if not link.is_heralded
         }
+        self._under = lru_cache(SETTINGS_MAX)(SourceModel)
+        self._circumstances = circumstances
         self._chance = chance
         self._readings = readings
         self._deliver = deliver
@@ -167,6 +173,10 @@ class SourceStation:
         self._draw(match, max(slots))
 
     def _draw(self, match: SourceMatch, first_slot: int) -> None:
+        begun_ns = first_slot * match.model.slot_ns
+        conditions = self._circumstances.at(match.model.link.id, begun_ns)
+        if conditions is not None:  # those at its beginning, for the whole chunk
+            match.model = self._under(match.model.link, conditions)
         wanted = min(batch.operation.pairs for batch in match.batches)
         span = match.model.span_slots(wanted)
         match.clicks = match.model.draw(match.generator, first_slot, span)

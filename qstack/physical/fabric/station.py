@@ -13,6 +13,8 @@ Endings
 4. The far end of a stopped match goes back to the front of its queue with what it still wants,
    and may match another batch at once. Its attempts went on all the time.
 5. An end that goes down is stopped and told nothing.
+Where conditions change slowly (`circumstances.py`) what comes of attempts is drawn anew every
+SEGMENT_NS, and when an end times its light anew: attempts have no memory.
 A device that checks itself first (`ready_check_ns`) attempts from the first cycle after it has
 passed; the time that takes is drawn once for each batch.
 So every batch has exactly one last answer: Reply, BatchEnded, or a MeasuredReply that is last.
@@ -21,7 +23,7 @@ So every batch has exactly one last answer: Reply, BatchEnded, or a MeasuredRepl
 from collections import deque
 from collections.abc import Callable
 from functools import partial
-from typing import Final
+from typing import TYPE_CHECKING, Final
 
 import numpy as np
 from msgspec.structs import replace
@@ -31,6 +33,7 @@ from qstack.errors import ErrorCode
 from qstack.physical.device import BatchEnded, Generate, MeasuredReply, Reply
 from qstack.physical.fabric.batches import AttemptCounter, Batch, MatchKey, cycles_before
 from qstack.physical.fabric.chance import Chance
+from qstack.physical.fabric.circumstances import Circumstances
 from qstack.physical.fabric.keys import QubitKey
 from qstack.physical.fabric.link_model import PATTERN_BITS, LinkModel
 from qstack.physical.fabric.measured import Chunk, draw_chunk
@@ -39,9 +42,12 @@ from qstack.physical.fabric.prepared import code_of, read_half, reader_of
 from qstack.physical.fabric.readings import Deliver, Readings
 from qstack.physical.fabric.register import Move, RefusedError, Register
 from qstack.physical.generation import has_storage, is_kept, mismatch
-from qstack.physical.hardware import World
-from qstack.physical.params import NEVER_NS
+from qstack.physical.hardware import LinkHardware, World
+from qstack.physical.params import NEVER_NS, SEGMENT_NS
 from qstack.wire.packed import Codes, pack_bits
+
+if TYPE_CHECKING:
+    from qstack.physical.conditions import Conditions
 
 _EMPTY: Final = Chunk(np.zeros(0, dtype=np.int64), np.zeros(0, dtype=np.uint8), np.zeros((2, 0)), 0)
 
@@ -61,6 +67,8 @@ class Match:
         self.event_ns: int | None = None  # None: nothing will come of it, or it is over
         self.success_cycle = 0
         self.chunk: Chunk | None = None
+        self.conditions: Conditions | None = None
+        self.next_cycle: int | None = None  # not None: nothing comes before it, look again then
 
 
 class Station:
@@ -73,12 +81,14 @@ class Station:
         counter: AttemptCounter,
         chance: Chance,
         readings: Readings,
+        circumstances: Circumstances,
         *,
         deliver: Deliver,
         schedule: Schedule,
     ) -> None:
         self._world = world
         self._readings = readings
+        self._circumstances = circumstances
         self._register = register
         self._counter = counter
         self._chance = chance
@@ -106,6 +116,7 @@ class Station:
         first_cycle = max(operation.first_cycle, -(-ready_ns // cycle_ns))
         reader = reader_of(operation, node, model)
         batch = Batch(node, operation, first_cycle, cycle_ns, model.emission_offset_ns, reader)
+        batch.calibration = self._circumstances.calibration(model.link.id)
         self._counter.add(batch)
         self._queue(batch).append(batch)
         self._match(batch.key, at_ns)
@@ -115,8 +126,10 @@ class Station:
         batch = self._counter.open_batches(node).get(number)
         if batch is None:
             return
-        back_ns = at_ns + self.models[batch.operation.link].herald_back_ns(node)
-        was_measuring = batch.match is not None and batch.operation.kind == "measure"
+        model, is_keep = self.models[batch.operation.link], batch.operation.kind != "measure"
+        # Not before what was measured until its match was cut, which is on its way and was read.
+        back_ns = at_ns + (model.herald_back_ns if is_keep else model.measured_back_ns)(node)
+        was_measuring = batch.match is not None and not is_keep
         if was_measuring:
             self._deliver_cut(batch, at_ns, is_told=True)
         attempts = self._end(batch, at_ns)
@@ -141,6 +154,11 @@ class Station:
         self._first_herald = first
         self._heralds = dict.fromkeys(self._heralds, first)
 
+    def is_busy(self, node: str, link: str) -> bool:
+        """Whether `node` attempts on this link."""
+        batches = self._counter.open_batches(node).values()
+        return any(batch.operation.link == link for batch in batches)
+
     def holds(self, key: QubitKey) -> bool:
         """Whether an open batch will make this qubit."""
         return self._counter.makes(key)
@@ -151,7 +169,9 @@ class Station:
         """The event of a match is due: the pair, or the chunk of measured pairs, is there."""
         at_ns = match.event_ns
         assert at_ns is not None
-        if match.chunk is None:
+        if match.next_cycle is not None:
+            self._draw(match, match.next_cycle)
+        elif match.chunk is None:
             self._success(match, at_ns)
         else:
             self._measured(match, match.chunk, at_ns)
@@ -169,7 +189,8 @@ class Station:
             return
         moves = [self._move(model, batch.node, at_ns) for batch in batches]
         keys = [QubitKey(batch.node, batch.operation.qubit or b"") for batch in batches]
-        state = model.success(batches[0].operation.bright_state).states[pattern]
+        bright_state = batches[0].operation.bright_state
+        state = model.success(bright_state, match.conditions).states[pattern]
         self._register.add_pair(state, (keys[0], keys[1]), moves, at_ns)
         for batch, move in zip(batches, moves, strict=True):
             self._reply_kept(match, batch, pattern, move, at_ns)
@@ -187,6 +208,7 @@ class Station:
             x_bit=x,
             z_bit=z,
             emitted_at_ns=at_ns,
+            calibration=batch.calibration,
         )
         back_ns = at_ns + match.model.herald_back_ns(batch.node)
         self._deliver(batch.node, back_ns if move is None else move.at_ns, reply)
@@ -196,7 +218,8 @@ class Station:
         model, batches = match.model, match.batches
         end = next(end for end in (0, 1) if batches[end].operation.qubit is None)
         reader, keeper = batches[end], batches[1 - end]
-        state = model.success(reader.operation.bright_state).states[pattern]
+        bright_state = reader.operation.bright_state
+        state = model.success(bright_state, match.conditions).states[pattern]
         effects = model.effects(end, reader.operation.rotation)
         read = read_half(state, end, effects[code_of(reader)], match.generator.random())
         move = self._move(model, keeper.node, at_ns)
@@ -212,6 +235,7 @@ class Station:
             bases=b"",
             emitted_at_ns=at_ns,
             is_last=True,
+            calibration=reader.calibration,
         )
         self._deliver(reader.node, at_ns + model.measured_back_ns(reader.node), reply)
         self._reply_kept(match, keeper, pattern, move, at_ns)
@@ -257,7 +281,7 @@ class Station:
     def _outcomes(self, match: Match, chunk: Chunk) -> JointOutcomes:
         asked, other = (batch.operation for batch in match.batches)
         rotations = (asked.rotation, other.rotation)
-        tables = match.model.joint_outcomes(asked.bright_state, rotations)
+        tables = match.model.joint_outcomes(asked.bright_state, match.conditions, rotations)
         return JointOutcomes(tables, chunk.patterns, chunk.luck)
 
     def _reply_measured(
@@ -287,6 +311,7 @@ class Station:
             bases=b"",
             emitted_at_ns=emitted_at_ns,
             is_last=is_last,
+            calibration=batch.calibration,
         )
         finish = partial(_read, reply, outcomes, match.batches.index(batch))
         due_ns = at_ns + model.measured_back_ns(batch.node)
@@ -328,14 +353,18 @@ class Station:
         """What comes next of a match whose next common attempt is in `first_cycle`."""
         model, (batch_a, batch_b) = match.model, match.batches
         asked = batch_a.operation
-        probability = model.success(asked.bright_state).probability
-        match.event_ns = match.chunk = None
-        if probability <= 0.0:
-            return
         cycle_ns = model.cycle_ns(asked.kind)
-        if asked.kind != "measure":
-            match.success_cycle = first_cycle - 1 + int(match.generator.geometric(probability))
-        else:
+        conditions = self._circumstances.at(model.link.id, first_cycle * cycle_ns)
+        probability = model.success(asked.bright_state, conditions).probability
+        match.conditions = conditions
+        match.event_ns = match.chunk = match.next_cycle = None
+        last_cycle = None  # the first that is not decided under these conditions
+        if conditions is not None:
+            last_cycle = first_cycle + max(1, SEGMENT_NS // cycle_ns)
+        cycle = None
+        if probability > 0.0 and asked.kind != "measure":
+            cycle = first_cycle - 1 + int(match.generator.geometric(probability))
+        elif probability > 0.0:
             match.chunk = draw_chunk(
                 match.generator,
                 first_cycle=first_cycle,
@@ -343,11 +372,31 @@ class Station:
                 probability=probability,
                 pairs=min(batch_a.remaining, batch_b.remaining),
             )
-            match.success_cycle = int(match.chunk.cycles[-1])
-        at_ns = match.success_cycle * cycle_ns + model.emission_offset_ns
+            if last_cycle is not None and match.chunk.cycles[-1] >= last_cycle:
+                match.chunk = match.chunk.before(last_cycle)
+            cycle = int(match.chunk.cycles[-1]) if len(match.chunk.cycles) else None
+        if last_cycle is not None and (cycle is None or cycle >= last_cycle):
+            match.chunk, match.next_cycle, cycle = None, last_cycle, last_cycle
+        if cycle is None:
+            return
+        match.success_cycle = cycle
+        at_ns = cycle * cycle_ns + model.emission_offset_ns
         if at_ns < NEVER_NS:
             match.event_ns = at_ns
             self._schedule(match)
+
+    def conditions_changed(self, link: LinkHardware, at_ns: int) -> None:
+        """What comes of attempts on `link` from `at_ns` on is drawn anew; a begun chunk stays."""
+        model = self.models.get(link.id)
+        if model is None:
+            return
+        for batch in self._counter.open_batches(link.ends[0]).values():
+            match = batch.match
+            if match is not None and match.model is model and match.chunk is None:
+                cycle_ns = model.cycle_ns(batch.operation.kind)
+                next_cycle = cycles_before(at_ns, cycle_ns, model.emission_offset_ns)
+                first_cycle = max(*(each.first_cycle for each in match.batches), next_cycle)
+                self._draw(match, first_cycle)
 
     def _end(self, batch: Batch, at_ns: int) -> int:
         """Take a batch out, its far end back to the queue; the attempts it made."""
@@ -366,7 +415,7 @@ class Station:
         return attempts
 
     def _close(self, match: Match) -> None:
-        match.event_ns = match.chunk = None
+        match.event_ns = match.chunk = match.next_cycle = None
         for batch in match.batches:
             batch.match = None
 

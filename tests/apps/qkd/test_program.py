@@ -78,10 +78,29 @@ def test_two_commands_make_the_same_key_in_private_files_and_say_why_it_is_so_lo
     phases = ["waiting for the peer", "measuring", "sifting", "correcting", "verifying",
               "amplifying", "done"]  # fmt: skip
     assert progress.splitlines()[1:] == phases
-    for words in ("error rate in X 0.0", "error rate in Z 0.0", "95 % in [", "f = 1.", "2 log2",
+    assert told["predicted"] is None
+    for words in ("up to 0.04: as given\n", "error rate in X 0.0", "error rate in Z 0.0",
+                  "95 % in [", "f = 1.", "2 log2",
                   f"key bits {told['key_bits']}\n", "origin: emulated;", told["id"]):  # fmt: skip
         assert words in lines
     assert keys["b.key"][:4].hex() not in report + lines
+
+
+def test_without_an_error_rate_the_network_layers_prediction_is_planned_for(network, tmp_path):
+    processes = [
+        qkd_run(network, "alice", tmp_path, "--bits", "200", "--json"),
+        qkd_run(network, "bob", tmp_path, "--bits", "200", "--out", "b.key"),
+    ]
+    (alice, report, _), (bob, lines, progress) = map(ended, processes)
+    assert (alice, bob) == (0, 0), lines + progress
+    told = json.loads(report)
+    assert told["planned_error_rate"] == 0.03
+    assert told["predicted"]["path"] == ["alice", "bob"]
+    assert told["predicted"]["error_x"] == told["predicted"]["error_z"]
+    assert told["predicted"]["error_z"] == pytest.approx(0.0173, abs=2e-4)
+    words = "predicted by the network layer: error rates 0.0173 in X and 0.0173 in Z over alice-bob"
+    assert f"planned for error rates up to 0.03: {words}" in lines
+    assert words in progress.splitlines()[0]
 
 
 def test_fewer_bits_than_wanted_are_said(network, tmp_path):
@@ -147,6 +166,7 @@ def test_ends_that_want_different_lengths_have_no_key(network, tmp_path):
     [
         (("--bits", "9999999"), 2, "ask for several keys"),
         (("--bits", "64", "--error-rate", "0.4"), 2, "at most 0.095"),
+        (("--bits", "64", "--with", "nobody"), 1, "the pairs could not be measured: no route"),
         (("--bits", "64", "--secret", "missing"), 1, "cannot open the pre-shared secret"),
         (("--bits", "64", "--out", "no/such/folder"), 1, "No such file or directory"),
         (("--bits", "64", "--wait", "0.1"), 1, "bob did not come within 0.1 s"),

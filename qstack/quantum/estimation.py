@@ -7,13 +7,13 @@ confusion matrices exactly, and widens the interval by as much.
 """
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import Final
 
 import numpy as np
-from msgspec import Struct
 
 from qstack.quantum.bell import expected_agreement_sign
-from qstack.quantum.pauli import Basis
+from qstack.quantum.pauli import Basis, FloatArray
 
 Z_95: Final = 1.959964  # of the normal distribution: 95 % within
 BASES: Final[tuple[Basis, ...]] = ("X", "Y", "Z")
@@ -21,7 +21,8 @@ SIGNS: Final = {basis: expected_agreement_sign(basis, 0, 0) for basis in BASES}
 """The sign of each correlator for phi+."""
 
 
-class Estimate(Struct, frozen=True, kw_only=True):
+@dataclass(frozen=True, kw_only=True)
+class Estimate:
     """A fidelity, its standard error, and its 95 % interval within [0, 1]."""
 
     fidelity: float
@@ -31,11 +32,17 @@ class Estimate(Struct, frozen=True, kw_only=True):
     pairs: int
 
 
-class Readout(Struct, frozen=True):
+@dataclass(frozen=True)
+class Readout:
     """How a node reads: the probability that 0 is reported as 0, and 1 as 1."""
 
     f0: float
     f1: float
+
+    @property
+    def slope(self) -> float:
+        """What is left of an expectation that is read."""
+        return self.f0 + self.f1 - 1
 
     @property
     def confusion(self) -> np.ndarray[tuple[int, int], np.dtype[np.float64]]:
@@ -61,7 +68,7 @@ def estimate_corrected(
     """The same with the readout errors of both nodes taken out. Raises `ValueError` also for a
     readout that tells nothing (f0 + f1 = 1).
     """
-    if min(abs(r.f0 + r.f1 - 1) for r in (here, there)) < 1e-9:
+    if min(abs(r.slope) for r in (here, there)) < 1e-9:
         raise ValueError("a readout with f0 + f1 = 1 tells nothing and cannot be corrected")
     return _estimate(outcomes, (here, there))
 
@@ -99,7 +106,7 @@ def _estimate(
 
 
 Correlators = tuple[float, float, float]
-"""Of X, Y and Z, each with its sign in phi+: the fidelity is (1 + their sum) / 4."""
+"""Of X, Y and Z, each with its sign in the Bell state: the fidelity is (1 + their sum) / 4."""
 
 
 def fidelity_of(correlators: Correlators) -> float:
@@ -114,14 +121,15 @@ def sampling_error(correlators: Correlators, pairs: Sequence[int]) -> float:
 
 
 def expected_correlators(
-    pair: np.ndarray[tuple[int, int], np.dtype[np.float64]], here: Readout, there: Readout
+    pair: FloatArray, here: Readout, there: Readout, *, announced: tuple[int, int] = (0, 0)
 ) -> Correlators:
     """What the uncorrected correlators would be with endless pairs in this state.
 
-    `pair`: (4, 4) Pauli expectations (I, X, Y, Z), `here` for axis 0. With reported outcome
-    +1 or -1 a readout turns an expectation e into (f0 + f1 - 1) e + (f0 - f1).
+    `pair`: (4, 4) Pauli expectations (I, X, Y, Z), `here` for axis 0, `announced` the bits of its
+    Bell state, whose signs are taken out. With reported outcome +1 or -1 a readout turns an
+    expectation e into (f0 + f1 - 1) e + (f0 - f1).
     """
-    slopes = [r.f0 + r.f1 - 1 for r in (here, there)]
+    slopes = [here.slope, there.slope]
     shifts = [r.f0 - r.f1 for r in (here, there)]
     values = []
     for axis, basis in enumerate(BASES, start=1):
@@ -131,7 +139,7 @@ def expected_correlators(
             + shifts[0] * slopes[1] * pair[0, axis]
             + shifts[0] * shifts[1]
         )
-        values.append(SIGNS[basis] * float(correlator))
+        values.append(expected_agreement_sign(basis, *announced) * float(correlator))
     return values[0], values[1], values[2]
 
 

@@ -3,7 +3,8 @@
 import numpy as np
 import pytest
 
-from qstack.apps.fidelity import (
+from qstack.quantum.bell import bell_state, werner
+from qstack.quantum.estimation import (
     Readout,
     agrees,
     bases_for,
@@ -13,7 +14,6 @@ from qstack.apps.fidelity import (
     fidelity_of,
     sampling_error,
 )
-from qstack.quantum.bell import bell_state, werner
 
 PERFECT = Readout(1.0, 1.0)
 

@@ -1,0 +1,376 @@
+"""Test rounds: pairs sacrificed to learn whether the link keeps what it promises.
+
+Rules
+1. Both ends sacrifice the same pairs without a message: by a hash of the pair's id, in which are
+   the link and both boot ids. The basis is of the same hash. A sacrificed pair counts for no
+   request, is told to nobody, and ends by being read.
+2. The slave says what it read, some rounds in a message (`RoundOutcomes`); the master compares
+   and counts, and answers with what it knows (`RoundReport`). There is one judge, so that there
+   is one truth, and the slave need not hear what the master read.
+3. A round counts once, when both halves are known; else it is void at both ends. It is void with
+   the conversation, the device or the Expire of its pair, and where a busy device read too late.
+4. What is known outlives channel and slave, and ends with the master's life.
+5. An alarm on an option without rounds for ALARM_HOLD_NS ends: nobody uses what is offered at a
+   low fidelity, so no round would ever end it.
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from hashlib import blake2b
+from typing import Final, NamedTuple
+
+from qstack.errors import ErrorCode
+from qstack.link import messages
+from qstack.link.batches import Batch
+from qstack.link.estimation import Counts, OptionEstimate, Verdict
+from qstack.link.outbox import Outbox
+from qstack.link.params import (
+    ALARM_HOLD_NS,
+    OUTCOMES_EACH,
+    OUTCOMES_WAIT_NS,
+    ROUNDS_OPEN_MAX,
+)
+from qstack.link.peer import Peer
+from qstack.physical import service as physical
+from qstack.quantum.bell import expected_agreement_sign
+from qstack.wire.packed import BASES
+
+OUTCOMES_TIMER: Final = "outcomes/"
+ALARM_TIMER: Final = "alarm/"
+_WORD: Final = 2**64
+
+BrightState = float | None
+"""Which option of a link, by what tells them apart."""
+
+
+def round_basis(pair: bytes, share: float) -> int | None:
+    """The basis (a place in BASES) in which both ends read a pair that is sacrificed, else None."""
+    hashed = blake2b(pair, digest_size=16, person=b"qstack round").digest()
+    if int.from_bytes(hashed[:8]) >= share * _WORD:
+        return None
+    return int.from_bytes(hashed[8:]) % len(BASES)
+
+
+@dataclass
+class _Round:
+    """One sacrificed pair at this end; `there` is the far end's outcome."""
+
+    bright_state: BrightState
+    basis: int
+    sign: int  # of the announced Bell state: +1 if equal outcomes agree with it
+    here: int | None = None
+    there: int | None = None
+
+
+class _Reading(NamedTuple):
+    """A qubit that is being read: whose pair it is half of."""
+
+    peer: Peer
+    sequence: int
+    read_by_ns: int
+
+
+@dataclass
+class _Known:
+    """What one end has of the rounds of one link."""
+
+    estimates: dict[BrightState, OptionEstimate] = field(default_factory=dict)
+    rounds: dict[int, _Round] = field(default_factory=dict)  # ours, by herald sequence
+    early: dict[int, int] = field(default_factory=dict)  # outcomes there of rounds not here yet
+    untold: dict[int, int] = field(default_factory=dict)  # the slave's outcomes, to be said
+    last_ns: int = 0  # when a round counted last, at the master
+
+    def forget_rounds(self) -> None:
+        """Those not complete are void."""
+        self.rounds.clear()
+        self.early.clear()
+        self.untold.clear()
+
+
+class Rounds:
+    """The test rounds of all links of a node. `offers_changed` is called for a link's options."""
+
+    def __init__(self, share: float, out: Outbox) -> None:
+        self._share = share
+        self._out = out
+        self._known: dict[str, _Known] = {}
+        self._readings: dict[int, _Reading] = {}
+        self._next_call = 0
+        self._offers_changed: Callable[[Peer, int], None]
+
+    def join(self, offers_changed: Callable[[Peer, int], None]) -> None:
+        """Know whom to tell that `Peer.lowered` has changed."""
+        self._offers_changed = offers_changed
+
+    # --- one round -------------------------------------------------------------------------------
+
+    def take(self, batch: Batch, herald: physical.Heralded) -> bool:
+        """Whether this pair is sacrificed; then its qubit is read."""
+        peer, sequence = batch.peer, herald.herald_sequence
+        forecast = batch.option.test_round
+        basis = round_basis(peer.pair_id(sequence), self._share) if self._share else None
+        if basis is None or forecast is None:
+            return False
+        known = self._of(peer)
+        name = BASES[basis]
+        sign = expected_agreement_sign(name, herald.x_bit, herald.z_bit)
+        there = known.early.pop(sequence, None)
+        known.rounds[sequence] = _Round(batch.option.bright_state, basis, sign, there=there)
+        _bound(known.rounds)
+        call, self._next_call = self._next_call, self._next_call + 1
+        read_by_ns = herald.emitted_at_ns + forecast.read_by_ns
+        self._readings[call] = _Reading(peer, sequence, read_by_ns)
+        self._out.tell_below(physical.Measure(call=call, qubit=herald.qubit, basis=name))
+        return True
+
+    def on_read(self, answer: physical.Measured | physical.CallFailed, now: int) -> None:
+        """The device has read a qubit, or cannot."""
+        reading = self._readings.pop(answer.call, None)
+        if reading is None:
+            return  # void already
+        peer, sequence, read_by_ns = reading
+        known = self._of(peer)
+        round_ = known.rounds.get(sequence)
+        if round_ is None:
+            return
+        if isinstance(answer, physical.CallFailed) or now > read_by_ns:
+            del known.rounds[sequence]
+            self._out.record("round_void", peer=peer.name)
+        elif peer.is_master:
+            round_.here = answer.outcome
+            if self._count(peer, known, sequence, now):
+                self._report(peer, known)
+        else:
+            del known.rounds[sequence]
+            known.untold[sequence] = answer.outcome
+            self._tell_soon(peer, known, now)
+
+    def expire(self, peer: Peer, low: int, high: int) -> None:
+        """Pairs of these sequences are void at one end."""
+        known = self._known.get(peer.name)
+        if known is not None:
+            for part in known.rounds, known.early, known.untold:
+                for sequence in [each for each in part if low <= each < high]:
+                    del part[sequence]
+
+    def lose(self, peer: Peer) -> None:
+        """The link has gone: rounds that are not complete are void."""
+        known = self._known.get(peer.name)
+        if known is not None:
+            known.forget_rounds()
+            readings = self._readings.items()
+            self._readings = {call: each for call, each in readings if each.peer is not peer}
+
+    def device_gone(self) -> None:
+        """No qubit that is being read is answered any more."""
+        self._readings.clear()
+
+    # --- between the ends ------------------------------------------------------------------------
+
+    def link_up(self, peer: Peer) -> None:
+        """The link has come up: the master says what it knows."""
+        if self._share and peer.is_master:
+            self._report(peer, self._of(peer))
+
+    def on_outcomes(self, peer: Peer, message: messages.RoundOutcomes, now: int) -> None:
+        """What the slave has read."""
+        if not peer.is_up:
+            return None  # void, which the slave is about to hear
+        problem = self._problem(peer, is_from_master=False)
+        if problem is None and len(message.sequences) != len(message.outcomes):
+            problem = "an outcome for each sequence"
+        if problem is None and not all(
+            round_basis(peer.pair_id(sequence), self._share) is not None
+            for sequence in message.sequences
+        ):
+            problem = "a pair that is not sacrificed"
+        if problem is not None:
+            return self._out.refuse(peer.name, message, ErrorCode.INVALID, problem)
+        known = self._of(peer)
+        for sequence, outcome in zip(message.sequences, message.outcomes, strict=True):
+            round_ = known.rounds.get(sequence)
+            if round_ is None:
+                known.early[sequence] = outcome
+                _bound(known.early)
+            else:
+                round_.there = outcome
+                self._count(peer, known, sequence, now)
+        self._report(peer, known)
+        return None
+
+    def on_report(self, peer: Peer, message: messages.RoundReport, now: int) -> None:
+        """What the master knows; a link that is not up will be told again."""
+        if peer.capability is None:
+            return None
+        options = self._options(peer)
+        problem = self._problem(peer, is_from_master=True)
+        if problem is None and not all(_is_sound(each, options) for each in message.options):
+            problem = "counts, or an offer, that cannot be"
+        if problem is not None:
+            return self._out.refuse(peer.name, message, ErrorCode.INVALID, problem)
+        known = self._of(peer)
+        known.estimates = {
+            each.bright_state: OptionEstimate(
+                options[each.bright_state],
+                before=Counts(each.rounds, each.agreeing),
+                offered=each.offered,
+            )
+            for each in message.options
+        }
+        self._check_offers(peer, known, now)
+        return None
+
+    # --- timers ----------------------------------------------------------------------------------
+
+    def on_outcomes_timer(self, peer: Peer) -> None:
+        """Outcomes have waited for others long enough."""
+        self._tell(peer, self._of(peer))
+
+    def on_alarm_timer(self, peer: Peer, now: int) -> None:
+        """An alarm without rounds ends."""
+        known = self._of(peer)
+        if not any(each.offered is not None for each in known.estimates.values()):
+            return None
+        if now < known.last_ns + ALARM_HOLD_NS:
+            return self._watch_alarm(peer, known)
+        for estimate in known.estimates.values():
+            if estimate.offered is not None:
+                estimate.begin_anew()
+        self._check_offers(peer, known, now)
+        self._report(peer, known)
+        return None
+
+    # --- status ----------------------------------------------------------------------------------
+
+    def summary(self, peer: Peer) -> list[dict[str, object]]:
+        """Facts for status: what test rounds say of each option of a link that had some."""
+        known = self._known.get(peer.name)
+        facts: list[dict[str, object]] = []
+        for bright_state, each in (known.estimates if known is not None else {}).items():
+            found = each.estimate
+            facts.append(
+                {
+                    "peer": peer.name,
+                    "bright_state": bright_state,
+                    "promised": each.promised.bell_probabilities[0],
+                    "fidelity_estimate": None if found is None else found.fidelity,
+                    "interval": None if found is None else [found.low, found.high],
+                    "test_rounds": each.recent.total,
+                    "agreeing": dict(zip(BASES, each.recent.agreeing, strict=True)),
+                    "rounds": dict(zip(BASES, each.recent.rounds, strict=True)),
+                    "offered": each.offered,
+                    "alarm": each.offered is not None,
+                }
+            )
+        return facts
+
+    # --- parts -----------------------------------------------------------------------------------
+
+    def _of(self, peer: Peer) -> _Known:
+        return self._known.setdefault(peer.name, _Known())
+
+    def _count(self, peer: Peer, known: _Known, sequence: int, now: int) -> bool:
+        """Count a round both halves of which are known; whether that led to a verdict."""
+        round_ = known.rounds[sequence]
+        option = self._options(peer).get(round_.bright_state)
+        if round_.here is None or round_.there is None or option is None:
+            return False
+        del known.rounds[sequence]
+        estimate = known.estimates.get(round_.bright_state)
+        if estimate is None or estimate.promised != option:  # another device promises otherwise
+            estimate = known.estimates[round_.bright_state] = OptionEstimate(option)
+        agrees = (round_.here == round_.there) == (round_.sign > 0)
+        verdict = estimate.add(round_.basis, agrees=agrees)
+        known.last_ns = now
+        if verdict is None:
+            return False
+        self._check_offers(peer, known, now)
+        if verdict is not Verdict.RECOVERED:
+            self._watch_alarm(peer, known)
+        return True
+
+    def _check_offers(self, peer: Peer, known: _Known, now: int) -> None:
+        """Let the link offer what the estimates allow; leave a record of what has changed."""
+        offered = {
+            bright_state: each.offered
+            for bright_state, each in known.estimates.items()
+            if each.offered is not None
+        }
+        if offered == peer.lowered:
+            return
+        for bright_state in dict.fromkeys((*peer.lowered, *offered)):
+            before, after = peer.lowered.get(bright_state), offered.get(bright_state)
+            if before != after:
+                self._record(peer, known, bright_state, after)
+        peer.lowered = offered
+        self._offers_changed(peer, now)
+
+    def _record(
+        self, peer: Peer, known: _Known, bright_state: BrightState, offered: float | None
+    ) -> None:
+        each = known.estimates.get(bright_state)
+        found = None if each is None else each.estimate
+        self._out.record(
+            "alarm_over" if offered is None else "alarm",
+            peer=peer.name,
+            bright_state=bright_state,
+            promised=None if each is None else each.promised.bell_probabilities[0],
+            offered=offered,
+            interval=None if found is None else [found.low, found.high],
+            rounds=0 if found is None else found.rounds,
+        )
+
+    def _watch_alarm(self, peer: Peer, known: _Known) -> None:
+        at_ns = known.last_ns + ALARM_HOLD_NS
+        self._out.set_timer(ALARM_TIMER + peer.name, at_ns, background=True)
+
+    def _tell_soon(self, peer: Peer, known: _Known, now: int) -> None:
+        if len(known.untold) >= OUTCOMES_EACH:
+            self._out.cancel_timer(OUTCOMES_TIMER + peer.name)
+            self._tell(peer, known)
+        elif len(known.untold) == 1:
+            at_ns = now + OUTCOMES_WAIT_NS
+            self._out.set_timer(OUTCOMES_TIMER + peer.name, at_ns, background=True)
+
+    def _tell(self, peer: Peer, known: _Known) -> None:
+        if known.untold:
+            said = messages.RoundOutcomes(
+                sequences=list(known.untold), outcomes=list(known.untold.values())
+            )
+            known.untold.clear()
+            self._out.send(peer.name, said)
+
+    def _report(self, peer: Peer, known: _Known) -> None:
+        options = [
+            messages.OptionRounds(
+                bright_state, each.recent.rounds, each.recent.agreeing, each.offered
+            )
+            for bright_state, each in known.estimates.items()
+        ]
+        self._out.send(peer.name, messages.RoundReport(options=options))
+
+    def _problem(self, peer: Peer, *, is_from_master: bool) -> str | None:
+        if not self._share:
+            return "there are no test rounds"
+        is_role = peer.is_master != is_from_master
+        return None if is_role else "the master counts, and the slave tells it"
+
+    @staticmethod
+    def _options(peer: Peer) -> dict[BrightState, physical.GenerationOption]:
+        options = peer.capability.options if peer.capability is not None else []
+        return {option.bright_state: option for option in options if option.test_round is not None}
+
+
+def _is_sound(
+    said: messages.OptionRounds, options: dict[BrightState, physical.GenerationOption]
+) -> bool:
+    option = options.get(said.bright_state)
+    if option is None or any(a > r for a, r in zip(said.agreeing, said.rounds, strict=True)):
+        return False
+    return said.offered is None or said.offered <= option.bell_probabilities[0]
+
+
+def _bound(waiting: dict[int, _Round] | dict[int, int]) -> None:
+    """Forget the oldest beyond the limit: their other half will not come."""
+    if len(waiting) > ROUNDS_OPEN_MAX:
+        del waiting[next(iter(waiting))]
