@@ -1,1 +1,1 @@
-"""Applications, and what several of them need."""
+"""Applications."""

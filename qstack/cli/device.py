@@ -9,7 +9,8 @@ from msgspec import structs
 from rich.console import Console
 from rich.table import Table
 
-from qstack.cli.hardware import SCHEMES, load
+from qstack.cli.hardware import SCHEMES
+from qstack.cli.hardware_kinds import load_node
 from qstack.physical.check.report import check_driver
 from qstack.physical.check.world import HERE, check_world
 from qstack.physical.drivers.setup import Setup
@@ -62,7 +63,7 @@ def check(
     virtual time. Exit status 1 if a check failed.
     """
     make = load_driver(installed_drivers().get(module, module))
-    loaded = load(profile)
+    loaded = load_node(profile)
     options: dict[str, object] = dict(_option(pair) for pair in pairs)
     setup = Setup(
         node=HERE,

@@ -10,11 +10,18 @@ from msgspec import structs
 from rich.console import Console
 from rich.table import Table
 
+from qstack.cli.hardware_kinds import (
+    PLOTS,
+    chosen_plot,
+    circumstances,
+    load,
+    require_one_kind,
+    worth,
+)
 from qstack.physical.document import unit_of
-from qstack.physical.figures import PairFigures, pair_figures, stored_fidelity
 from qstack.physical.hardware import Scheme
-from qstack.physical.profile import Profile, ProfileError, parse_profile
-from qstack.physical.profiles import load_packaged_profile, packaged_profiles
+from qstack.physical.profile_kinds import AnyProfile, kind_of
+from qstack.physical.profiles import every_packaged_profile, load_any_packaged
 from qstack.physical.validation import Compared, rows
 from qstack.physical.validation import compare as compare_row
 
@@ -29,7 +36,7 @@ WIDE_COLUMNS = 120  # where standard output is no terminal
 
 @click.group()
 def hardware() -> None:
-    """Show, compare and plot hardware profiles.
+    """Show, compare and plot hardware profiles: of nodes, memories, pair sources and channels.
 
     PROFILE is the name of one that comes with qstack, or a TOML file of your own. Every number
     has a source and a mark: published, recalled, projected or assumed.
@@ -40,14 +47,14 @@ def hardware() -> None:
 @click.option("--json", "as_json", is_flag=True, help="One JSON object, for scripts.")
 def list_profiles(as_json: bool) -> None:
     """List the profiles that come with qstack, and how well their numbers are known."""
-    profiles = [load_packaged_profile(name) for name in packaged_profiles()]
+    profiles = [load_any_packaged(name) for name in every_packaged_profile()]
     if as_json:
         click.echo(json.dumps({"profiles": [_overview(profile) for profile in profiles]}))
         return
-    table = Table("profile", "platform", "published", "recalled", "projected", "assumed")
+    table = Table("profile", "kind", "platform", "published", "recalled", "projected", "assumed")
     for profile in profiles:
         counts = _overview(profile)["marks"]
-        table.add_row(profile.name, profile.platform, *map(str, counts.values()))
+        table.add_row(profile.name, kind_of(profile), profile.platform, *map(str, counts.values()))
     _console().print(table)
     click.echo("numbers by mark; `qstack hardware show PROFILE` gives each with its source")
 
@@ -73,7 +80,8 @@ def show(profile: str, as_json: bool) -> None:
     if as_json:
         click.echo(json.dumps({**_overview(loaded), "values": rows}, default=list))
         return
-    table = Table("value", "", "unit", "mark", "source", title=f"{loaded.name} ({loaded.platform})")
+    title = f"{loaded.name} ({kind_of(loaded)}, {loaded.platform})"
+    table = Table("value", "", "unit", "mark", "source", title=title)
     for row in rows:
         name = row["key"].removesuffix("_" + row["unit"]) if row["unit"] else row["key"]
         table.add_row(name, _shown(row["value"]), row["unit"], row["mark"], row["source"])
@@ -92,16 +100,18 @@ def show(profile: str, as_json: bool) -> None:
 def compare(
     profiles: tuple[str, ...], length_km: float, scheme: Scheme, storage_ms: float, as_json: bool
 ) -> None:
-    """Compare PROFILES: their numbers side by side, and a link between two nodes of each.
+    """Compare PROFILES of one kind: their numbers side by side, and what they are worth.
 
-    The link has its station in the middle of the fibre. PLOB is what no protocol exceeds that
-    sends photons over the whole fibre at the same rate of attempts.
+    Nodes: a link between two of each, its station in the middle of the fibre. Memories: a photon
+    that has waited. Sources: a link for keys. Channels: a pass, or a path through air. PLOB is
+    what no protocol exceeds that sends photons over the whole channel at the same rate.
     """
     loaded = [load(name) for name in profiles]
-    worth = [_worth(each, length_km * 1000.0, scheme, storage_ms / 1000.0) for each in loaded]
+    require_one_kind(loaded)
+    figures = [worth(each, length_km * 1000.0, scheme, storage_ms / 1000.0) for each in loaded]
     if as_json:
         given = {"length_km": length_km, "scheme": scheme, "storage_ms": storage_ms}
-        both = [{**_overview(p), **figures} for p, figures in zip(loaded, worth, strict=True)]
+        both = [{**_overview(p), **each} for p, each in zip(loaded, figures, strict=True)]
         click.echo(json.dumps({**given, "profiles": both}))
         return
     table = Table("", *(profile.name for profile in loaded))
@@ -109,13 +119,10 @@ def compare(
     for key in columns[0]:
         table.add_row(key, *(_shown(column[key]) for column in columns))
     table.add_section()
-    for key in worth[0]:
-        table.add_row(key, *(_shown(figures[key]) for figures in worth))
+    for key in figures[0]:
+        table.add_row(key, *(_shown(each[key]) for each in figures))
     _console().print(table)
-    click.echo(
-        f"figures: {scheme} over {length_km:g} km, two such nodes; fidelity when the qubits are"
-        f" emitted; stored: one half for {storage_ms:g} ms"
-    )
+    click.echo(f"figures: {circumstances(loaded[0], length_km, scheme, storage_ms)}")
     for profile in loaded:
         if profile.projected:
             click.echo(f"projected in {profile.name}: {', '.join(profile.projected)}")
@@ -125,10 +132,9 @@ def compare(
 @click.argument("profiles", nargs=-1, required=True)
 @click.option(
     "--what",
-    type=click.Choice(["distance", "storage"]),
-    default="distance",
-    show_default=True,
-    help="Rate and fidelity against fibre length, or fidelity against storage time.",
+    type=click.Choice(PLOTS),
+    help="Rate and fidelity (or loss) against distance, efficiency and fidelity against storage "
+    "time, or a satellite's rate over a pass. Left out: the usual one of the first profile.",
 )
 @click.option("--scheme", type=click.Choice(SCHEMES), default="double-click", show_default=True)
 @click.option("--max-km", type=LENGTH_KM, default=100.0, show_default=True)
@@ -140,51 +146,27 @@ def compare(
     help="The picture: .png, .svg or .pdf.",
 )
 def plot(
-    profiles: tuple[str, ...], what: str, scheme: Scheme, max_km: float, max_ms: float, output: Path
+    profiles: tuple[str, ...],
+    what: str | None,
+    scheme: Scheme,
+    max_km: float,
+    max_ms: float,
+    output: Path,
 ) -> None:
     """Plot PROFILES into a picture. Needs matplotlib: pip install 'qstack[plot]'."""
-    from qstack.cli.hardware_plot import plot_distance, plot_storage  # noqa: PLC0415 - an extra
+    from qstack.cli.hardware_plot import draw  # noqa: PLC0415 - an extra
 
     loaded = [load(name) for name in profiles]
-    if what == "distance":
-        plot_distance(loaded, scheme, max_km, output)
-    else:
-        plot_storage(loaded, max_ms / 1000.0, output)
+    chosen = chosen_plot(loaded, what)
+    draw(loaded, chosen, output, scheme=scheme, max_km=max_km, max_s=max_ms / 1000.0)
     click.echo(f"written: {output}")
 
 
-def load(name: str) -> Profile:
-    """A packaged profile by its name, or the profile of a file. Raises `ProfileError`."""
-    if "/" not in name and not name.endswith(".toml"):
-        return load_packaged_profile(name)
-    try:
-        text = Path(name).read_text(encoding="utf-8")
-    except (OSError, UnicodeDecodeError) as error:
-        raise ProfileError(name, [f"cannot be read: {error}"]) from error
-    return parse_profile(text, where=name)
-
-
-def _worth(
-    profile: Profile, length_m: float, scheme: Scheme, storage_s: float
-) -> dict[str, float | None]:
-    """The derived figures; nil where nothing is ever heralded."""
-    try:
-        figures: PairFigures | None = pair_figures(profile, length_m, scheme)
-    except ValueError:
-        figures = None
-    fields = {
-        f"pair_{key}": None if figures is None else value
-        for key, value in zip(
-            PairFigures._fields, figures or [0.0] * len(PairFigures._fields), strict=True
-        )
-    }
-    return {**fields, "stored_fidelity": stored_fidelity(profile, storage_s)}
-
-
-def _overview(profile: Profile) -> dict[str, Any]:
+def _overview(profile: AnyProfile) -> dict[str, Any]:
     marks = [source.mark for source in profile.sources]
     return {
         "name": profile.name,
+        "kind": kind_of(profile),
         "platform": profile.platform,
         "marks": {
             mark: marks.count(mark) for mark in ("published", "recalled", "projected", "assumed")
@@ -192,7 +174,7 @@ def _overview(profile: Profile) -> dict[str, Any]:
     }
 
 
-def _numbers(profile: Profile) -> dict[str, Any]:
+def _numbers(profile: AnyProfile) -> dict[str, Any]:
     return {
         key: value
         for key, value in structs.asdict(profile).items()

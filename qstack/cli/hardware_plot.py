@@ -6,9 +6,23 @@ from pathlib import Path
 import click
 import numpy as np
 
-from qstack.physical.figures import pair_figures, stored_fidelity
+from qstack.physical.figures import PairFigures, pair_figures, stored_fidelity
 from qstack.physical.hardware import Scheme
+from qstack.physical.kind_figures import (
+    SourceFigures,
+    air_figures,
+    pass_moment,
+    source_figures,
+    stored_photon,
+)
 from qstack.physical.profile import Profile
+from qstack.physical.profile_kinds import (
+    AnyProfile,
+    FreeSpaceProfile,
+    MemoryProfile,
+    SatelliteProfile,
+    SourceProfile,
+)
 
 try:
     from matplotlib.figure import Figure
@@ -22,16 +36,39 @@ FORMATS = (".png", ".svg", ".pdf")
 SHORTEST_KM = 0.01
 
 
-def plot_distance(profiles: Sequence[Profile], scheme: Scheme, max_km: float, output: Path) -> None:
+def draw(
+    profiles: Sequence[AnyProfile],
+    what: str,
+    output: Path,
+    *,
+    scheme: Scheme,
+    max_km: float,
+    max_s: float,
+) -> None:
+    """The picture `what` (`hardware_kinds.chosen_plot`) of profiles that have it.
+
+    Raises `click.ClickException` for a file that cannot be a picture, or cannot be written.
+    """
+    if what == "storage":
+        picture = _storage(profiles, max_s)
+    elif what == "pass":
+        picture = _pass([each for each in profiles if isinstance(each, SatelliteProfile)])
+    elif isinstance(profiles[0], FreeSpaceProfile):
+        picture = _air([each for each in profiles if isinstance(each, FreeSpaceProfile)], max_km)
+    else:
+        picture = _distance(profiles, scheme, max_km)
+    _finish(picture, output)
+
+
+def _distance(profiles: Sequence[AnyProfile], scheme: Scheme, max_km: float) -> Figure:
     """Pairs a second with the PLOB bound, and fidelity, against the length of the fibre (km)."""
     picture = Figure(figsize=(8, 8), layout="constrained")
     rates, fidelities = picture.subplots(2, 1, sharex=True)
     for colour, profile in enumerate(profiles):
-        lengths_km = np.linspace(SHORTEST_KM, max_km, POINTS)
         drawn, figures = [], []
-        for length_km in lengths_km:
+        for length_km in np.linspace(SHORTEST_KM, max_km, POINTS):
             try:
-                figures.append(pair_figures(profile, length_km * 1000.0, scheme))
+                figures.append(_pairs(profile, length_km * 1000.0, scheme))
             except ValueError:  # nothing is heralded any more
                 break
             drawn.append(length_km)
@@ -41,27 +78,88 @@ def plot_distance(profiles: Sequence[Profile], scheme: Scheme, max_km: float, ou
         rates.semilogy(drawn, bound, linestyle=":", label=f"PLOB, {profile.name}", **style)
         fidelities.plot(drawn, [each.fidelity for each in figures], label=_name(profile), **style)
     rates.set_ylabel("pairs (1/s)")
-    rates.set_title(f"{scheme}, two like nodes, station in the middle")
+    heralded = [profile for profile in profiles if not isinstance(profile, SourceProfile)]
+    rates.set_title(f"{scheme if heralded else 'coincidences'}, station in the middle")
     fidelities.set_ylabel("fidelity when emitted")
     fidelities.set_xlabel("fibre (km)")
-    _finish(picture, output)
+    return picture
 
 
-def plot_storage(profiles: Sequence[Profile], max_s: float, output: Path) -> None:
-    """The fidelity of a pair of which one half waits, against the storage time (ms)."""
-    picture = Figure(figsize=(8, 5), layout="constrained")
-    axes = picture.subplots()
+def _pairs(profile: AnyProfile, length_m: float, scheme: Scheme) -> PairFigures | SourceFigures:
+    """What has a rate, a fidelity and a bound. Raises ValueError if nothing ever comes of it."""
+    if isinstance(profile, SourceProfile):
+        return source_figures(profile, length_m)
+    assert isinstance(profile, Profile), "other kinds have no such picture"
+    return pair_figures(profile, length_m, scheme)
+
+
+def _storage(profiles: Sequence[AnyProfile], max_s: float) -> Figure:
+    """The fidelity of a pair of which one half waits, and how likely a photon comes out again."""
+    memories = [profile for profile in profiles if isinstance(profile, MemoryProfile)]
+    picture = Figure(figsize=(8, 8 if memories else 5), layout="constrained")
+    axes = picture.subplots(2 if memories else 1, 1, sharex=True, squeeze=False)[:, 0]
     times_s = np.linspace(0.0, max_s, POINTS)
     for profile in profiles:
-        axes.plot(
-            1000.0 * times_s, [stored_fidelity(profile, t) for t in times_s], label=_name(profile)
-        )
-    axes.set_xlabel("storage time of one half (ms)")
-    axes.set_ylabel("fidelity of a perfect pair")
-    _finish(picture, output)
+        kept = [_stored(profile, time_s) for time_s in times_s]
+        axes[0].plot(1000.0 * times_s, kept, label=_name(profile))
+    axes[0].set_ylabel("fidelity of a perfect pair")
+    for memory in memories:
+        efficiencies = [stored_photon(memory, time_s).efficiency for time_s in times_s]
+        axes[1].plot(1000.0 * times_s, efficiencies, label=_name(memory))
+        axes[1].set_ylabel("storage and retrieval efficiency")
+    axes[-1].set_xlabel("storage time of one half (ms)")
+    return picture
 
 
-def _name(profile: Profile) -> str:
+def _stored(profile: AnyProfile, storage_s: float) -> float:
+    if isinstance(profile, MemoryProfile):
+        return stored_photon(profile, storage_s).fidelity
+    assert isinstance(profile, Profile), "other kinds store nothing"
+    return stored_fidelity(profile, storage_s)
+
+
+def _pass(satellites: Sequence[SatelliteProfile]) -> Figure:
+    """Pairs a second with the PLOB bound, elevations and loss, over one pass (s)."""
+    picture = Figure(figsize=(8, 10), layout="constrained")
+    rates, elevations, losses = picture.subplots(3, 1, sharex=True)
+    for colour, satellite in enumerate(satellites):
+        window = satellite.window()
+        assert window is not None, "a profile without a window is refused when it is read"
+        times_s = np.linspace(window.begin_s, window.end_s, POINTS)
+        moments = [pass_moment(satellite, at_s) for at_s in times_s]
+        style = {"color": f"C{colour}"}
+        name = _name(satellite)
+        rates.semilogy(times_s, [each.rate_hz for each in moments], label=name, **style)
+        bound = [each.plob_rate_hz for each in moments]
+        rates.semilogy(times_s, bound, linestyle=":", label=f"PLOB, {name}", **style)
+        for place, line in enumerate(("-", "--")):
+            seen = [each.elevations_deg[place] for each in moments]
+            label = f"{name}, station {place + 1}"
+            elevations.plot(times_s, seen, linestyle=line, label=label, **style)
+        losses.plot(times_s, [each.loss_db for each in moments], label=name, **style)
+    rates.set_ylabel("coincidences (1/s)")
+    elevations.set_ylabel("elevation (degrees)")
+    losses.set_ylabel("loss of both arms and detectors (dB)")
+    losses.set_xlabel("time from the middle of the pass (s)")
+    return picture
+
+
+def _air(channels: Sequence[FreeSpaceProfile], max_km: float) -> Figure:
+    """Loss, and the PLOB bound of a use, against the length of a path through air (km)."""
+    picture = Figure(figsize=(8, 8), layout="constrained")
+    losses, bounds = picture.subplots(2, 1, sharex=True)
+    lengths_km = np.linspace(SHORTEST_KM, max_km, POINTS)
+    for channel in channels:
+        figures = [air_figures(channel, length_km * 1000.0) for length_km in lengths_km]
+        losses.plot(lengths_km, [each.loss_db for each in figures], label=_name(channel))
+        bounds.semilogy(lengths_km, [each.plob_bits for each in figures], label=_name(channel))
+    losses.set_ylabel("loss (dB)")
+    bounds.set_ylabel("PLOB bound (ebits a use)")
+    bounds.set_xlabel("air (km)")
+    return picture
+
+
+def _name(profile: AnyProfile) -> str:
     return profile.name + (" (projected values)" if profile.projected else "")
 
 

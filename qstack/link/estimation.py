@@ -13,6 +13,8 @@ Rules
    and a new window begins. What is offered under an alarm is a promise too, and judged alike.
 3. An alarm ends with the first whole window whose 95 % interval reaches up to the first promise:
    5 standard errors raise it, 2 keep it. Every other whole window sets what is offered anew.
+4. Where a promise changes (clocks are compared, a device comes back) a window is judged by the
+   least of those made while it lasted.
 """
 
 from collections.abc import Sequence
@@ -77,12 +79,17 @@ class Verdict(Enum):
 
 @dataclass
 class OptionEstimate:
-    """The rounds of one option. `offered` is what is promised under an alarm, else None."""
+    """The rounds of one option. `offered` is what is promised under an alarm, else None.
+
+    `last_ns` is when a round was counted last.
+    """
 
     promised: GenerationOption
     window: Counts = field(default_factory=Counts)
     before: Counts = field(default_factory=Counts)  # the window before this one
     offered: float | None = None
+    last_ns: int = 0
+    latest: GenerationOption | None = None  # promised from the next window on
 
     @property
     def recent(self) -> Counts:
@@ -94,10 +101,18 @@ class OptionEstimate:
         """What the recent rounds say; None without any."""
         return _estimate(self.promised, self.recent) if self.recent.total else None
 
-    def add(self, basis: int, *, agrees: bool) -> Verdict | None:
+    def add(self, basis: int, now: int, *, agrees: bool) -> Verdict | None:
         """Count a round, and look if it is time to."""
+        self.last_ns = now
         self.window.add(basis, agrees=agrees)
         return self._judge() if self.window.total in LOOKS else None
+
+    def promise(self, option: GenerationOption) -> None:
+        """This is what is promised from now on."""
+        is_less = _fidelity(option) <= _fidelity(self.promised)
+        if is_less or not self.window.total:
+            self.promised = option
+        self.latest = option
 
     def begin_anew(self) -> None:
         """Forget all rounds, and what they led to."""
@@ -135,6 +150,7 @@ class OptionEstimate:
 
     def _close(self) -> None:
         self.before, self.window = self.window, Counts()
+        self.promised = self.latest or self.promised
 
 
 def _estimate(option: GenerationOption, counts: Counts) -> Estimate:

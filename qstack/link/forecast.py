@@ -16,7 +16,8 @@ def shortest_ns(peer: Peer, option: GenerationOption, kind: AttemptKind, number:
 
 def expected_ns(peer: Peer, option: GenerationOption, kind: AttemptKind, number: int) -> float:
     """The mean time of so many pairs; infinite where no attempt ever succeeds."""
-    kept = 1.0 - peer.test_share if kind == "keep" else 1.0
+    is_tested = kind == "keep" and option.test_round is not None
+    kept = 1.0 - peer.test_share if is_tested else 1.0
     each = option.probability * kept * _at_once(peer, kind)
     return number * _cycle_ns(option, kind) / each if each > 0.0 else float("inf")
 

@@ -148,14 +148,14 @@ class LinkLayer:
         self._announce_if_up(peer, now)
 
     def _on_options(self, told: physical.LinkOptions, now: int) -> None:
-        """The link yields something else: what is open goes on as it was promised."""
+        """The link yields something else, alike at both ends: what is open goes by it."""
         peer = self.peers[told.peer]
         if peer.capability is None:
             return
         was_up = peer.is_up
         peer.capability = replace(peer.capability, options=told.options)
         if was_up:
-            self._announce(peer)
+            self._on_offers_changed(peer, now)
         else:
             self._announce_if_up(peer, now)
 
@@ -214,13 +214,15 @@ class LinkLayer:
             self._announce(peer)
             self._maintenance.link_up(peer, now)
             self._out.record("up", peer=peer.name)
-            self._rounds.link_up(peer)
+            self._rounds.link_up(peer, now)
             self._batches.start(peer, now)
 
     def _on_offers_changed(self, peer: Peer, now: int) -> None:
         if peer.is_up:
             self._announce(peer)
             self._requests.offers_changed(peer, now)
+            if peer.lowered and peer.is_master:  # test rounds say that the link is not well
+                self._maintenance.want(peer, now)
 
     def _announce(self, peer: Peer) -> None:
         assert peer.capability is not None
@@ -284,6 +286,8 @@ class LinkLayer:
                 self._maintenance.on_care(message, now)
             case physical.LinkCalibrated():
                 self._maintenance.on_calibrated(message)
+                if message.is_good:
+                    self._rounds.calibrated(self.peers[message.peer], now)
             case physical.DeviceLost():
                 self._on_device_lost()
             case physical.DeviceReady():

@@ -14,7 +14,8 @@ Rules
 2. In a window (MAINTENANCE) requests stay and their deadlines hold; the link is up. Batches are
    stopped at its beginning, and what they have still to say counts.
 3. It ends when it was agreed to, also if the calibration has not come to its end.
-4. The master names windows, every period; either end does when its device says that it is not well.
+4. The master names windows, every period, and when test rounds raise an alarm; either end does
+   when its device says that it is not well.
 """
 
 from dataclasses import dataclass
@@ -79,7 +80,13 @@ class Maintenance:
             care = _Care(self._peers[told.peer], told.period_ns, told.duration_ns)
             self._cares[told.peer] = care
             self.link_up(care.peer, now)
-        if told.is_due and care.peer.is_up and care.state is State.IDLE:
+        if told.is_due:
+            self.want(care.peer, now)
+
+    def want(self, peer: Peer, now: int) -> None:
+        """A link that drifts is to be calibrated soon, unless it is about to be."""
+        care = self._cares.get(peer.name)
+        if care is not None and peer.is_up and care.state is State.IDLE:
             self._propose(care, now)
 
     def on_calibrated(self, told: physical.LinkCalibrated) -> None:

@@ -174,7 +174,8 @@ class Peer:
         ordered = sorted(self.options, key=lambda o: (-o.bell_probabilities[0], -_rate_hz(o)))
         offers: list[LinkOption] = []
         for option in ordered:
-            rate_hz = _rate_hz(option) * (1.0 - self.test_share)
+            kept = 1.0 if option.test_round is None else 1.0 - self.test_share
+            rate_hz = _rate_hz(option) * kept
             if not offers or rate_hz > offers[-1].rate_hz:
                 offers.append(
                     LinkOption(bell_probabilities=option.bell_probabilities, rate_hz=rate_hz)

@@ -20,9 +20,10 @@ from hashlib import blake2b
 from typing import Final, NamedTuple
 
 from qstack.errors import ErrorCode
+from qstack.ids import QubitId
 from qstack.link import messages
 from qstack.link.batches import Batch
-from qstack.link.estimation import Counts, OptionEstimate, Verdict
+from qstack.link.estimation import Counts, OptionEstimate
 from qstack.link.outbox import Outbox
 from qstack.link.params import (
     ALARM_HOLD_NS,
@@ -63,10 +64,12 @@ class _Round:
 
 
 class _Reading(NamedTuple):
-    """A qubit that is being read: whose pair it is half of."""
+    """A qubit that is being read: of which pair it is half."""
 
     peer: Peer
     sequence: int
+    round: _Round
+    qubit: QubitId
     read_by_ns: int
 
 
@@ -78,7 +81,7 @@ class _Known:
     rounds: dict[int, _Round] = field(default_factory=dict)  # ours, by herald sequence
     early: dict[int, int] = field(default_factory=dict)  # outcomes there of rounds not here yet
     untold: dict[int, int] = field(default_factory=dict)  # the slave's outcomes, to be said
-    last_ns: int = 0  # when a round counted last, at the master
+    said: list[messages.OptionRounds] = field(default_factory=list)  # by the master, lately
 
     def forget_rounds(self) -> None:
         """Those not complete are void."""
@@ -115,11 +118,12 @@ class Rounds:
         name = BASES[basis]
         sign = expected_agreement_sign(name, herald.x_bit, herald.z_bit)
         there = known.early.pop(sequence, None)
-        known.rounds[sequence] = _Round(batch.option.bright_state, basis, sign, there=there)
+        round_ = _Round(batch.option.bright_state, basis, sign, there=there)
+        known.rounds[sequence] = round_
         _bound(known.rounds)
         call, self._next_call = self._next_call, self._next_call + 1
         read_by_ns = herald.emitted_at_ns + forecast.read_by_ns
-        self._readings[call] = _Reading(peer, sequence, read_by_ns)
+        self._readings[call] = _Reading(peer, sequence, round_, QubitId(herald.qubit), read_by_ns)
         self._out.tell_below(physical.Measure(call=call, qubit=herald.qubit, basis=name))
         return True
 
@@ -127,12 +131,13 @@ class Rounds:
         """The device has read a qubit, or cannot."""
         reading = self._readings.pop(answer.call, None)
         if reading is None:
-            return  # void already
-        peer, sequence, read_by_ns = reading
+            return  # asked in a former life
+        peer, sequence, round_, qubit, read_by_ns = reading
+        if isinstance(answer, physical.CallFailed):
+            self._out.tell_below(physical.Free(qubit=qubit))
         known = self._of(peer)
-        round_ = known.rounds.get(sequence)
-        if round_ is None:
-            return
+        if known.rounds.get(sequence) is not round_:
+            return  # void meanwhile; the sequence may name another pair by now
         if isinstance(answer, physical.CallFailed) or now > read_by_ns:
             del known.rounds[sequence]
             self._out.record("round_void", peer=peer.name)
@@ -158,8 +163,6 @@ class Rounds:
         known = self._known.get(peer.name)
         if known is not None:
             known.forget_rounds()
-            readings = self._readings.items()
-            self._readings = {call: each for call, each in readings if each.peer is not peer}
 
     def device_gone(self) -> None:
         """No qubit that is being read is answered any more."""
@@ -167,10 +170,23 @@ class Rounds:
 
     # --- between the ends ------------------------------------------------------------------------
 
-    def link_up(self, peer: Peer) -> None:
-        """The link has come up: the master says what it knows."""
+    def link_up(self, peer: Peer, now: int) -> None:
+        """The link has come up: the master says what it knows, the slave minds what it said."""
         if self._share and peer.is_master:
             self._report(peer, self._of(peer))
+        elif self._share:
+            self._mind(peer, self._of(peer), now)
+
+    def calibrated(self, peer: Peer, now: int) -> None:
+        """The link is another one now: the master forgets what it knew of it, and says so."""
+        known = self._known.get(peer.name)
+        if known is None or not peer.is_master:
+            return
+        for estimate in known.estimates.values():
+            estimate.begin_anew()
+        self._check_offers(peer, known, now)
+        if peer.is_up:
+            self._report(peer, known)
 
     def on_outcomes(self, peer: Peer, message: messages.RoundOutcomes, now: int) -> None:
         """What the slave has read."""
@@ -199,25 +215,15 @@ class Rounds:
         return None
 
     def on_report(self, peer: Peer, message: messages.RoundReport, now: int) -> None:
-        """What the master knows; a link that is not up will be told again."""
-        if peer.capability is None:
-            return None
-        options = self._options(peer)
+        """What the master knows."""
         problem = self._problem(peer, is_from_master=True)
-        if problem is None and not all(_is_sound(each, options) for each in message.options):
-            problem = "counts, or an offer, that cannot be"
+        if problem is None and not all(_is_sound(each) for each in message.options):
+            problem = "counts that cannot be"
         if problem is not None:
             return self._out.refuse(peer.name, message, ErrorCode.INVALID, problem)
         known = self._of(peer)
-        known.estimates = {
-            each.bright_state: OptionEstimate(
-                options[each.bright_state],
-                before=Counts(each.rounds, each.agreeing),
-                offered=each.offered,
-            )
-            for each in message.options
-        }
-        self._check_offers(peer, known, now)
+        known.said = message.options
+        self._mind(peer, known, now)
         return None
 
     # --- timers ----------------------------------------------------------------------------------
@@ -229,16 +235,13 @@ class Rounds:
     def on_alarm_timer(self, peer: Peer, now: int) -> None:
         """An alarm without rounds ends."""
         known = self._of(peer)
-        if not any(each.offered is not None for each in known.estimates.values()):
-            return None
-        if now < known.last_ns + ALARM_HOLD_NS:
-            return self._watch_alarm(peer, known)
-        for estimate in known.estimates.values():
-            if estimate.offered is not None:
-                estimate.begin_anew()
-        self._check_offers(peer, known, now)
-        self._report(peer, known)
-        return None
+        unused = [each for each in _alarmed(known) if each.last_ns + ALARM_HOLD_NS <= now]
+        for estimate in unused:
+            estimate.begin_anew()
+        self._watch_alarm(peer, known)
+        if unused:
+            self._check_offers(peer, known, now)
+            self._report(peer, known)
 
     # --- status ----------------------------------------------------------------------------------
 
@@ -276,18 +279,29 @@ class Rounds:
         if round_.here is None or round_.there is None or option is None:
             return False
         del known.rounds[sequence]
-        estimate = known.estimates.get(round_.bright_state)
-        if estimate is None or estimate.promised != option:  # another device promises otherwise
-            estimate = known.estimates[round_.bright_state] = OptionEstimate(option)
+        estimate = known.estimates.setdefault(round_.bright_state, OptionEstimate(option))
+        estimate.promise(option)
         agrees = (round_.here == round_.there) == (round_.sign > 0)
-        verdict = estimate.add(round_.basis, agrees=agrees)
-        known.last_ns = now
+        verdict = estimate.add(round_.basis, now, agrees=agrees)
         if verdict is None:
             return False
         self._check_offers(peer, known, now)
-        if verdict is not Verdict.RECOVERED:
-            self._watch_alarm(peer, known)
+        self._watch_alarm(peer, known)
         return True
+
+    def _mind(self, peer: Peer, known: _Known, now: int) -> None:
+        """At the slave: what the master knows of the options there are."""
+        options = self._options(peer)
+        known.estimates = {
+            each.bright_state: OptionEstimate(
+                options[each.bright_state],
+                before=Counts(each.rounds, each.agreeing),
+                offered=each.offered,
+            )
+            for each in known.said
+            if each.bright_state in options
+        }
+        self._check_offers(peer, known, now)
 
     def _check_offers(self, peer: Peer, known: _Known, now: int) -> None:
         """Let the link offer what the estimates allow; leave a record of what has changed."""
@@ -321,8 +335,10 @@ class Rounds:
         )
 
     def _watch_alarm(self, peer: Peer, known: _Known) -> None:
-        at_ns = known.last_ns + ALARM_HOLD_NS
-        self._out.set_timer(ALARM_TIMER + peer.name, at_ns, background=True)
+        alarmed = _alarmed(known)
+        if alarmed:
+            at_ns = min(each.last_ns for each in alarmed) + ALARM_HOLD_NS
+            self._out.set_timer(ALARM_TIMER + peer.name, at_ns, background=True)
 
     def _tell_soon(self, peer: Peer, known: _Known, now: int) -> None:
         if len(known.untold) >= OUTCOMES_EACH:
@@ -361,13 +377,12 @@ class Rounds:
         return {option.bright_state: option for option in options if option.test_round is not None}
 
 
-def _is_sound(
-    said: messages.OptionRounds, options: dict[BrightState, physical.GenerationOption]
-) -> bool:
-    option = options.get(said.bright_state)
-    if option is None or any(a > r for a, r in zip(said.agreeing, said.rounds, strict=True)):
-        return False
-    return said.offered is None or said.offered <= option.bell_probabilities[0]
+def _alarmed(known: _Known) -> list[OptionEstimate]:
+    return [each for each in known.estimates.values() if each.offered is not None]
+
+
+def _is_sound(said: messages.OptionRounds) -> bool:
+    return all(a <= r for a, r in zip(said.agreeing, said.rounds, strict=True))
 
 
 def _bound(waiting: dict[int, _Round] | dict[int, int]) -> None:

@@ -69,7 +69,8 @@ class LinkUp(_Link, frozen=True, kw_only=True):
     """Indication: the link to `peer` works.
 
     `kinds` is what may be asked of it. `options` go from the best fidelity (`best_fidelity`) to the
-    highest rate. A request gets the fastest that keeps its `min_fidelity`.
+    highest rate. A request gets the fastest that keeps its `min_fidelity`. Said again when test
+    rounds have changed what an option promises.
     """
 
     TYPE = 0x0101

@@ -131,6 +131,21 @@ class Release(Operation, frozen=True, kw_only=True):
     qubit: Id
 
 
+Place = Literal["communication", "storage"]
+"""Where a qubit of a device with storage is."""
+
+
+class DoMove(Operation, frozen=True, kw_only=True):
+    """Move `qubit` to a free communication qubit, or from there to storage. One-way.
+
+    Needed where two-qubit gates join only a communication qubit with another one.
+    """
+
+    TYPE = 0x000B
+    qubit: Id
+    to: Place
+
+
 class Clear(Operation, frozen=True, kw_only=True):
     """End every qubit, batch and operation of this node: its physical layer begins anew.
 
@@ -341,7 +356,7 @@ class DeviceHealth(Message, frozen=True, kw_only=True):
 MESSAGES = (
     Generate, StopGenerate, GiveBases, Initialise, DoGate, DoMeasure, DoBellMeasure, Release, Clear,
     Initialised, Outcome, BellOutcome, Cleared, OperationRefused, Reply, MeasuredReply, BasesWanted,
-    DetectionReply, BatchEnded, DeviceHealth, SendPulse, AlignClock, PulseStamped,
+    DetectionReply, BatchEnded, DeviceHealth, DoMove, SendPulse, AlignClock, PulseStamped,
     Calibrate, Calibrated,
 )  # fmt: skip
 

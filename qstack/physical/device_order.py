@@ -1,16 +1,19 @@
 """The one order of a node's operations: the device is serial, and every operation is numbered."""
 
 from qstack.machine import Effect
-from qstack.physical.device import Device, Operation
+from qstack.physical.device import Device, DoMove, Operation, Place
 from qstack.physical.durations import duration_ns
+from qstack.physical.generation import compiles_moves
 from qstack.physical.profile import Profile
 
 
 class DeviceOrder:
     """Says when the device comes to the next operation, and gives it operations."""
 
-    def __init__(self, device: Device, profile: Profile) -> None:
+    def __init__(self, device: Device, profile: Profile, memory: int) -> None:
         self.profile = profile
+        self.compiles_moves = compiles_moves(profile, memory)
+        """Whether stored qubits have to be brought to a communication qubit to meet."""
         self._device = device
         self._free_ns = 0
         self._sequence = 0
@@ -33,6 +36,11 @@ class DeviceOrder:
         if busy_ns:
             self._free_ns = operation.at_ns + busy_ns
         return self._device.submit(operation, now)
+
+    def move(self, qubit: bytes, to: Place, now: int) -> list[Effect]:
+        """Have a qubit moved, when the device comes to it."""
+        at_ns, sequence = self.start_ns(now), self.next_sequence()
+        return self.submit(DoMove(at_ns=at_ns, sequence=sequence, qubit=qubit, to=to), now)
 
     def reset(self) -> None:
         """A new device has nothing to do."""

@@ -5,6 +5,7 @@ from qstack.physical.device import (
     DoBellMeasure,
     DoGate,
     DoMeasure,
+    DoMove,
     Initialise,
     Operation,
 )
@@ -26,6 +27,8 @@ def duration_ns(profile: Profile, operation: Operation) -> int:
             return profile.readout_ns
         case DoBellMeasure():
             return profile.gate_2q_ns + profile.gate_1q_ns + profile.readout_ns
+        case DoMove():
+            return profile.move_ns
         case _:
             return 0
 

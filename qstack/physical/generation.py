@@ -2,6 +2,7 @@
 
 from qstack.physical.device import DeviceBasis, Generate
 from qstack.physical.hardware import Scheme
+from qstack.physical.profile import Profile
 from qstack.physical.service import AttemptKind, AttemptsStart, Rotation
 from qstack.wire.message import Basis, BasisProbabilities
 
@@ -72,6 +73,11 @@ def generate(
         qubit=qubit,
         rotation=asked.rotation,
     )
+
+
+def compiles_moves(profile: Profile, memory: int) -> bool:
+    """Whether qubits rest in storage and meet only by way of a communication qubit."""
+    return profile.topology == "star" and has_storage(memory, profile.comm_qubits)
 
 
 def has_storage(memory: int, comm_qubits: int) -> bool:

@@ -24,7 +24,21 @@ from qstack.ids import link_id
 from qstack.physical.clock_hardware import PERFECT_CLOCK, ClockHardware, LinkTiming
 from qstack.physical.conditions import IDEAL, Conditions
 from qstack.physical.drift_hardware import LinkDrift
-from qstack.physical.link_equipment import SCHEME_OF, Equipment, MidpointEquipment
+from qstack.physical.link_equipment import (
+    SCHEME_OF,
+    AbsorptiveEquipment,
+    Equipment,
+    MidpointEquipment,
+)
+from qstack.physical.link_options import (
+    ClassicalTraffic,
+    Fibre,
+    LinkChannel,
+    PassChannel,
+    Switch,
+    either,
+    plain,
+)
 from qstack.physical.models.absorptive import AbsorptiveLink, absorptive
 from qstack.physical.models.cycles import (
     frame_cycle_ns,
@@ -45,10 +59,18 @@ from qstack.physical.models.midpoint_source import MidpointSource, midpoint_sour
 from qstack.physical.models.pair_source import PairSource
 from qstack.physical.models.timing import gate_share, polarisation_overlap, residual_visibility
 from qstack.physical.profile import Profile
+from qstack.physical.retrieved_photon import RetrievedPhotonEquipment
 from qstack.physical.service import AttemptKind
 from qstack.physical.source_hardware import PairSourceHardware
 
-Scheme = Literal["single-click", "double-click", "spdc", "midpoint-source", "absorptive-memory"]
+Scheme = Literal[
+    "single-click",
+    "double-click",
+    "spdc",
+    "midpoint-source",
+    "absorptive-memory",
+    "retrieved-photon",
+]
 Attenuation = Annotated[float, Meta(ge=0, le=1000, description="decibels per kilometre, 0 to 1000")]
 GroupIndex = Annotated[float, Meta(ge=1, le=4, description="a group index, 1 to 4")]
 ArmLoss = Annotated[float, Meta(ge=0, le=200, description="decibels in each arm, 0 to 200")]
@@ -62,7 +84,8 @@ class LinkHardware(Struct, frozen=True, kw_only=True):
     `extra_loss_db` is lost in each arm beside the fibre: connectors, splices, a receiver's optics.
     Raises ValueError for ends out of order, arms that are not the length, an arm shorter than
     1 ns of light, a `source` on a heralded link or none on a photon-pair link, and `equipment` that
-    is not the scheme's.
+    is not the scheme's. A link of another `channel` than fibre has neither attenuation nor Raman
+    light; a satellite's is for `spdc` (`link_options.py`).
     """
 
     ends: tuple[str, str]
@@ -74,6 +97,9 @@ class LinkHardware(Struct, frozen=True, kw_only=True):
     extra_loss_db: float = 0.0
     source: PairSourceHardware | None = None
     equipment: Equipment | None = None
+    channel: LinkChannel | None = None
+    switch: Switch | None = None
+    traffic: ClassicalTraffic | None = None
     timing: LinkTiming | None = None  # nothing depends on clocks without it
     drift: LinkDrift | None = None
 
@@ -84,6 +110,10 @@ class LinkHardware(Struct, frozen=True, kw_only=True):
         has = None if self.equipment is None else SCHEME_OF[type(self.equipment)]
         if has != (self.scheme if self.scheme in SCHEME_OF.values() else None):
             raise ValueError(f"equipment of {has or 'no scheme'} does not go with {self.scheme}")
+        if isinstance(self.channel, PassChannel) and self.scheme != "spdc":
+            raise ValueError(f"a satellite sends pairs to receivers, not {self.scheme}")
+        if self.channel is not None and self.traffic is not None:
+            raise ValueError("classical light scatters in fibre, not in the air")
         if not self.ends[0] < self.ends[1]:
             raise ValueError(f"two ends in the order of their names, not {self.ends}")
         if not math.isclose(sum(self.arms_m), self.length_m):
@@ -114,18 +144,14 @@ class LinkHardware(Struct, frozen=True, kw_only=True):
 
     def without_provenance(self) -> Self:
         """The same numbers, without where they come from."""
-        parts = {
-            "source": self.source,
-            "equipment": self.equipment,
-            "timing": self.timing,
-            "drift": self.drift,
-        }
+        parts = {"source": self.source, "timing": self.timing, "drift": self.drift}
         bare = {
             name: structs.replace(part, sources=())
             for name, part in parts.items()
             if part is not None
         }
-        return structs.replace(self, **bare)
+        equipment = None if self.equipment is None else self.equipment.plain()
+        return structs.replace(self, **bare, equipment=equipment, channel=plain(self.channel))
 
     def other_end(self, end: str) -> str:
         """The neighbour of `end`. Raises ValueError if `end` is not an end."""
@@ -133,6 +159,8 @@ class LinkHardware(Struct, frozen=True, kw_only=True):
 
     def arm_ns(self, end: str) -> int:
         """From `end` to the station. Raises ValueError if `end` is not an end."""
+        if isinstance(self.channel, PassChannel):
+            return round(fibre_delay_ns(self.channel.arm_m, 1.0))
         return round(fibre_delay_ns(self.arms_m[self._place(end)], self.group_index))
 
     def cycle_ns(self, kind: AttemptKind, profile_a: Profile, profile_b: Profile) -> int:
@@ -166,7 +194,7 @@ class LinkHardware(Struct, frozen=True, kw_only=True):
         if isinstance(self.equipment, MidpointEquipment):
             trials, trial_ns = self.equipment.trials, self.equipment.trial_ns
             return frame_cycle_ns(trials, trial_ns, prepare_ns, arms_ns)
-        if self.equipment is not None:
+        if isinstance(self.equipment, AbsorptiveEquipment):
             modes, mode_ns = self.equipment.modes, self.equipment.mode_ns
             return train_cycle_ns(modes, mode_ns, prepare_ns, arms_ns)
         return keep_cycle_ns(prepare_ns, emit_ns, arms_ns)
@@ -197,28 +225,53 @@ class LinkHardware(Struct, frozen=True, kw_only=True):
     def efficiency(self, end: str, profile: Profile) -> float:
         """The probability that a photon emitted at `end` makes a detector click.
 
-        Coupling x 10^(-loss/10), loss = fibre of this arm + `extra_loss_db`.
+        Coupling x 10^(-loss/10), loss = fibre or air of this arm + `extra_loss_db` + the switch.
         """
         return profile.coupling * self._arm_transmission(end)
 
-    def pair_source(self, conditions: Conditions = IDEAL) -> PairSource:
+    def pair_source(
+        self, conditions: Conditions = IDEAL, arms: tuple[float, float] | None = None
+    ) -> PairSource:
         """The statistics of a slot, sides as `ends`. Raises ValueError for a heralded link.
 
         The second end opens its gates by its clock as it is aligned with the first's: what comes
-        outside of them is not detected.
+        outside of them is not detected. `arms` are the transmissions of the channel; None: of the
+        fibre or air there is, of a satellite those in the middle of a pass.
         """
         if self.source is None:
             raise ValueError(f"{self.id} is a heralded link: it has no pair source")
+        given = arms or (None, None)
         first, second = (
-            self.source.detector_efficiency * self._arm_transmission(end) for end in self.ends
+            self.source.detector_efficiency * self._arm_transmission(end, share)
+            for end, share in zip(self.ends, given, strict=True)
         )
+        of_light = self.source.wavelength_nm, self.source.detector_efficiency
         background = self.source.background_probability
+        dark = [either(background, self._noise_at(place, *of_light)) for place in (0, 1)]
         return PairSource(
             mean_pairs=self.source.pair_parameter,
             efficiencies=(first, second * max(GATE_SHARE_MIN, self._timed(conditions)[1])),
-            backgrounds=(background, background),
+            backgrounds=(dark[0], dark[1]),
             misalignment=self.source.misalignment,
         )
+
+    def pair_sources(self, conditions: Conditions = IDEAL) -> list[tuple[float, PairSource]]:
+        """What its slots are like while it is up, and the share of that time they are so.
+
+        One for fibre or air; for a satellite one for each step of a pass. Raises ValueError for a
+        heralded link.
+        """
+        if not isinstance(self.channel, PassChannel):
+            return [(1.0, self.pair_source(conditions))]
+        parts = self.channel.one_pass
+        whole_ns = parts[-1].until_ns - parts[0].begin_ns
+        return [
+            (
+                (part.until_ns - part.begin_ns) / whole_ns,
+                self.pair_source(conditions, part.transmissions),
+            )
+            for part in parts
+        ]
 
     def herald(
         self, profile_a: Profile, profile_b: Profile, alpha: float | None = None
@@ -247,7 +300,10 @@ class LinkHardware(Struct, frozen=True, kw_only=True):
         eta_a = self.efficiency(self.ends[0], profile_a) * left
         eta_b = self.efficiency(self.ends[1], profile_b) * left * in_gate
         # One station, one set of detectors: the noisier of the two figures is the safe one.
-        dark = max(profile_a.dark_count_probability, profile_b.dark_count_probability)
+        dark = either(
+            max(profile_a.dark_count_probability, profile_b.dark_count_probability),
+            self._noise_in_station(profile_a.fibre_nm),
+        )
         visibility = link_visibility(profile_a, profile_b) * matching
         visibility *= polarisation_overlap(conditions.polarisation_rad)
         emission = _emission_fidelity(profile_a, profile_b)
@@ -282,7 +338,7 @@ class LinkHardware(Struct, frozen=True, kw_only=True):
         )
 
     def _equipped(self, equipment: Equipment) -> Heralded:
-        """One frame of a midpoint source, or one train of modes into absorptive memories."""
+        """One frame of a midpoint source, or one train of modes into or out of memories."""
         first, second = (self._arm_transmission(end) for end in self.ends)
         if isinstance(equipment, MidpointEquipment):
             latch, false = equipment.latch_efficiency, equipment.false_latch_probability
@@ -291,10 +347,18 @@ class LinkHardware(Struct, frozen=True, kw_only=True):
                     pair_numbers=spdc_pairs(equipment.pair_parameter),
                     efficiencies=(latch * first, latch * second),
                     trials=equipment.trials,
-                    false_latches=(false, false),
+                    false_latches=(
+                        either(false, self._noise_at(0, equipment.wavelength_nm, latch)),
+                        either(false, self._noise_at(1, equipment.wavelength_nm, latch)),
+                    ),
                     source_fidelity=equipment.source_fidelity,
                     write_fidelities=(equipment.write_fidelity, equipment.write_fidelity),
                 )
+            )
+        if isinstance(equipment, RetrievedPhotonEquipment):
+            noise = self._noise_in_station(equipment.wavelength_nm)
+            return equipment.heralded(
+                (first, second), either(equipment.dark_count_probability, noise)
             )
         idler, write = equipment.idler_efficiency, equipment.write_efficiency
         absorbed = absorptive(
@@ -302,7 +366,10 @@ class LinkHardware(Struct, frozen=True, kw_only=True):
                 mean_pairs=(equipment.pair_parameter, equipment.pair_parameter),
                 idler_efficiencies=(idler * first, idler * second),
                 write_efficiencies=(write, write),
-                dark_probability=equipment.dark_count_probability,
+                dark_probability=either(
+                    equipment.dark_count_probability,
+                    self._noise_in_station(equipment.wavelength_nm),
+                ),
                 visibility=equipment.visibility,
                 number_resolving=equipment.number_resolving,
             )
@@ -328,11 +395,31 @@ class LinkHardware(Struct, frozen=True, kw_only=True):
             gate_share(*errors, timing.width_ps, timing.gate_ps, shape),
         )
 
-    def _arm_transmission(self, end: str) -> float:
-        """What of a photon gets through the arm of `end`."""
-        arm_m = self.arms_m[self._place(end)]
-        loss_db = self.attenuation_db_per_km * arm_m / 1000.0 + self.extra_loss_db
-        return transmission(loss_db)
+    def _arm_transmission(self, end: str, share: float | None = None) -> float:
+        """What of a photon gets through the arm of `end`; `share`: what its channel passes."""
+        place = self._place(end)
+        other_db = self.extra_loss_db
+        if self.switch is not None:
+            other_db += self.switch.insertion_loss_db
+        if self.channel is None:
+            loss_db = self.attenuation_db_per_km * self.arms_m[place] / 1000.0 + other_db
+            return transmission(loss_db)
+        if share is None:
+            share = self.channel.transmissions(self.arms_m)[place]
+        return share * transmission(other_db)
+
+    def _noise_in_station(self, wavelength_nm: float) -> float:
+        """The probability of a click of Raman light per window in each detector of the station."""
+        return 0.0 if self.traffic is None else self.traffic.at_station(self._fibre(wavelength_nm))
+
+    def _noise_at(self, place: int, wavelength_nm: float, efficiency: float) -> float:
+        """The same in a receiver or memory at end 0 or 1, of all of its detectors together."""
+        if self.traffic is None:
+            return 0.0
+        return self.traffic.at_node(self._fibre(wavelength_nm), place, efficiency)
+
+    def _fibre(self, wavelength_nm: float) -> Fibre:
+        return Fibre(self.ends, self.arms_m, self.attenuation_db_per_km, wavelength_nm)
 
     def _place(self, end: str) -> int:
         if end not in self.ends:

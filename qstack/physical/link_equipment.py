@@ -1,12 +1,13 @@
 """What a heralded link has beside fibre where the nodes' own photons do not meet in the middle.
 
 A midpoint source sends pairs outwards to memories that herald what they stored; an absorptive
-link has a photon-pair source beside each memory, and the idlers meet in the station. As in
+link has a photon-pair source beside each memory, and the idlers meet in the station; photons read
+out of memories meet there too (`retrieved_photon.py`). As in
 profiles, every number of the file travels with its source and a mark (`profile.py`), and nothing
 has a default. Both ends are alike; what ages a stored qubit is in the profile of its node.
 """
 
-from typing import Annotated, Any
+from typing import Annotated, Any, Self
 
 from msgspec import Meta, Struct, structs
 
@@ -18,6 +19,8 @@ from qstack.physical.profile import (
     Wavelength,
     read_entries,
 )
+from qstack.physical.profile_kinds import MemoryProfile
+from qstack.physical.retrieved_photon import RetrievedPhotonEquipment
 from qstack.physical.source_hardware import Efficiency, PairParameter
 
 Trials = Annotated[int, Meta(ge=1, le=10**6, description="a whole number of trials, 1 to 1000000")]
@@ -46,6 +49,10 @@ class MidpointEquipment(Struct, frozen=True, kw_only=True):
     def marked(self, mark: str) -> list[str]:
         """The keys of the numbers with this mark."""
         return [source.key for source in self.sources if source.mark == mark]
+
+    def plain(self) -> Self:
+        """The same numbers, without where they come from."""
+        return structs.replace(self, sources=())
 
     @property
     def train_ns(self) -> int:
@@ -78,34 +85,51 @@ class AbsorptiveEquipment(Struct, frozen=True, kw_only=True):
         """The keys of the numbers with this mark."""
         return [source.key for source in self.sources if source.mark == mark]
 
+    def plain(self) -> Self:
+        """The same numbers, without where they come from."""
+        return structs.replace(self, sources=())
+
     @property
     def train_ns(self) -> int:
         """How long an attempt's light takes to be sent."""
         return self.modes * self.mode_ns
 
 
-Equipment = MidpointEquipment | AbsorptiveEquipment
+Equipment = MidpointEquipment | AbsorptiveEquipment | RetrievedPhotonEquipment
 
 SCHEME_OF: dict[type[Equipment], str] = {
     MidpointEquipment: "midpoint-source",
     AbsorptiveEquipment: "absorptive-memory",
+    RetrievedPhotonEquipment: "retrieved-photon",
 }
 """Which scheme each is for."""
 TABLE_OF: dict[type[Equipment], str] = {
     MidpointEquipment: "midpoint_source",
     AbsorptiveEquipment: "absorptive_memory",
+    RetrievedPhotonEquipment: "retrieved_photon",
 }
 """The name of its table in the file."""
 
 
 def read_equipment(
-    kind: type[Equipment], raw: dict[str, Any], path: str, problems: list[str]
+    kind: type[Equipment],
+    raw: dict[str, Any],
+    path: str,
+    problems: list[str],
+    *,
+    memory: MemoryProfile | None = None,
 ) -> Equipment | None:
-    """The equipment of a table of the file; None, and lines in `problems`, if it cannot be."""
+    """The equipment of a table of the file; None, and lines in `problems`, if it cannot be.
+
+    `memory` is for the kind that has one, and was read before (None: it could not be).
+    """
     problems_before = len(problems)
     kinds = {field.name: field.type for field in structs.fields(kind)}
     del kinds["sources"]
+    has_memory = kinds.pop("memory", None) is not None
     values, sources = read_entries(raw, kinds, path, problems)
-    if len(problems) > problems_before:
+    if memory is not None:
+        values["memory"] = memory
+    if len(problems) > problems_before or (has_memory and memory is None):
         return None
     return kind(**values, sources=tuple(sources))

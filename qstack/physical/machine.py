@@ -103,7 +103,7 @@ class PhysicalLayer:
         self._is_ready = False
         self._health = DeviceHealth(state="ready", detail="")
         self._wakes_ns: int | None = None  # when the device's timer is armed for
-        self._order = DeviceOrder(device, hardware.profile)
+        self._order = DeviceOrder(device, hardware.profile, hardware.memory)
         self._memory = Memory(boot_id, hardware.memory, link_slots(world, node))
         self._qubits = Qubits(self._order, self._memory)
         numbers = count()

@@ -17,6 +17,9 @@ metropolitan link, well below the coherence time of the memories a shared qubit 
 GROUP_QUBITS_MAX: Final = 10
 """Qubits in one joint state: 4^10 numbers are 8 MiB. A gate that would join more is refused."""
 
+SWITCH_HOLD_NS: Final = 100_000_000
+"""How long attempts that go on keep a switch others wait for: ten settings of a slow one."""
+
 SEGMENT_NS: Final = 100_000_000
 """Network time for which conditions that change slowly (clocks, alignment) are taken as constant:
 a clock of 10^-9 goes 0.1 ns in it, well within a photon's width."""

@@ -8,8 +8,9 @@ import math
 import numpy as np
 
 from qstack.physical.conditions import IDEAL, Conditions
-from qstack.physical.generation import has_storage
+from qstack.physical.generation import compiles_moves, has_storage
 from qstack.physical.hardware import LinkHardware, World
+from qstack.physical.link_options import either
 from qstack.physical.models.heralding import Heralded
 from qstack.physical.models.pair_source import bell_weights, gain
 from qstack.physical.params import BRIGHT_STATES, SOURCE_SLOTS
@@ -152,31 +153,55 @@ def swap_ns(profile: Profile) -> int:
     return profile.gate_2q_ns + profile.gate_1q_ns + profile.readout_ns
 
 
+def swap_by_move(profile: Profile, memory: int) -> tuple[int, float]:
+    """What swaps add where one of the qubits is brought to a communication qubit first.
+
+    Nanoseconds, and the probability that the pair is replaced by noise; (0, 0) elsewhere.
+    """
+    if not compiles_moves(profile, memory):
+        return 0, 0.0
+    return profile.move_ns, profile.move_depolarising
+
+
 def node_capability(world: World, node: str) -> NodeCapability:
     """What `node` tells its network layer: memory, decay, and the cost of gates and swaps."""
     hardware = world.nodes[node]
     profile = hardware.profile
+    is_stored = has_storage(hardware.memory, profile.comm_qubits)
+    t1_s, t2_s = profile.decay_times_s(is_stored=is_stored)
+    move_ns, move_depolarising = swap_by_move(profile, hardware.memory)
     return NodeCapability(
         memory=hardware.memory,
-        swap_ns=swap_ns(profile),
-        swap_depolarising=profile.gate_2q_depolarising,
+        swap_ns=swap_ns(profile) + move_ns,
+        swap_depolarising=either(profile.gate_2q_depolarising, move_depolarising),
         gate_depolarising=profile.gate_1q_depolarising,
         swap_flip=_clipped(1.0 - (profile.readout_f0 + profile.readout_f1) / 2.0),
-        t1_s=min(profile.t1_s, NO_DECAY_S),
-        t2_s=min(profile.t2_s, NO_DECAY_S),
+        t1_s=min(t1_s, NO_DECAY_S),
+        t2_s=min(t2_s, NO_DECAY_S),
     )
 
 
 def _source_option(link: LinkHardware, conditions: Conditions) -> GenerationOption:
-    """A pair source: coincidences of a slot, and the qubit pair that would err as they do."""
-    source = link.pair_source(conditions)
+    """A pair source: coincidences of a slot, and the qubit pair that would err as they do.
+
+    Of a satellite's link the mean over a pass, coincidence by coincidence.
+    """
     assert link.source is not None
+    gains = [(share * gain(source), source) for share, source in link.pair_sources(conditions)]
+    total = sum(part for part, _ in gains)
+    weights = [
+        sum(
+            part / total * weight
+            for part, weight in zip((part for part, _ in gains), of, strict=True)
+        )
+        for of in zip(*(bell_weights(source) for _, source in gains), strict=True)
+    ]
     return GenerationOption(
         bright_state=None,
-        probability=_clipped(gain(source)),
+        probability=_clipped(total),
         cycle_ns=link.source.slot_ns,
         measure_cycle_ns=link.source.slot_ns,
-        bell_probabilities=[_clipped(weight) for weight in bell_weights(source)],
+        bell_probabilities=[_clipped(weight) for weight in weights],
     )
 
 

@@ -24,9 +24,11 @@ from qstack.physical.document import (
     parse_toml,
     read_table,
     read_value,
+    shown,
 )
 
 DecayLaw = Literal["exponential", "gaussian"]
+Topology = Literal["all-to-all", "star"]
 Mark = Literal["published", "recalled", "projected", "assumed"]
 
 Label = Annotated[
@@ -81,6 +83,10 @@ class Profile(Struct, frozen=True, kw_only=True):
     Before a batch of attempts the device may check that it can attempt (charge and resonance of a
     colour centre, an ion in the trap): tries of `ready_check_ns`, each of which passes with
     `ready_check_pass`, until one does. Both are left out where there is no such check.
+    `topology` says which qubits a two-qubit gate may join: any two (`all-to-all`, also where it is
+    left out), or only a communication qubit with another one (`star`: electron and carbons).
+    `t1_s`, `t2_s` are those of where qubits rest; `comm_t1_s`, `comm_t2_s` of communication qubits,
+    where they are others.
     """
 
     name: Label
@@ -116,6 +122,9 @@ class Profile(Struct, frozen=True, kw_only=True):
     parallel_links: bool
     ready_check_ns: Latency | None = None
     ready_check_pass: Coupling | None = None
+    topology: Topology | None = None
+    comm_t1_s: DecayTime | None = None
+    comm_t2_s: DecayTime | None = None
     sources: tuple[Provenance, ...] = ()
 
     @property
@@ -135,6 +144,12 @@ class Profile(Struct, frozen=True, kw_only=True):
 
     def _marked(self, mark: Mark) -> list[str]:
         return [source.key for source in self.sources if source.mark == mark]
+
+    def decay_times_s(self, *, is_stored: bool) -> tuple[float, float]:
+        """T1 and T2 of a qubit in storage, or on a communication qubit."""
+        if is_stored or self.comm_t1_s is None or self.comm_t2_s is None:
+            return self.t1_s, self.t2_s
+        return self.comm_t1_s, self.comm_t2_s
 
     @property
     def fibre_nm(self) -> float:
@@ -157,8 +172,11 @@ class _Entry(Struct, frozen=True):
 
 
 _PLAIN = ("name", "platform")
-# Left out where there is no converter, or no check: TOML has no null.
-_OPTIONAL = ("converted_to_nm", "ready_check_ns", "ready_check_pass")
+# Left out where there is no converter, no check, no fixed delay: TOML has no null.
+_OPTIONAL = (
+    "converted_to_nm", "ready_check_ns", "ready_check_pass", "fixed_delay_s", "topology",
+    "comm_t1_s", "comm_t2_s",
+)  # fmt: skip
 
 
 def parse_profile(text: str, *, where: str) -> Profile:
@@ -171,6 +189,10 @@ def parse_profile(text: str, *, where: str) -> Profile:
     except ValueError as error:
         raise ProfileError(where, [f"is not TOML: {error}"]) from error
     problems: list[str] = []
+    kind = raw.pop("kind", "node")
+    if kind != "node":
+        problem = f'kind: {shown(kind)} is not a node; expected a profile of kind "node"'
+        raise ProfileError(where, [problem])
     kinds = {field.name: field.type for field in structs.fields(Profile)}
     del kinds["sources"]
     values, sources = read_entries(raw, kinds, "", problems)
@@ -224,10 +246,13 @@ def _expected_line(key: str, kind: object) -> str:
 
 def _cross_check(values: dict[str, Any], problems: list[str]) -> None:
     """What no single number can tell: coherence cannot outlive the populations twice over."""
-    if (values.get("ready_check_ns") is None) != (values.get("ready_check_pass") is None):
-        problems.append("ready_check_ns, ready_check_pass: one without the other; expected both")
-    t1_s, t2_s = values.get("t1_s"), values.get("t2_s")
-    if t1_s is not None and t2_s is not None and t2_s > 2 * t1_s:
-        problems.append(
-            f"t2_s.value: {t2_s} s is longer than 2 x t1_s = {2 * t1_s} s; expected T2 <= 2 T1"
-        )
+    for first, second in (("ready_check_ns", "ready_check_pass"), ("comm_t1_s", "comm_t2_s")):
+        if (values.get(first) is None) != (values.get(second) is None):
+            problems.append(f"{first}, {second}: one without the other; expected both")
+    for first, second in (("t1_s", "t2_s"), ("comm_t1_s", "comm_t2_s")):
+        t1_s, t2_s = values.get(first), values.get(second)
+        if t1_s is not None and t2_s is not None and t2_s > 2 * t1_s:
+            problems.append(
+                f"{second}.value: {t2_s} s is longer than 2 x {first} = {2 * t1_s} s; expected "
+                "T2 <= 2 T1"
+            )

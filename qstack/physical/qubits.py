@@ -131,6 +131,8 @@ class Qubits:
             raise LocalError(ErrorCode.BAD_REQUEST, f"{call.name} has no angle")
         for name in call.qubits:
             self._owned(source, name)
+        moved = call.qubits[0] if wanted == 2 and self._order.compiles_moves else None
+        before = [] if moved is None else self._order.move(moved, "communication", now)
         operation = DoGate(
             at_ns=self._order.start_ns(now),
             sequence=self._order.next_sequence(),
@@ -138,11 +140,14 @@ class Qubits:
             qubits=call.qubits,
             angle=call.angle,
         )
-        effects = self._order.submit(operation, now)
+        effects = [*before, *self._order.submit(operation, now)]
+        done_ns = operation.at_ns + answer_ns(self._order.profile, operation)
+        if moved is not None:
+            effects += self._order.move(moved, "storage", now)
+            done_ns = max(done_ns, self._order.start_ns(now))
         if call.call is None:
             return effects  # nobody waits until it is done
         entry = _Open(source, call.call, operation, [], has_timer=True)
-        done_ns = operation.at_ns + answer_ns(self._order.profile, operation)
         if done_ns <= now:
             return [*effects, *_done(entry)]
         self._open[operation.sequence] = entry
@@ -165,13 +170,16 @@ class Qubits:
         qubits = [self._owned(source, name) for name in (call.first, call.second)]
         for qubit in qubits:
             self._memory.step(qubit, Input.MEASURE)
+        moved: list[Effect] = []
+        if self._order.compiles_moves:
+            moved = self._order.move(call.first, "communication", now)
         operation = DoBellMeasure(
             at_ns=self._order.start_ns(now),
             sequence=self._order.next_sequence(),
             first=call.first,
             second=call.second,
         )
-        return self._submit(_Open(source, call.call, operation, qubits), now)
+        return [*moved, *self._submit(_Open(source, call.call, operation, qubits), now)]
 
     def _transfer(self, source: str, call: Transfer) -> list[Effect]:
         qubit = self._owned(source, call.qubit)

@@ -64,10 +64,15 @@ def read_pair_source(
     values, sources = read_entries(raw, kinds, path, problems)
     rate_hz = values.get("slot_rate_hz")
     if rate_hz is not None and SECOND_NS % rate_hz:
-        problems.append(
-            f"{path}.slot_rate_hz.value: the slots of {rate_hz} Hz do not begin at whole "
-            "nanoseconds; expected 10^9 divided by a whole number, such as 100000000"
-        )
+        problems.append(f"{path}.{off_grid(rate_hz)}")
     if len(problems) > problems_before:
         return None
     return PairSourceHardware(**values, sources=tuple(sources))
+
+
+def off_grid(rate_hz: int) -> str:
+    """What to say of slots that do not begin at whole nanoseconds."""
+    return (
+        f"slot_rate_hz.value: the slots of {rate_hz} Hz do not begin at whole "
+        "nanoseconds; expected 10^9 divided by a whole number, such as 100000000"
+    )

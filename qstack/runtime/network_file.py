@@ -14,7 +14,7 @@ Rules
 """
 
 from collections.abc import Callable
-from functools import cached_property
+from functools import cached_property, partial
 from hashlib import blake2b
 from heapq import heappop, heappush
 from importlib.resources import files
@@ -29,10 +29,12 @@ from qstack.link.params import Weight
 from qstack.physical.clock_hardware import ClockHardware, read_clock
 from qstack.physical.document import DocumentError, listed, nearest, parse_toml, shown
 from qstack.physical.hardware import LinkHardware, NodeHardware, World
-from qstack.physical.profile import Profile, ProfileError, parse_profile
-from qstack.physical.profiles import load_packaged_profile
+from qstack.physical.profile import Mark, Profile, ProfileError
+from qstack.physical.profile_kinds import AnyProfile, parse_any_profile, require_kind
+from qstack.physical.profiles import load_any_packaged
 from qstack.runtime.drivers import EMULATED
 from qstack.runtime.network_links import build_link
+from qstack.runtime.network_options import unlike_switches
 from qstack.runtime.network_tables import (
     Address,
     Clock,
@@ -131,14 +133,15 @@ class Network(Struct, frozen=True, kw_only=True, dict=True):
         """Numbers that the source of their profile does not give, each once."""
         return self._named("assumed", lambda profile: profile.assumed)
 
-    def _named(self, mark: str, keys: Callable[[Profile], list[str]]) -> list[str]:
+    def _named(self, mark: Mark, keys: Callable[[Profile], list[str]]) -> list[str]:
         names: dict[str, None] = {}
         for node in self.nodes.values():
             names |= dict.fromkeys(f"{node.profile.name}.{key}" for key in keys(node.profile))
             if node.clock is not None:
                 names |= dict.fromkeys(f"{node.name}.{key}" for key in node.clock.marked(mark))
         for link in self.links.values():
-            for part in (link.source, link.equipment, link.timing, link.drift):
+            parts = (link.source, link.equipment, link.channel, link.timing, link.drift)
+            for part in parts:
                 if part is not None:
                     names |= dict.fromkeys(f"{link.id}.{key}" for key in part.marked(mark))
         return list(names)
@@ -246,7 +249,15 @@ def parse_network(text: str, *, where: str, folder: Path | None = None) -> Netwo
         for index, node in tables.nodes.items()
         if node.clock is not None
     }
-    links = [build_link(i, link, profiles, clocks, problems) for i, link in tables.links.items()]
+    load = partial(_load_any, folder=folder)
+    built = {
+        index: build_link(index, link, profiles, clocks, load, problems)
+        for index, link in tables.links.items()
+    }
+    links = [link for link in built.values() if link is not None]
+    problems += unlike_switches(
+        {i: link.switch for i, link in built.items() if link and link.switch}
+    )
     problems += _unmatched_drivers(tables)
     if problems:
         raise NetworkFileError(where, problems)
@@ -269,7 +280,7 @@ def parse_network(text: str, *, where: str, folder: Path | None = None) -> Netwo
         **msgspec.structs.asdict(tables.network),
         fabric=tables.addresses.get("fabric"),
         nodes=nodes,
-        links={link.id: link for link in links if link is not None},
+        links={link.id: link for link in links},
         folder=folder,
     )
 
@@ -326,16 +337,27 @@ def _unmatched_drivers(tables: Tables) -> list[str]:
 
 
 def _load_profile(reference: str, folder: Path | None) -> Profile:
-    """A packaged profile, or that of a file: a path has a slash or ends in `.toml`."""
+    """The profile of a node, packaged or of a file. Raises `ProfileError`."""
+    profile = _load_any(reference, folder=folder)
+    require_kind(profile, "node", shown(reference))
+    assert isinstance(profile, Profile)
+    return profile
+
+
+def _load_any(reference: str, *, folder: Path | None) -> AnyProfile:
+    """A packaged profile, or that of a file: a path has a slash or ends in `.toml`.
+
+    Raises `ProfileError`.
+    """
     if "/" not in reference and not reference.endswith(".toml"):
-        return load_packaged_profile(reference)
+        return load_any_packaged(reference)
     if folder is None:
         raise ProfileError(shown(reference), ["a path, but no file to start from; expected a name"])
     try:
         text = _read_text(folder / reference)
     except ValueError as error:
         raise ProfileError(shown(reference), [str(error)]) from error
-    return parse_profile(text, where=shown(reference))
+    return parse_any_profile(text, where=shown(reference))
 
 
 def _read_text(path: Path) -> str:

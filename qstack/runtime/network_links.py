@@ -4,19 +4,24 @@ Each link is judged by itself, with the profiles of its two nodes.
 """
 
 from collections.abc import Container, Mapping
-from typing import Final
+from typing import Any, Final
 
 from msgspec import structs
 
 from qstack.physical.clock_hardware import read_timing
+from qstack.physical.document import DocumentError, shown
 from qstack.physical.drift_hardware import read_drift
 from qstack.physical.hardware import LinkHardware
 from qstack.physical.link_equipment import SCHEME_OF, TABLE_OF, Equipment, read_equipment
+from qstack.physical.link_options import AIR_GROUP_INDEX, AirChannel
 from qstack.physical.models.fibre import fibre_delay_ns, silica_attenuation_db_per_km
 from qstack.physical.models.pair_source import gain
 from qstack.physical.params import DETECTIONS_MAX_HZ
 from qstack.physical.profile import Profile
+from qstack.physical.profile_kinds import AnyProfile, MemoryProfile, SourceProfile, kind_of
+from qstack.physical.retrieved_photon import RetrievedPhotonEquipment
 from qstack.physical.source_hardware import PairSourceHardware, read_pair_source
+from qstack.runtime.network_options import LinkOptions, LoadProfile, read_options
 from qstack.runtime.network_tables import LinkTable
 
 UNCONVERTED_LOSS_MAX_DB: Final = 40.0
@@ -35,13 +40,14 @@ def build_link(
     table: LinkTable,
     profiles: Mapping[str, Profile],
     clocked: Container[str],
+    load: LoadProfile,
     problems: list[str],
 ) -> LinkHardware | None:
     """The hardware of link number `index`; None, and lines in `problems`, if it cannot be.
 
-    `clocked` are the nodes whose clocks are not perfect.
+    `clocked` are the nodes whose clocks are not perfect; `load` finds profiles of what links have.
     """
-    link = _build_steady(index, table, profiles, problems)
+    link = _build_steady(index, table, profiles, load, problems)
     path = f"link[{index}]"
     are_clocked = any(end in clocked for end in table.ends)
     meets = table.scheme.endswith("click")  # photons of the nodes themselves
@@ -70,10 +76,19 @@ def build_link(
 
 
 def _build_steady(
-    index: int, table: LinkTable, profiles: Mapping[str, Profile], problems: list[str]
+    index: int,
+    table: LinkTable,
+    profiles: Mapping[str, Profile],
+    load: LoadProfile,
+    problems: list[str],
 ) -> LinkHardware | None:
     """The link with perfect clocks, and without drift."""
     path = f"link[{index}]"
+    options = read_options(table, path, load, problems)
+    if options is None:
+        return None
+    if isinstance(options.channel, AirChannel):
+        table = structs.replace(table, group_index=AIR_GROUP_INDEX)
     arms_m = _arms(table, path, problems)
     if (table.scheme == "spdc") != (table.pair_source is not None):
         problems.append(_misplaced_source(table, path))
@@ -81,27 +96,28 @@ def _build_steady(
     if not _has_its_equipment_alone(table, path, problems):
         return None
     if table.pair_source is not None:
-        source = read_pair_source(table.pair_source, f"{path}.pair_source", problems)
+        source, arm_loss_db = _pair_source(table.pair_source, f"{path}.pair_source", load, problems)
         if source is None or arms_m is None:
             return None
+        table = structs.replace(table, extra_loss_db=table.extra_loss_db + arm_loss_db)
         advice = "a source in a telecom band (pair_source.wavelength_nm)"
         attenuation = _attenuation(table, source.wavelength_nm, advice, path, problems)
         if attenuation is None:
             return None
-        return _of_bearable_rate(_link(table, arms_m, attenuation, source), path, problems)
+        return _of_bearable_rate(_link(table, arms_m, attenuation, options, source), path, problems)
     ends = [profiles.get(end) for end in table.ends]
     first, second = ends
     for kind, name in TABLE_OF.items():
         raw = getattr(table, name)
         if raw is not None:
-            equipment = read_equipment(kind, raw, f"{path}.{name}", problems)
+            equipment = _equipment(kind, raw, f"{path}.{name}", load, problems)
             if equipment is None or arms_m is None:
                 return None
             advice = f"light in a telecom band ({name}.wavelength_nm)"
             attenuation = _attenuation(table, equipment.wavelength_nm, advice, path, problems)
             if attenuation is None or first is None or second is None:
                 return None
-            equipped = _link(table, arms_m, attenuation, None, equipment)
+            equipped = _link(table, arms_m, attenuation, options, None, equipment)
             where = f"numbers of {name}"  # the order of the ends is no matter: both are alike
             return _of_hope(equipped, (first, second), path, problems, where)
     if first is None or second is None:
@@ -117,14 +133,15 @@ def _build_steady(
     if arms_m is None or attenuation is None:
         return None
     ordered = (first, second) if table.ends[0] < table.ends[1] else (second, first)
-    return _of_hope(_link(table, arms_m, attenuation, None), ordered, path, problems)
+    return _of_hope(_link(table, arms_m, attenuation, options), ordered, path, problems)
 
 
 def _link(
     table: LinkTable,
     arms_m: tuple[float, float],
     attenuation_db_per_km: float,
-    source: PairSourceHardware | None,
+    options: LinkOptions,
+    source: PairSourceHardware | None = None,
     equipment: Equipment | None = None,
 ) -> LinkHardware:
     swap = table.ends[0] > table.ends[1]
@@ -139,7 +156,72 @@ def _link(
         extra_loss_db=table.extra_loss_db,
         source=source,
         equipment=equipment,
+        channel=options.channel,
+        switch=options.switch,
+        traffic=options.traffic,
     )
+
+
+def _equipment(
+    kind: type[Equipment],
+    raw: dict[str, Any],
+    path: str,
+    load: LoadProfile,
+    problems: list[str],
+) -> Equipment | None:
+    """What a link has beside fibre; the memory that is read into it is a profile of its own."""
+    if kind is not RetrievedPhotonEquipment:
+        return read_equipment(kind, raw, path, problems)
+    numbers = {key: value for key, value in raw.items() if key != "memory"}
+    memory = _memory(raw.get("memory"), f"{path}.memory", load, problems)
+    return read_equipment(kind, numbers, path, problems, memory=memory)
+
+
+def _memory(
+    reference: object, path: str, load: LoadProfile, problems: list[str]
+) -> MemoryProfile | None:
+    what = "the name of a packaged profile of a memory, or the path of a profile file"
+    if reference is None:
+        problems.append(f"{path}: is missing; expected {what}")
+        return None
+    if not isinstance(reference, str) or not 1 <= len(reference) <= 1000:
+        problems.append(f"{path}: {shown(reference)} is not allowed; expected {what}")
+        return None
+    profile = _profile(reference, path, load, problems)
+    if profile is not None and not isinstance(profile, MemoryProfile):
+        problems.append(
+            f'{path}: {shown(reference)} is of kind "{kind_of(profile)}"; expected a profile of a '
+            "memory"
+        )
+        return None
+    return profile
+
+
+def _profile(
+    reference: str, path: str, load: LoadProfile, problems: list[str]
+) -> AnyProfile | None:
+    try:
+        return load(reference)
+    except DocumentError as error:
+        problems += [f"{path}: {error.where}: {line}" for line in error.problems]
+        return None
+
+
+def _pair_source(
+    raw: dict[str, Any] | str, path: str, load: LoadProfile, problems: list[str]
+) -> tuple[PairSourceHardware | None, float]:
+    """The source of a table, or of the profile that is named; and what that loses in each arm."""
+    if isinstance(raw, dict):
+        return read_pair_source(raw, path, problems), 0.0
+    profile = _profile(raw, path, load, problems)
+    if profile is None:
+        return None, 0.0
+    if not isinstance(profile, SourceProfile):
+        problems.append(
+            f'{path}: {shown(raw)} is of kind "{kind_of(profile)}"; expected a profile of a source'
+        )
+        return None, 0.0
+    return profile.hardware(), profile.arm_loss_db
 
 
 def _has_its_equipment_alone(table: LinkTable, path: str, problems: list[str]) -> bool:
@@ -276,7 +358,12 @@ def _can_interfere(
 def _attenuation(
     table: LinkTable, wavelength_nm: float, advice: str, path: str, problems: list[str]
 ) -> float | None:
-    """Decibels per kilometre for the photons of this link; `advice` is for where they get lost."""
+    """Decibels per kilometre for the photons of this link; `advice` is for where they get lost.
+
+    0 where they do not go through fibre.
+    """
+    if table.channel is not None:
+        return 0.0
     silica = silica_attenuation_db_per_km(wavelength_nm)
     attenuation = silica if table.attenuation_db_per_km is None else table.attenuation_db_per_km
     least = SILICA_SHARE_MIN * silica

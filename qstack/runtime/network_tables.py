@@ -67,10 +67,28 @@ Station = Annotated[
 ]
 
 SourceTable = Annotated[
-    dict[str, Any], Meta(description="a table [link.pair_source]: the source and its receivers")
+    dict[str, Any] | Annotated[str, Meta(min_length=1, max_length=1000)],
+    Meta(
+        description="a table [link.pair_source]: the source and its receivers, or the name or "
+        "path of a profile of a source"
+    ),
 ]
 MidpointTable = Annotated[
     dict[str, Any], Meta(description="a table [link.midpoint_source]: the source and the memories")
+]
+RetrievedTable = Annotated[
+    dict[str, Any],
+    Meta(description="a table [link.retrieved_photon]: the memory, its reading and the detectors"),
+]
+ChannelTable = Annotated[
+    dict[str, Any], Meta(description="a table [link.channel]: a satellite, or a path through air")
+]
+SwitchTable = Annotated[
+    dict[str, Any], Meta(description="a table [link.switch]: its name, loss and time to set")
+]
+TrafficTable = Annotated[
+    dict[str, Any],
+    Meta(description="a table [link.classical_traffic]: filter, window and signals"),
 ]
 AbsorptiveTable = Annotated[
     dict[str, Any],
@@ -145,9 +163,11 @@ class LinkTable(Struct, frozen=True, kw_only=True):
     """One `[[link]]`. Without `attenuation_db_per_km` it is that of silica at the wavelength.
 
     `pair_source` is a table of its own (`qstack.physical.source_hardware`), of scheme spdc alone;
-    so are `midpoint_source` and `absorptive_memory` (`qstack.physical.link_equipment`). `timing` is
-    for links whose nodes have clocks (`qstack.physical.clock_hardware`), `drift` for those that
-    drift (`qstack.physical.drift_hardware`).
+    so are `midpoint_source`, `absorptive_memory` and `retrieved_photon`
+    (`qstack.physical.link_equipment`). `timing` is for links whose nodes have clocks
+    (`qstack.physical.clock_hardware`), `drift` for those that drift
+    (`qstack.physical.drift_hardware`); `channel`, `switch` and `classical_traffic` are in
+    `qstack.physical.link_options`.
     """
 
     ends: Ends
@@ -160,6 +180,10 @@ class LinkTable(Struct, frozen=True, kw_only=True):
     pair_source: SourceTable | None = None
     midpoint_source: MidpointTable | None = None
     absorptive_memory: AbsorptiveTable | None = None
+    retrieved_photon: RetrievedTable | None = None
+    channel: ChannelTable | None = None
+    switch: SwitchTable | None = None
+    classical_traffic: TrafficTable | None = None
     timing: TimingTable | None = None
     drift: DriftTable | None = None
 

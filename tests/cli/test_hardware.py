@@ -9,7 +9,7 @@ from click.testing import CliRunner, Result
 from qstack.cli.hardware import hardware
 from qstack.physical import validation
 from qstack.physical.profile import ProfileError
-from qstack.physical.profiles import packaged_profile, packaged_profiles
+from qstack.physical.profiles import every_packaged_profile, packaged_profile
 
 
 def run(*words: str) -> Result:
@@ -18,10 +18,11 @@ def run(*words: str) -> Result:
 
 def test_list_names_every_profile_with_its_marks() -> None:
     text = run("list").output
-    assert all(name in text for name in packaged_profiles())
+    assert all(name in text for name in every_packaged_profile())
     said = json.loads(run("list", "--json").output)["profiles"]
-    assert [each["name"] for each in said] == packaged_profiles()
+    assert [each["name"] for each in said] == every_packaged_profile()
     transducer = next(each for each in said if each["name"] == "transducer")
+    assert transducer["kind"] == "node"
     assert transducer["marks"] == {"published": 0, "recalled": 0, "projected": 28, "assumed": 0}
 
 
@@ -55,6 +56,24 @@ def test_compare_puts_numbers_and_figures_side_by_side() -> None:
     assert "double-click over 25 km" in text
 
 
+def figures_of(name: str, *words: str) -> dict[str, float]:
+    said = json.loads(run("compare", name, *words, "--json").output)["profiles"][0]
+    return {key: value for key, value in said.items() if isinstance(value, float)}
+
+
+def test_compare_gives_each_kind_its_own_figures() -> None:
+    stored = figures_of("cold-atom-memory", "--storage-ms", "0.1")
+    assert stored["stored_efficiency"] == pytest.approx(0.331, abs=1e-3)
+    assert figures_of("photon-pair-link", "--length-km", "35")["pair_qber"] < 0.02
+    assert figures_of("satellite")["pass_loss_db"] == pytest.approx(55.9, abs=0.1)
+    assert figures_of("free-space-city", "--length-km", "5")["path_loss_db"] > 5.0
+    text = run("compare", "cold-atom-memory", "warm-vapour-memory").output
+    assert "a photon that waits 10 ms" in text
+    mixed = run("compare", "satellite", "bench")
+    assert mixed.exit_code == 1
+    assert "satellite is a channel (satellite) and bench a node; expected profiles" in mixed.output
+
+
 def test_a_link_on_which_nothing_succeeds_has_no_figures() -> None:
     far = json.loads(run("compare", "strontium-ion", "--length-km", "1000", "--json").output)[
         "profiles"
@@ -71,6 +90,40 @@ def test_plot_draws_a_picture(what: str, ending: str, tmp_path: Path) -> None:
     assert result.exit_code == 0, result.output
     data = picture.read_bytes()
     assert data.startswith(b"\x89PNG" if ending == "png" else b"<?xml")
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        ("cold-atom-memory", "warm-vapour-memory", "--max-ms", "0.5"),
+        ("cold-atom-memory", "nv-lab", "--what", "storage"),
+        ("photon-pair-link", "ion-published"),
+        ("satellite",),
+        ("free-space-city", "--max-km", "20"),
+    ],
+)
+def test_plot_draws_each_kind_its_usual_picture(words: tuple[str, ...], tmp_path: Path) -> None:
+    picture = tmp_path / "p.svg"
+    result = run("plot", *words, "--output", str(picture))
+    assert result.exit_code == 0, result.output
+    assert picture.read_bytes().startswith(b"<?xml")
+
+
+@pytest.mark.parametrize(
+    ("words", "problem"),
+    [
+        (("satellite", "--what", "storage"), "no plot of storage; expected --what pass"),
+        (("warm-vapour-memory", "--what", "distance"), "expected --what storage"),
+        (("nv-lab", "--what", "pass"), "expected --what distance or --what storage"),
+        (("nv-lab", "free-space-city"), "expected it in a plot of its own"),
+    ],
+)
+def test_a_plot_that_makes_no_sense_says_which_do(
+    words: tuple[str, ...], problem: str, tmp_path: Path
+) -> None:
+    result = run("plot", *words, "--output", str(tmp_path / "p.svg"))
+    assert result.exit_code == 1
+    assert problem in result.output
 
 
 def test_bad_words_are_told_what_was_expected(tmp_path: Path) -> None:

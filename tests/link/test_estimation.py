@@ -11,7 +11,7 @@ from qstack.link.estimation import WINDOW_ROUNDS, Counts, OptionEstimate, Verdic
 from qstack.link.params import FALSE_ALARM, LOOKS
 from qstack.physical.service import GenerationOption, RoundForecast
 from qstack.quantum.binomial import low_tail
-from tests.link.bench import GOOD
+from tests.link.bench import GOOD, forecast
 
 ION = GenerationOption(  # two ions over 10 km, as the packaged pair is predicted
     bright_state=None, probability=0.01, cycle_ns=1000, measure_cycle_ns=500,
@@ -22,22 +22,22 @@ ION = GenerationOption(  # two ions over 10 km, as the packaged pair is predicte
 
 def share_of(option: GenerationOption, fidelity: float) -> float:
     """Of rounds that agree when pairs are of this fidelity."""
-    forecast = option.test_round
-    assert forecast is not None
-    return forecast.agreement + 2 / 3 * (fidelity - option.bell_probabilities[0]) * forecast.gain
+    shows = option.test_round
+    assert shows is not None
+    return shows.agreement + 2 / 3 * (fidelity - option.bell_probabilities[0]) * shows.gain
 
 
 def alarms_by(option: GenerationOption, share: float) -> list[float]:
     """The probability of an alarm at each look or before, if this share of rounds agrees."""
-    forecast = option.test_round
-    assert forecast is not None
+    shows = option.test_round
+    assert shows is not None
     alive = np.array([1.0])  # by agreeing rounds, without an alarm so far
     alarmed, found, done = 0.0, [], 0
     for look in LOOKS:
         for _ in range(look - done):
             alive = np.append(alive * (1 - share), 0.0) + np.append(0.0, alive * share)
         done = look
-        tails = np.array([low_tail(k, look, forecast.least) for k in range(look + 1)])
+        tails = np.array([low_tail(k, look, shows.least) for k in range(look + 1)])
         is_alarm = tails < FALSE_ALARM / len(LOOKS)
         alarmed += float(alive[is_alarm].sum())
         alive = np.where(is_alarm, 0.0, alive)
@@ -50,7 +50,7 @@ def fed(estimate: OptionEstimate, share: float, rounds: int, seed: int) -> list[
     source = np.random.default_rng(seed)
     bases = source.integers(0, 3, rounds).tolist()
     found = [
-        estimate.add(basis, agrees=agrees)
+        estimate.add(basis, 0, agrees=agrees)
         for basis, agrees in zip(bases, (source.random(rounds) < share).tolist(), strict=True)
     ]
     return [verdict for verdict in found if verdict is not None]
@@ -60,9 +60,9 @@ def fed(estimate: OptionEstimate, share: float, rounds: int, seed: int) -> list[
 def test_an_honest_option_alarms_in_a_window_with_at_most_the_stated_probability(
     option: GenerationOption,
 ) -> None:
-    forecast = option.test_round
-    assert forecast is not None
-    assert alarms_by(option, forecast.least)[-1] <= FALSE_ALARM, "however late it is read"
+    shows = option.test_round
+    assert shows is not None
+    assert alarms_by(option, shows.least)[-1] <= FALSE_ALARM, "however late it is read"
 
 
 @pytest.mark.parametrize(
@@ -82,9 +82,9 @@ def test_an_option_worse_than_promised_alarms_within_the_predicted_rounds(
 def test_a_hundred_honest_windows_never_alarm() -> None:
     # By the test above, 5e-5 for all windows together; the seed is fixed.
     estimate = OptionEstimate(ION)
-    forecast = ION.test_round
-    assert forecast is not None
-    assert fed(estimate, forecast.agreement, 100 * WINDOW_ROUNDS, seed=3) == []
+    shows = ION.test_round
+    assert shows is not None
+    assert fed(estimate, shows.agreement, 100 * WINDOW_ROUNDS, seed=3) == []
     found = estimate.estimate
     assert found is not None
     assert found.rounds == WINDOW_ROUNDS, "this window, just begun, and the one before"
@@ -138,10 +138,23 @@ def test_rounds_without_any_agreement_offer_nothing_below_zero() -> None:
     assert estimate.offered == 0.0
 
 
+def test_a_window_is_judged_by_the_least_that_was_promised_while_it_lasted() -> None:
+    better = replace(GOOD, bell_probabilities=[0.95, 0.02, 0.02, 0.01], test_round=forecast(0.95))
+    estimate = OptionEstimate(GOOD)
+    estimate.promise(better)
+    assert estimate.promised is better, "no round was counted yet"
+    estimate.add(0, 0, agrees=True)
+    estimate.promise(GOOD)
+    estimate.promise(better)
+    assert estimate.promised is GOOD
+    assert fed(estimate, share_of(GOOD, 0.9), WINDOW_ROUNDS - 1, seed=6) == []
+    assert estimate.promised is better, "from the next window on"
+
+
 def test_nothing_is_said_without_a_round() -> None:
     estimate = OptionEstimate(GOOD)
     assert estimate.estimate is None
-    estimate.add(0, agrees=True)
+    estimate.add(0, 0, agrees=True)
     estimate.offered = 0.5
     estimate.begin_anew()
     assert (estimate.estimate, estimate.offered) == (None, None)

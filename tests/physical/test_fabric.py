@@ -21,6 +21,7 @@ from qstack.physical.device import (
     DoGate,
     DoMeasure,
     Generate,
+    GiveBases,
     Initialise,
     Initialised,
     MeasuredReply,
@@ -34,6 +35,7 @@ from qstack.physical.fabric import Delivery, Fabric
 from qstack.physical.fabric.keys import QubitKey
 from qstack.physical.hardware import LinkHardware, World
 from qstack.quantum import bell, decay, measurement
+from qstack.wire.packed import pack_bases
 from tests.physical.test_fabric_reference import generate, stop
 from tests.physical.worlds import chain, started_fabric
 
@@ -276,6 +278,32 @@ def test_the_last_answer_of_a_batch_stopped_at_both_ends_comes_after_what_was_me
     parts, last = [message for _, message in said[:-1]], said[-1][1]
     assert isinstance(last, BatchEnded)
     assert sum(part.pairs for part in parts if isinstance(part, MeasuredReply)) > 0
+
+
+@pytest.mark.parametrize("stopping", ["a", "ab"])
+def test_the_last_answer_of_a_batch_comes_after_what_is_read_in_bases_just_given(
+    stopping: str,
+) -> None:
+    fabric = started_fabric(chain("ab", 0.001), 3)
+    for node in "ab":
+        fabric.apply(node, generate(0, 1, "a-b", kind="measure", pairs=10**6, basis="given"))
+    asked: list[Delivery] = []
+    while not asked:
+        asked = fabric.run((fabric.next_event_ns() or 0) + 1)
+    at_ns = max(each.due_ns for each in asked)
+    for node, _, _, wanted in asked:
+        bases = pack_bases(np.zeros(wanted.count, dtype=np.uint8))
+        fields = {"batch": 1, "part": wanted.part, "bases": bases}
+        fabric.apply(node, GiveBases(at_ns=at_ns, sequence=2, **fields))
+    for node in stopping:
+        fabric.apply(node, stop(at_ns + 1_000, 3, 1))
+    said = sorted(fabric.run(at_ns + 2_000), key=lambda each: each.due_ns)
+    for node in stopping:
+        own = [each.message for each in said if each.node == node]
+        assert len(own) == 2
+        assert isinstance(own[0], MeasuredReply)
+        assert own[0].pairs > 0
+        assert isinstance(own[1], BatchEnded) or own[1].is_last
 
 
 def test_a_million_measured_pairs_take_a_second_or_less() -> None:

@@ -258,7 +258,7 @@ BAD_CHANGES = [
      "600000 m of fibre; expected at most 100 dB: a shorter link, with repeaters between")),
     ('scheme = "double-click"', 'scheme = "triple-click"', ("link[0].scheme: 'triple-click' is "
      'not allowed; expected one of "single-click", "double-click", "spdc", "midpoint-source", '
-     '"absorptive-memory"')),
+     '"absorptive-memory", "retrieved-photon"')),
     ('station = "midpoint"', 'station = "middle"', ("link[0].station: 'middle' is not allowed; "
      'expected "midpoint", or metres of fibre from the first end')),
     ('station = "midpoint"', "station = 12_000", ("link[0].station: 12000.0 m is beyond the "

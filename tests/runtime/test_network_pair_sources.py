@@ -62,7 +62,7 @@ BAD_SOURCES = {
     "no table": (
         link("a", "b", scheme='"spdc"', pair_source=3),
         "link[0].pair_source: 3 is not allowed; expected a table [link.pair_source]: the source "
-        "and its receivers",
+        "and its receivers, or the name or path of a profile of a source",
     ),
     "a number left out": (
         pair_link({"misalignment": None}),

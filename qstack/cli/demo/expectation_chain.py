@@ -78,6 +78,8 @@ def _link_timing(
     """Emissions are timed so that photons meet: the herald leaves with the later of them."""
     if link.equipment is not None:
         raise NoExpectationError(f"{link.id}: the scheme {link.scheme}")
+    if (link.channel, link.switch, link.traffic) != (None, None, None):
+        raise NoExpectationError(f"{link.id}: a channel, switch or classical traffic of its own")
     arms_ns = [_light_ns(arm_m, link.group_index) for arm_m in link.arms_m]
     heralds_ns = [max(arms_ns) + arm_ns + event_ns for arm_ns in arms_ns]
     if left != link.ends[0]:
@@ -141,6 +143,8 @@ def _require_simple(network: Network, name: str, *, is_repeater: bool) -> None:
     node, profile = network.nodes[name], network.nodes[name].profile
     if profile.attempt_dephasing > 0.0:
         raise NoExpectationError(f"{name}: attempts disturb idle qubits")
+    if profile.comm_t2_s is not None:
+        raise NoExpectationError(f"{name}: communication qubits decay in their own way")
     if node.memory > profile.comm_qubits:
         raise NoExpectationError(f"{name}: heralded qubits are moved to storage")
     if not is_repeater:

@@ -24,6 +24,7 @@ from qstack.physical.device import (
     DoBellMeasure,
     DoGate,
     DoMeasure,
+    DoMove,
     Generate,
     GiveBases,
     Initialise,
@@ -31,6 +32,7 @@ from qstack.physical.device import (
     Operation,
     OperationRefused,
     Outcome,
+    Place,
     Release,
     Reply,
     SendPulse,
@@ -121,6 +123,13 @@ class Driver:
         """Bell-measure two qubits: the bits (x, z)."""
         del first, second
         raise LocalError(ErrorCode.UNSUPPORTED, "this device has no Bell measurement")
+
+    def move(self, qubit: bytes, to: Place) -> None:
+        """Bring a qubit to a communication qubit or to storage.
+
+        Asked for before and after two-qubit gates of profiles whose `topology` is `star`. Left as
+        it is by a device whose gates see to that themselves.
+        """
 
     def release(self, qubit: bytes) -> None:
         """Let go of a qubit."""
@@ -286,6 +295,9 @@ class Driver:
                 for qubit in pair:
                     del self.qubits[qubit]
                 self.say(due_ns, BellOutcome(operation=number, x_bit=x, z_bit=z))
+            case DoMove():
+                self._require(operation.qubit)
+                self.move(operation.qubit, operation.to)
             case Release():
                 if operation.qubit in self.qubits:
                     self.release(operation.qubit)

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Final
 from qstack.physical.conditions import IDEAL, Conditions
 from qstack.physical.fabric.calibrations import Calibrations
 from qstack.physical.fabric.clocks import Clocks
+from qstack.physical.fabric.switchboard import Switchboard
 from qstack.physical.hardware import World
 
 if TYPE_CHECKING:
@@ -18,9 +19,15 @@ GRID: Final = 1000  # steps of a photon's width, and of the time between calibra
 
 
 class Circumstances:
-    """The conditions of all heralded links. At network time 0 all of them are calibrated."""
+    """The conditions of all heralded links. At network time 0 all of them are calibrated.
 
-    def __init__(self, world: World, clocks: Clocks, calibrations: Calibrations) -> None:
+    `switches` say which of the links that share a station may attempt.
+    """
+
+    def __init__(
+        self, world: World, clocks: Clocks, calibrations: Calibrations, switches: Switchboard
+    ) -> None:
+        self.switches = switches
         self._clocks = clocks
         self._calibrations = calibrations
         self._jitters_ps: dict[str, float] = {}

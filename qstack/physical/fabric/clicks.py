@@ -54,14 +54,22 @@ class Clicks(NamedTuple):
 
 
 class SourceModel:
-    """The physics of one photon-pair link under some conditions, worked out once."""
+    """The physics of one photon-pair link under some conditions, worked out once.
 
-    def __init__(self, link: LinkHardware, conditions: Conditions = IDEAL) -> None:
+    `arms`: for these transmissions of its channel (`LinkHardware.pair_source`).
+    """
+
+    def __init__(
+        self,
+        link: LinkHardware,
+        conditions: Conditions = IDEAL,
+        arms: tuple[float, float] | None = None,
+    ) -> None:
         assert link.source is not None, "a photon-pair link has a source"
         self.link = link
         self.ends = link.ends
         self.slot_ns = link.source.slot_ns
-        self._source = link.pair_source(conditions)
+        self._source = link.pair_source(conditions, arms)
         self.tables = lru_cache(SETTINGS_MAX)(self._tables)
         same = outcome_table(self._source, "Z", "Z")  # clicks are alike for all bases
         self._kinds = np.array([same[1:, 1:].sum(), same[1:, 0].sum(), same[0, 1:].sum()])

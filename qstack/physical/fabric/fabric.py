@@ -27,6 +27,7 @@ from qstack.physical.device import (
     DoBellMeasure,
     DoGate,
     DoMeasure,
+    DoMove,
     Generate,
     GiveBases,
     Initialise,
@@ -50,6 +51,7 @@ from qstack.physical.fabric.readings import Readings
 from qstack.physical.fabric.register import RefusedError, Register
 from qstack.physical.fabric.source_station import SourceMatch, SourceStation
 from qstack.physical.fabric.station import Match, Station
+from qstack.physical.fabric.switchboard import Switchboard
 from qstack.physical.fabric.witness import Witness
 from qstack.physical.hardware import World
 from qstack.physical.params import RESULT_MIN_NS
@@ -104,9 +106,10 @@ class Fabric:
         self._counter = AttemptCounter()
         self._register = Register(world, self._counter.made_before, self.witness)
         self._readings = Readings(self._deliver)
+        switches = Switchboard(world.links)
         self._clocks = Clocks(world, self._chance)
         self._calibrations = Calibrations(world)
-        self._circumstances = Circumstances(world, self._clocks, self._calibrations)
+        self._circumstances = Circumstances(world, self._clocks, self._calibrations, switches)
         self._sources = SourceStation(
             world,
             self._chance,
@@ -265,6 +268,8 @@ class Fabric:
                 keys = QubitKey(node, operation.first), QubitKey(node, operation.second)
                 x, z = register.bell_measure(*keys, at_ns, self._draw(node, sequence))
                 return BellOutcome(operation=sequence, x_bit=x, z_bit=z)
+            case DoMove():
+                register.move(QubitKey(node, operation.qubit), operation.to, at_ns)
             case Release():
                 register.release(QubitKey(node, operation.qubit))
             case Clear():

@@ -17,8 +17,10 @@ from typing import NamedTuple
 import numpy as np
 
 from qstack.errors import ErrorCode
+from qstack.physical.device import Place
 from qstack.physical.fabric.keys import QubitKey
 from qstack.physical.fabric.witness import Witness
+from qstack.physical.generation import has_storage
 from qstack.physical.hardware import World
 from qstack.physical.models import storage
 from qstack.physical.params import GROUP_QUBITS_MAX
@@ -64,12 +66,29 @@ class _Group:
 class _Qubit:
     """One qubit: since when it lives and up to when its noise has been applied."""
 
-    __slots__ = ("attempts", "born_ns", "group", "key", "move", "profile", "touched_ns")
+    __slots__ = (
+        "attempts",
+        "born_ns",
+        "group",
+        "is_stored",
+        "key",
+        "move",
+        "profile",
+        "touched_ns",
+    )
 
     def __init__(
-        self, key: QubitKey, profile: Profile, born_ns: int, attempts: int, move: Move | None
+        self,
+        key: QubitKey,
+        profile: Profile,
+        born_ns: int,
+        attempts: int,
+        move: Move | None,
+        *,
+        is_stored: bool,
     ) -> None:
         self.key = key
+        self.is_stored = is_stored  # its node hears of it when it is
         self.profile = profile
         self.born_ns = self.touched_ns = born_ns
         self.attempts = attempts
@@ -88,6 +107,10 @@ class Register:
         self, world: World, attempts_before: Callable[[str, int], int], witness: Witness
     ) -> None:
         self._profiles = {name: node.profile for name, node in world.nodes.items()}
+        self._has_storage = {
+            name: has_storage(node.memory, node.profile.comm_qubits)
+            for name, node in world.nodes.items()
+        }
         self._attempts_before = attempts_before
         self._witness = witness
         self._qubits: dict[QubitKey, _Qubit] = {}
@@ -146,6 +169,7 @@ class Register:
             self._witness.changed(qubit.key, noisy)
             return
         first, second = qubits
+        _require_reach(first, second)
         for key in keys:
             self._witness.lost(key)
         group = self._joined(first, second)
@@ -153,6 +177,28 @@ class Register:
         self._age(second, at_ns)
         noisy = _noisy_gate(name, angle, profile.gate_2q_depolarising)
         group.tensor = state.apply_two(group.tensor, first.axis, second.axis, noisy)
+
+    def move(self, key: QubitKey, to: Place, at_ns: int) -> None:
+        """Bring a qubit to a communication qubit or to storage, depolarised by the profile's move.
+
+        Nothing happens to one that is there. Raises `RefusedError`: no storage, no free place.
+        """
+        qubit = self._get(key)
+        profile = qubit.profile
+        if not self._has_storage[key.node]:
+            raise RefusedError(ErrorCode.UNSUPPORTED, f"{key.node} has no storage")
+        if qubit.is_stored == (to == "storage"):
+            return
+        others = (self._qubits[other] for other in self.qubits_of(key.node))
+        if to == "communication" and profile.comm_qubits <= sum(
+            not other.is_stored for other in others
+        ):
+            raise RefusedError(ErrorCode.NO_RESOURCES, "the communication qubits are taken")
+        self._age(qubit, at_ns)
+        noise = channels.depolarising(profile.move_depolarising)
+        qubit.group.tensor = state.apply(qubit.group.tensor, qubit.axis, noise)
+        self._witness.changed(key, noise)
+        qubit.is_stored = to == "storage"
 
     def measure(self, key: QubitKey, basis: Basis, at_ns: int, uniform: float) -> int:
         """The reported outcome; the qubit is gone. Raises `RefusedError`."""
@@ -175,6 +221,7 @@ class Register:
     ) -> tuple[int, int]:
         """The reported Bell state (x, z); both qubits are gone. Raises `RefusedError`."""
         first, second = self._get(first_key), self._get(second_key)
+        _require_reach(first, second)
         together = first.group is second.group
         size = len(first.group.qubits) + (0 if together else len(second.group.qubits)) - 2
         _require_size(size)
@@ -208,7 +255,9 @@ class Register:
 
     def _add(self, key: QubitKey, born_ns: int, move: Move | None) -> _Qubit:
         profile = self._profiles[key.node]
-        qubit = _Qubit(key, profile, born_ns, self._disturbing(key.node, born_ns), move)
+        attempts = self._disturbing(key.node, born_ns)
+        is_stored = self._has_storage[key.node]
+        qubit = _Qubit(key, profile, born_ns, attempts, move, is_stored=is_stored)
         self._qubits[key] = qubit
         self._per_node[key.node] += 1
         return qubit
@@ -263,12 +312,13 @@ class Register:
         """The channel of waiting since the last touch: decay, a move, attempts."""
         profile, born_ns, start_ns = qubit.profile, qubit.born_ns, qubit.touched_ns
         move = qubit.move
-        if move is not None and move.at_ns <= at_ns and move.depolarising > 0.0:
-            waiting = _decay(profile, born_ns, start_ns, move.at_ns)
+        if move is not None and move.at_ns <= at_ns and _matters(move, profile):
+            waiting = _decay(profile, born_ns, start_ns, move.at_ns, is_stored=False)
             waiting = waiting.then(decay.depolarised(move.depolarising))
-            waiting = waiting.then(_decay(profile, born_ns, move.at_ns, at_ns))
+            waiting = waiting.then(_decay(profile, born_ns, move.at_ns, at_ns, is_stored=True))
         else:
-            waiting = _decay(profile, born_ns, start_ns, at_ns)
+            is_stored = qubit.is_stored and (move is None or move.at_ns <= at_ns)
+            waiting = _decay(profile, born_ns, start_ns, at_ns, is_stored=is_stored)
         attempts = self._disturbing(qubit.key.node, at_ns) - qubit.attempts
         if attempts > 0:
             # Dephasing commutes with all of the above: it may come last.
@@ -276,10 +326,15 @@ class Register:
         return waiting
 
 
-def _decay(profile: Profile, born_ns: int, start_ns: int, end_ns: int) -> Decay:
+def _matters(move: Move, profile: Profile) -> bool:
+    """Whether before and after the move are not just one time of waiting."""
+    return move.depolarising > 0.0 or profile.comm_t2_s is not None
+
+
+def _decay(profile: Profile, born_ns: int, start_ns: int, end_ns: int, *, is_stored: bool) -> Decay:
     """Waiting from `start_ns` to `end_ns` in a memory born at `born_ns`."""
     ages_s = (start_ns - born_ns) * NS, (end_ns - born_ns) * NS
-    return storage.waiting(profile.decay_law, profile.t1_s, profile.t2_s, *ages_s)
+    return storage.waiting(profile.decay_law, *profile.decay_times_s(is_stored=is_stored), *ages_s)
 
 
 @lru_cache(maxsize=4096)
@@ -345,6 +400,15 @@ def _choose(weights: list[float], uniform: float) -> int:
                 break
             left -= weight
     return last
+
+
+def _require_reach(first: _Qubit, second: _Qubit) -> None:
+    """Two qubits of a star meet only if one of them is in the middle."""
+    if first.profile.topology == "star" and first.is_stored and second.is_stored:
+        raise RefusedError(
+            ErrorCode.UNSUPPORTED,
+            "both qubits are in storage; a two-qubit gate needs one on a communication qubit",
+        )
 
 
 def _require_size(qubits: int) -> None:

@@ -14,7 +14,6 @@ So every batch has exactly one last answer: BatchEnded, or a DetectionReply that
 """
 
 from collections.abc import Callable
-from functools import lru_cache
 
 import numpy as np
 from numpy.random import Generator
@@ -24,8 +23,8 @@ from qstack.physical.device import BatchEnded, DetectionReply, Generate
 from qstack.physical.fabric.chance import Chance
 from qstack.physical.fabric.circumstances import Circumstances
 from qstack.physical.fabric.clicks import BOTH, Clicks, SourceModel
-from qstack.physical.fabric.link_model import SETTINGS_MAX
 from qstack.physical.fabric.outcomes import JointOutcomes
+from qstack.physical.fabric.passes import SourceModels
 from qstack.physical.fabric.readings import Deliver, Readings
 from qstack.physical.fabric.register import RefusedError
 from qstack.physical.generation import mismatch
@@ -81,10 +80,10 @@ class SourceStation:
         deliver: Deliver,
         schedule: Callable[[SourceMatch], None],
     ) -> None:
+        self._switches = circumstances.switches
         self._models = {
-            name: SourceModel(link) for name, link in world.links.items() if not link.is_heralded
+            name: SourceModels(link) for name, link in world.links.items() if not link.is_heralded
         }
-        self._under = lru_cache(SETTINGS_MAX)(SourceModel)
         self._circumstances = circumstances
         self._chance = chance
         self._readings = readings
@@ -106,7 +105,7 @@ class SourceStation:
 
     def generate(self, node: str, operation: Generate, at_ns: int) -> None:
         """A receiver is on. Raises `RefusedError`."""
-        model = self._models[operation.link]
+        model = self._models[operation.link].usual
         problem = mismatch(
             operation.kind,
             basis=operation.basis,
@@ -152,6 +151,12 @@ class SourceStation:
         outcomes = self._outcomes(match, clicks)
         for batch in match.batches:
             self._reply(match, batch, clicks, outcomes, at_ns)
+        link = match.model.link.id
+        if self._switches.has(link) and self._switches.must_yield(link, at_ns):
+            match.event_ns = match.clicks = None
+            self._switches.leave(link, match, at_ns)
+            self._attempt(match, clicks.until_slot, at_ns)
+            return
         self._draw(match, clicks.until_slot)
 
     # --- inside ---
@@ -170,15 +175,31 @@ class SourceStation:
         for batch in match.batches:
             batch.match = match
             slots += [batch.operation.first_cycle, batch.next_slot]
-        self._draw(match, max(slots))
+        self._attempt(match, max(slots), at_ns)
+
+    def _attempt(self, match: SourceMatch, first_slot: int, at_ns: int) -> None:
+        """Slots count from `first_slot` on, or from when the switch is set to their link."""
+        link, slot_ns = match.model.link.id, match.model.slot_ns
+        if not self._switches.has(link):
+            self._draw(match, first_slot)
+            return
+
+        def begin(start_ns: int) -> None:
+            self._draw(match, max(first_slot, -(-start_ns // slot_ns)))
+
+        self._switches.enter(link, match, at_ns, begin)
 
     def _draw(self, match: SourceMatch, first_slot: int) -> None:
-        begun_ns = first_slot * match.model.slot_ns
-        conditions = self._circumstances.at(match.model.link.id, begun_ns)
-        if conditions is not None:  # those at its beginning, for the whole chunk
-            match.model = self._under(match.model.link, conditions)
         wanted = min(batch.operation.pairs for batch in match.batches)
+        link = match.model.link.id
+        models = self._models[link]
+        step, first_slot, until_slot = models.next_step(first_slot)
+        # Conditions are those at its beginning, for the whole chunk.
+        conditions = self._circumstances.at(link, first_slot * match.model.slot_ns)
+        match.model = models.model(step, conditions)
         span = match.model.span_slots(wanted)
+        if until_slot is not None:
+            span = min(span, until_slot - first_slot)
         match.clicks = match.model.draw(match.generator, first_slot, span)
         at_ns = match.clicks.until_slot * match.model.slot_ns
         match.event_ns = None
@@ -191,20 +212,27 @@ class SourceStation:
         model, match = stopped.model, stopped.match
         del self._receivers[model.link.id, stopped.node], self._open[stopped.node, stopped.number]
         if match is not None:
-            assert match.clicks is not None
+            self._close(match, at_ns)
+        if match is not None and match.clicks is not None:
             clicks = match.clicks.before(-(-at_ns // model.slot_ns))
             outcomes = self._outcomes(match, clicks)
-            match.event_ns = match.clicks = None
+            match.clicks = None
             for batch in match.batches:
-                batch.match = None
                 if batch is not stopped:
                     self._reply(match, batch, clicks, outcomes, at_ns)
                 elif is_told:
                     self._reply(match, batch, clicks, outcomes, at_ns, is_last=True)
         elif stopped.next_slot and is_told:
-            # Its far end has left before: nothing more was detected.
+            # Its far end has left before, or it waits for the switch: nothing more was detected.
             due_ns = at_ns + model.link.arm_ns(stopped.node) + READOUT_NS
             self._readings.close(stopped.node, stopped.number, due_ns, _nothing(stopped))
+
+    def _close(self, match: SourceMatch, at_ns: int) -> None:
+        match.event_ns = None
+        for batch in match.batches:
+            batch.match = None
+        if self._switches.has(match.model.link.id):
+            self._switches.leave(match.model.link.id, match, at_ns)
 
     def _outcomes(self, match: SourceMatch, clicks: Clicks) -> JointOutcomes:
         patterns = np.zeros(len(clicks.slots), dtype=np.uint8)

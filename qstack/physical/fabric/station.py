@@ -43,7 +43,7 @@ from qstack.physical.fabric.readings import Deliver, Readings
 from qstack.physical.fabric.register import Move, RefusedError, Register
 from qstack.physical.generation import has_storage, is_kept, mismatch
 from qstack.physical.hardware import LinkHardware, World
-from qstack.physical.params import NEVER_NS, SEGMENT_NS
+from qstack.physical.params import NEVER_NS, READOUT_NS, SEGMENT_NS
 from qstack.wire.packed import Codes, pack_bits
 
 if TYPE_CHECKING:
@@ -87,6 +87,7 @@ class Station:
         schedule: Schedule,
     ) -> None:
         self._world = world
+        self._switches = circumstances.switches
         self._readings = readings
         self._circumstances = circumstances
         self._register = register
@@ -127,8 +128,7 @@ class Station:
         if batch is None:
             return
         model, is_keep = self.models[batch.operation.link], batch.operation.kind != "measure"
-        # Not before what was measured until its match was cut, which is on its way and was read.
-        back_ns = at_ns + (model.herald_back_ns if is_keep else model.measured_back_ns)(node)
+        back_ns = at_ns + (model.herald_back_ns(node) if is_keep else _told_ns(model, batch))
         was_measuring = batch.match is not None and not is_keep
         if was_measuring:
             self._deliver_cut(batch, at_ns, is_told=True)
@@ -182,7 +182,7 @@ class Station:
         pattern = int(match.generator.random() < 0.5)
         for batch in batches:
             self._counter.end(batch, at_ns + 1)
-        self._close(match)
+        self._close(match, at_ns)
         self._spare.append(match.generator)
         if batches[0].operation.kind == "prepare":
             self._prepared(match, pattern, at_ns)
@@ -251,10 +251,16 @@ class Station:
         if is_last:
             for batch in match.batches:
                 self._counter.end(batch, at_ns + 1)
-            self._close(match)
+            self._close(match, at_ns)
             return
         for batch in match.batches:
             batch.remaining -= pairs
+        link = match.model.link.id
+        if self._switches.has(link) and self._switches.must_yield(link, at_ns):
+            match.event_ns = match.chunk = None
+            self._switches.leave(link, match, at_ns)
+            self._attempt(match, chunk.next_cycle, at_ns)
+            return
         self._draw(match, chunk.next_cycle)
 
     def _deliver_cut(self, stopped: Batch, at_ns: int, *, is_told: bool) -> None:
@@ -262,7 +268,7 @@ class Station:
         match = stopped.match
         assert match is not None
         chunk = match.chunk
-        if chunk is None:  # nothing will ever come of this link
+        if chunk is None:  # nothing will ever come of this link, or it waits for the switch
             chunk = _EMPTY
         cycle_ns = match.model.cycle_ns("measure")
         offset_ns = match.model.emission_offset_ns
@@ -314,7 +320,7 @@ class Station:
             calibration=batch.calibration,
         )
         finish = partial(_read, reply, outcomes, match.batches.index(batch))
-        due_ns = at_ns + model.measured_back_ns(batch.node)
+        due_ns = at_ns + (model.measured_back_ns(batch.node) if pairs else _told_ns(model, batch))
         basis = batch.operation.basis
         assert basis is not None, "a measure batch has a basis"
         self._readings.answer(batch.node, batch.number, basis, pairs, due_ns, finish)
@@ -347,7 +353,21 @@ class Station:
         for batch in batches:
             batch.match = match
         cycle_ns = model.cycle_ns(batches[0].operation.kind)
-        self._draw(match, max(*(batch.first_cycle for batch in batches), -(-at_ns // cycle_ns)))
+        first_cycle = max(*(batch.first_cycle for batch in batches), -(-at_ns // cycle_ns))
+        self._attempt(match, first_cycle, at_ns)
+
+    def _attempt(self, match: Match, first_cycle: int, at_ns: int) -> None:
+        """Attempts count from `first_cycle` on, or from when the switch is set to their link."""
+        model = match.model
+        if not self._switches.has(model.link.id):
+            self._draw(match, first_cycle)
+            return
+        cycle_ns = model.cycle_ns(match.batches[0].operation.kind)
+
+        def begin(start_ns: int) -> None:
+            self._draw(match, max(first_cycle, -(-start_ns // cycle_ns)))
+
+        self._switches.enter(model.link.id, match, at_ns, begin)
 
     def _draw(self, match: Match, first_cycle: int) -> None:
         """What comes next of a match whose next common attempt is in `first_cycle`."""
@@ -393,8 +413,11 @@ class Station:
         for batch in self._counter.open_batches(link.ends[0]).values():
             match = batch.match
             if match is not None and match.model is model and match.chunk is None:
+                from_ns = self._switches.from_ns(link.id, match, at_ns)
+                if from_ns is None:  # it waits, and is drawn when it is its turn
+                    continue
                 cycle_ns = model.cycle_ns(batch.operation.kind)
-                next_cycle = cycles_before(at_ns, cycle_ns, model.emission_offset_ns)
+                next_cycle = cycles_before(from_ns, cycle_ns, model.emission_offset_ns)
                 first_cycle = max(*(each.first_cycle for each in match.batches), next_cycle)
                 self._draw(match, first_cycle)
 
@@ -408,16 +431,18 @@ class Station:
             if not any(queues.values()):
                 del self._waiting[batch.key]
             return attempts
-        self._close(match)
+        self._close(match, at_ns)
         far = next(other for other in match.batches if other is not batch)
         self._queue(far).appendleft(far)
         self._match(far.key, at_ns)
         return attempts
 
-    def _close(self, match: Match) -> None:
+    def _close(self, match: Match, at_ns: int) -> None:
         match.event_ns = match.chunk = match.next_cycle = None
         for batch in match.batches:
             batch.match = None
+        if self._switches.has(match.model.link.id):
+            self._switches.leave(match.model.link.id, match, at_ns)
 
     # --- checks ---
 
@@ -457,6 +482,15 @@ class Station:
                 problem = "the qubit is in use"
         if problem:
             raise RefusedError(ErrorCode.BAD_REQUEST, problem)
+
+
+def _told_ns(model: LinkModel, batch: Batch) -> int:
+    """From the end of a measure batch until its node is told, if there are no pairs to read.
+
+    Not before pairs that are on their way: of a match that was cut, or in bases just given.
+    """
+    reading_ns = READOUT_NS if batch.operation.basis == "given" else 0
+    return max(model.measured_back_ns(batch.node), reading_ns)
 
 
 def _read(
