@@ -1,12 +1,14 @@
 """How long a pair keeps a fidelity while nobody touches it, as a node expects it from profiles.
 
 The pair is the one its herald announces (`prediction.announced`), each half that is kept decays by
-its own node's law, and the fidelity is that to the Bell state of the herald. What attempts do to
-idle qubits is not in it: how many there will be nobody knows.
+its own node's law where it comes to rest, and the fidelity is that to the Bell state of the herald.
+What attempts do to idle qubits is not in it, for how many there will be nobody knows; nor what a
+link has drifted since its calibration, which the two ends may know differently.
 """
 
 from typing import Final
 
+from qstack.physical.generation import has_storage
 from qstack.physical.hardware import LinkHardware, World
 from qstack.physical.models.storage import waiting
 from qstack.physical.prediction import announced
@@ -60,7 +62,9 @@ def _aged(
     """The pair at an age."""
     for axis, end in enumerate(link.ends):
         if end in kept:
-            profile = world.nodes[end].profile
-            decay = waiting(profile.decay_law, profile.t1_s, profile.t2_s, 0.0, age_ns * NS)
+            node = world.nodes[end]
+            profile, is_stored = node.profile, has_storage(node.memory, node.profile.comm_qubits)
+            times_s = profile.decay_times_s(is_stored=is_stored)
+            decay = waiting(profile.decay_law, *times_s, 0.0, age_ns * NS)
             pair = apply(pair, axis, decay.transfer)
     return pair
