@@ -108,9 +108,14 @@ def main(
     show(results, settings, is_json=is_json, picture=picture, document=document)
 
 
+def _stop(*_: object) -> None:
+    """As Ctrl-C, which a shell's background job ignores."""
+    raise KeyboardInterrupt
+
+
 def run_shown(jobs: list[Job], processes: int) -> Results:
     """All runs, with their progress on standard error."""
-    signal.signal(signal.SIGTERM, lambda *_: signal.raise_signal(signal.SIGINT))
+    signal.signal(signal.SIGTERM, _stop)
     columns = (*Progress.get_default_columns(), MofNCompleteColumn(), TimeElapsedColumn())
     with Progress(*columns, console=Console(stderr=True)) as progress:
         task = progress.add_task("runs", total=sum(job.duration_s for job in jobs))

@@ -126,8 +126,8 @@ def _settings_words(settings: dict[str, Any]) -> str:
     return (
         f"Seeds {settings['seed']} to {settings['seed'] + settings['runs'] - 1}, each scenario "
         f"with all of them; a run lasts {spans} (network time). It took "
-        f"{settings['wall_s'] / 60:.0f} minutes of wall time with {settings['processes']} "
-        "processes, beside other work."
+        f"{settings['wall_s'] / 60:.0f} minutes of wall time (processes: {settings['processes']}), "
+        "beside other work."
     )
 
 

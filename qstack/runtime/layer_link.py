@@ -3,8 +3,8 @@
 Rules
 1. A layer is taken if it is one this node has outside, is not there yet, and has read the same
    network file; otherwise it is refused with the reason.
-2. A layer that goes, is silent for ANSWER_S or breaks a rule ends the node's life: its supervisor
-   starts the node again, layers included. Nothing of the former life is left.
+2. A layer that goes, is silent for ANSWER_S or breaks a rule dies alone: `LayerGoneError`. The node
+   waits for its answer and does nothing else meanwhile.
 """
 
 import socket

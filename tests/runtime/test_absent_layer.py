@@ -64,6 +64,7 @@ def test_it_says_of_itself_what_the_layer_would_and_that_it_is_away() -> None:
         "is_away": True,
         "links_up": [],
         "open_requests": 0,
+        "estimates": [],
     }
 
 
