@@ -28,6 +28,7 @@ class Batch:
     """A batch the physical layer has still to answer: for whom, how, in which life of the peer."""
 
     number: int
+    kind: physical.AttemptKind
     peer: Peer
     peer_boot_id: bytes
     request_id: bytes
@@ -83,7 +84,7 @@ class Batches:
     def start(self, peer: Peer, now: int) -> None:
         """Begin as many batches as there are slots and requests that want them."""
         may_begin = peer.is_up and not peer.is_closed
-        while may_begin and not peer.waits_for_memory and peer.batches_open < peer.slots:
+        while may_begin and not peer.waits_for_memory and peer.batches_open < peer.room:
             request = next_request(peer.requests, now)
             if request is None:
                 break
@@ -105,23 +106,18 @@ class Batches:
         """Stop what both ends, looking at the queue alone, would not have begun (rule 2)."""
         peer.is_choice_due = False
         if peer.is_up:
-            chosen = choice(peer.requests, peer.slots, now)
+            chosen = choice(peer.requests, peer.room, now)
             for request in peer.requests.values():
                 for number in list(request.batches)[chosen.get(request.id, 0) :]:
                     self._out.tell_below(physical.AttemptsStop(batch=number))
         self.start(peer, now)
 
-    def memory_free(self, peer: Peer, now: int) -> None:
-        """Memory refused before may be had now."""
-        if peer.waits_for_memory:
-            peer.waits_for_memory = False
-            self.start(peer, now)
-
     def _begin(self, peer: Peer, request: Request) -> None:
         assert peer.capability is not None
         assert peer.peer_boot_id is not None
         number, self._next = self._next, self._next + 1
-        self._open[number] = Batch(number, peer, peer.peer_boot_id, request.id, request.option)
+        boot, option = peer.peer_boot_id, request.option
+        self._open[number] = Batch(number, request.kind, peer, boot, request.id, option)
         wanted = request.wanted or 1
         if request.cost_ns is not None:
             wanted = min(wanted, FAIR_PAIRS)  # a measure batch has the link until it ends
@@ -135,6 +131,8 @@ class Batches:
                 bright_state=request.option.bright_state,
                 pairs=wanted if request.kind == "measure" else 1,
                 basis=request.basis,
+                rotation=request.rotation,
+                fidelity_floor=request.floor,
             )
         )
 

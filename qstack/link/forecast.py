@@ -6,15 +6,15 @@ else the link does. (min_time > max_time gives UNSUPP in the draft; the registry
 
 from qstack.link.params import LATENESS_MAX
 from qstack.link.peer import Peer
-from qstack.physical.service import GenerationOption, Kind
+from qstack.physical.service import AttemptKind, GenerationOption
 
 
-def shortest_ns(peer: Peer, option: GenerationOption, kind: Kind, number: int) -> int:
+def shortest_ns(peer: Peer, option: GenerationOption, kind: AttemptKind, number: int) -> int:
     """When every attempt succeeds."""
     return -(-number // _at_once(peer, kind)) * _cycle_ns(option, kind)
 
 
-def expected_ns(peer: Peer, option: GenerationOption, kind: Kind, number: int) -> float:
+def expected_ns(peer: Peer, option: GenerationOption, kind: AttemptKind, number: int) -> float:
     """The mean time of so many pairs; infinite where no attempt ever succeeds."""
     is_tested = kind == "keep" and option.test_round is not None
     kept = 1.0 - peer.test_share if is_tested else 1.0
@@ -23,7 +23,7 @@ def expected_ns(peer: Peer, option: GenerationOption, kind: Kind, number: int) -
 
 
 def hopeless(
-    peer: Peer, option: GenerationOption, kind: Kind, number: int | None, left_ns: int
+    peer: Peer, option: GenerationOption, kind: AttemptKind, number: int | None, left_ns: int
 ) -> str | None:
     """Why so many pairs cannot be had in the time left, or None.
 
@@ -40,10 +40,10 @@ def hopeless(
     return f"{number} pairs take {mean_ns / 1e9:.3g} s on average, {left_ns / 1e9:.3g} s are left"
 
 
-def _at_once(peer: Peer, kind: Kind) -> int:
+def _at_once(peer: Peer, kind: AttemptKind) -> int:
     """Batches of one request at work: pairs to be read come in one batch."""
-    return max(1, peer.slots) if kind == "keep" else 1
+    return max(1, peer.slots) if kind != "measure" else 1
 
 
-def _cycle_ns(option: GenerationOption, kind: Kind) -> int:
+def _cycle_ns(option: GenerationOption, kind: AttemptKind) -> int:
     return option.measure_cycle_ns if kind == "measure" else option.cycle_ns

@@ -15,12 +15,14 @@ from qstack.errors import ErrorCode
 from qstack.link import messages, service
 from qstack.link.batches import CHOICE_TIMER, START_TIMER, Batches
 from qstack.link.conversation import CONVERSATION_TIMER, Turn
+from qstack.link.held import AGE_TIMER
 from qstack.link.maintenance import MAINTENANCE_TIMER, Maintenance
 from qstack.link.outbox import ABOVE, Outbox
 from qstack.link.pairs import Pairs
 from qstack.link.params import START_ALLOWANCE_NS, Weight
 from qstack.link.peer import Peer
 from qstack.link.requests import DEADLINE_TIMER, Requests
+from qstack.link.room import ROOM_TIMER, Rooms
 from qstack.link.rounds import ALARM_TIMER, OUTCOMES_TIMER, Rounds
 from qstack.link.slots import SlotPairs
 from qstack.machine import (
@@ -61,9 +63,10 @@ class LinkLayer:
         self._out = Outbox(boot_id, sorted(neighbours))
         self._batches = Batches(self._out)
         self._requests = Requests(self.peers, self._batches, self._out)
+        self._rooms = Rooms(self._batches, self._out, self._say_ready)
         self._rounds = Rounds(test_share, self._out)
         self._rounds.join(self._on_offers_changed)
-        self._pairs = Pairs(self._batches, self._requests, self._rounds, self._out)
+        self._pairs = Pairs(self._batches, self._requests, self._rounds, self._rooms, self._out)
         self._slot_pairs = SlotPairs(self.peers, self._batches, self._requests, self._out)
         self._maintenance = Maintenance(self.peers, self._batches, self._out)
 
@@ -166,7 +169,7 @@ class LinkLayer:
             peer.capability = None
             if had_device:
                 self._say_ready(peer)
-            peer.waits_for_memory = False
+            self._rooms.device_gone(peer)
 
     def _on_link_lost(self, lost: physical.LinkLost) -> None:
         """One link cannot be run any more; its qubits live on, but of its pairs nobody is sure."""
@@ -212,9 +215,12 @@ class LinkLayer:
         """What the far end is told of our device; where it cannot be yet, by the greeting."""
         slots = peer.capability.slots if peer.capability is not None else 0
         self._out.conversation(peer.name).greeting = (slots, peer.devices)
-        self._out.send(peer.name, messages.Ready(slots=slots, device=peer.devices))
+        self._out.send(
+            peer.name, messages.Ready(slots=slots, device=peer.devices, room=peer.told_room)
+        )
 
-    def _on_ready(self, peer: Peer, slots: int, now: int) -> None:
+    def _on_ready(self, peer: Peer, slots: int, room: int | None, now: int) -> None:
+        peer.peer_room = room
         if slots == 0:
             self._lose(peer, ErrorCode.DEVICE_LOST, f"the device of {peer.name} has gone")
             peer.peer_slots = None
@@ -222,7 +228,7 @@ class LinkLayer:
         was_up = peer.is_up
         peer.peer_slots = slots
         if was_up:
-            self._batches.start(peer, now)
+            self._batches.choose_again(peer, now)
         else:
             self._announce_if_up(peer, now)
 
@@ -294,7 +300,7 @@ class LinkLayer:
                 self._pairs.on_attempts_ended(message, now)
             case physical.MemoryFree():
                 for peer in self.peers.values():
-                    self._batches.memory_free(peer, now)
+                    self._rooms.memory_free(peer, now)
             case physical.LinkCapability():
                 self._on_capability(message, now)
             case physical.LinkOptions():
@@ -330,7 +336,7 @@ class LinkLayer:
         match message:
             case messages.Ready():
                 peer.peer_device = message.device
-                self._on_ready(peer, message.slots, now)
+                self._on_ready(peer, message.slots, message.room, now)
             case messages.Add():
                 self._requests.on_add(peer, message, now)
             case messages.AddAccepted():
@@ -360,10 +366,14 @@ class LinkLayer:
         if key.startswith(DEADLINE_TIMER):
             request_id = bytes.fromhex(key.removeprefix(DEADLINE_TIMER))
             self._requests.on_deadline(request_id, now)
+        elif key.startswith(AGE_TIMER):
+            self._requests.on_aged(bytes.fromhex(key.removeprefix(AGE_TIMER)), now)
         elif key.startswith(CONVERSATION_TIMER):
             peer = self.peers[key.removeprefix(CONVERSATION_TIMER)]
             self._out.conversation(peer.name).timer_fired(now)
             self._hear(peer, now)
+        elif key.startswith(ROOM_TIMER):
+            self._rooms.timer_fired(self.peers[key.removeprefix(ROOM_TIMER)], now)
         elif key.startswith(MAINTENANCE_TIMER):
             self._maintenance.on_timer(key.removeprefix(MAINTENANCE_TIMER), now)
         elif key.startswith(CHOICE_TIMER):

@@ -11,7 +11,7 @@ from msgspec import Meta, Struct
 
 from qstack.link.params import OUTCOMES_MAX, SLOTS_PART_MAX
 from qstack.link.service import Number, Priority
-from qstack.physical.service import Kind
+from qstack.physical.service import AttemptKind, Rotation
 from qstack.wire.frame import Layer
 from qstack.wire.message import (
     BasisChoice,
@@ -54,7 +54,8 @@ class Add(LinkMessage, frozen=True, kw_only=True):
 
     `queue_number` and `virtual_ns` (`queue.Place`) are nil from the slave, which learns them from
     the answer. Bases are as the
-    receiver sees them: `basis` is what the receiver measures in. Both ends attempt from
+    receiver sees them: `basis` is what the receiver measures in, `rotation` what it does before.
+    For kind `prepare` nothing is said of bases: the sender alone reads. Both ends attempt from
     `start_ns` on, when the answer can be back; the sender does not wait for it any longer. `device`
     is the receiver's of which the sender knows, from its latest Ready: for another one the request
     is rejected, because the sender is about to learn that all it has on the link is void.
@@ -67,7 +68,7 @@ class Add(LinkMessage, frozen=True, kw_only=True):
     queue_number: Count | None
     virtual_ns: Nanoseconds | None
     purpose: Id
-    kind: Kind
+    kind: AttemptKind
     number: Number | None
     min_fidelity: Probability
     deadline_ns: Nanoseconds
@@ -79,6 +80,7 @@ class Add(LinkMessage, frozen=True, kw_only=True):
     atomic: bool
     consecutive: bool
     bright_state: Probability | None
+    rotation: Rotation | None = None
 
 
 class AddAccepted(LinkMessage, frozen=True, kw_only=True):
@@ -130,12 +132,14 @@ class Ready(LinkMessage, frozen=True, kw_only=True):
     """The sender's device can have `slots` pairs with the receiver at once.
 
     With 0 it has gone: every request on the link has ended, every pair is void. A sender whose
-    device is there says a number above 0. `device` counts the devices the sender has had.
+    device is there says a number above 0. `device` counts the devices the sender has had. `room` is
+    how many of them can be in the making while its memory is full; nil: as many as `slots`.
     """
 
     TYPE = 0x0007
     slots: Count
     device: Count
+    room: Count | None = None
 
 
 class DetectedSlots(LinkMessage, frozen=True, kw_only=True):

@@ -2,7 +2,8 @@
 
 Rules
 1. A herald for a request that has ended here is not announced: the qubit is freed, and the far
-   end, which may have announced its half, is told by Expire. Both know that there is no pair.
+   end, which may have announced its half, is told by Expire. Both know that there is no pair. So
+   too the outcome of a pair that prepared a remote state.
 2. Outcomes of measured pairs, once told, are not taken back. Where a request ends otherwise than by
    its number, one end may have been told of more pairs; those of the other are the first of them.
 """
@@ -10,10 +11,12 @@ Rules
 from qstack.errors import ErrorCode
 from qstack.link import messages, service
 from qstack.link.batches import Batch, Batches
+from qstack.link.held import Held
 from qstack.link.outbox import Outbox
 from qstack.link.peer import Peer
 from qstack.link.queue import Request
 from qstack.link.requests import Requests
+from qstack.link.room import Rooms
 from qstack.link.rounds import Rounds
 from qstack.physical import service as physical
 
@@ -21,10 +24,13 @@ from qstack.physical import service as physical
 class Pairs:
     """The pairs of all links of a node."""
 
-    def __init__(self, batches: Batches, requests: Requests, rounds: Rounds, out: Outbox) -> None:
+    def __init__(
+        self, batches: Batches, requests: Requests, rounds: Rounds, rooms: Rooms, out: Outbox
+    ) -> None:
         self._batches = batches
         self._requests = requests
         self._rounds = rounds
+        self._rooms = rooms
         self._out = out
 
     def on_heralded(self, herald: physical.Heralded, now: int) -> None:
@@ -34,8 +40,9 @@ class Pairs:
             self._out.tell_below(physical.Free(qubit=herald.qubit))
             return
         if request is None:
-            self._discard(batch.peer, herald)
-        elif not self._rounds.take(batch, herald):
+            self._out.tell_below(physical.Free(qubit=herald.qubit))
+            self._discard(batch.peer, herald.herald_sequence)
+        elif batch.kind == "prepare" or not self._rounds.take(batch, herald):
             self._announce(batch, request, herald)
         self._batches.start(batch.peer, now)
 
@@ -48,6 +55,8 @@ class Pairs:
             request = batch.request if batch is not None else None
         if batch is None:
             return
+        if request is None and batch.kind == "prepare" and measured.pairs and batch.is_current:
+            self._discard(batch.peer, measured.first_herald_sequence)
         if request is not None and measured.pairs:
             self._tell_measured(batch.peer, request, measured)
             self._requests.finish_if_served(batch.peer, request)
@@ -63,7 +72,7 @@ class Pairs:
                 self._requests.refused_below(batch.peer, request, now)
             return
         if ended.reason == "no-memory":
-            batch.peer.waits_for_memory = True
+            self._rooms.memory_short(batch.peer, now)
         self._batches.start(batch.peer, now)
 
     def on_expire(self, peer: Peer, message: messages.Expire) -> None:
@@ -72,12 +81,15 @@ class Pairs:
             why = f"the range [{message.low}, {message.high}) is empty"
             self._out.refuse(peer.name, message, ErrorCode.INVALID, why)
             return
+        if self._requests.held.expire(peer, message.low, message.high):
+            self._batches.start(peer, self._out.now)
         self._rounds.expire(peer, message.low, message.high)
         void = [n for n in peer.announced if message.low <= n < message.high]
         for sequence in void:
             gone = peer.announced.pop(sequence)
             self._out.tell_above(service.LinkExpired(pair=gone.pair, purpose=gone.purpose))
-        if message.low < peer.forgotten_until:
+        is_known = message.high == message.low + 1 and message.low in peer.void
+        if message.low < peer.forgotten_until and not is_known:
             # One of them may be announced here: only with all pairs void do both ends agree.
             self._out.conversation(peer.name).begin_anew(self._out.now)
 
@@ -97,12 +109,12 @@ class Pairs:
             calibration=herald.calibration,
             is_outdated=herald.calibration < peer.calibration,
         )
-        self._requests.indicate(peer, request, herald.herald_sequence, pair)
+        held = Held(herald.herald_sequence, pair, herald.good_until_ns)
+        self._requests.indicate(peer, request, held, herald.emitted_at_ns)
         self._requests.finish_if_served(peer, request)
 
-    def _discard(self, peer: Peer, herald: physical.Heralded) -> None:
-        self._out.tell_below(physical.Free(qubit=herald.qubit))
-        low = herald.herald_sequence
+    def _discard(self, peer: Peer, herald_sequence: int) -> None:
+        low = herald_sequence
         self._rounds.expire(peer, low, low + 1)
         self._out.send(peer.name, messages.Expire(low=low, high=low + 1))
         self._out.record("late_pair", peer=peer.name)
@@ -123,4 +135,5 @@ class Pairs:
             bases=measured.bases,
             goodness=request.option.bell_probabilities[0],
         )
-        self._requests.indicate(peer, request, measured.first_herald_sequence, told)
+        held = Held(measured.first_herald_sequence, told, measured.good_until_ns)
+        self._requests.indicate(peer, request, held, measured.emitted_at_ns)

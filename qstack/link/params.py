@@ -11,6 +11,7 @@ NUMBER_MAX: Final = 10**6  # pairs of one request
 CHOICE_NS: Final = 50_000_000  # both ends look at their queue again at multiples of this
 SLOTS_PART_MAX: Final = 8_192  # detected slots in one message: 32 KiB, half of a control frame
 FAIR_PAIRS: Final = 64  # of one measure batch, where requests have shares of the link
+AGE_GRACE_NS: Final = 10_000_000  # longer than a herald, a move and a readout take
 ANSWER_WITHIN_NS: Final = 10_000_000  # an acknowledgement waits so long for a message to ride on
 RESEND_TRIPS: Final = 3  # round trips until what is answered at once is said again
 WINDOW: Final = 128  # messages said and not yet acknowledged
@@ -19,6 +20,7 @@ FALSE_ALARM: Final = 1e-6  # at most, that an honest option alarms in a window
 OUTCOMES_MAX: Final = 64  # rounds in one message
 
 # Implementation limits.
+MEMORY_SHORT_NS: Final = 10**9  # memory full for so long is worth a message
 MAINTENANCE_AHEAD_NS: Final = 50_000_000  # until a window begins, beside four round trips
 MAINTENANCE_AHEAD_MAX_NS: Final = 10**10  # a peer's window is not further ahead
 MAINTENANCE_RETRY_NS: Final = 10**9  # until another window is named, where one was missed

@@ -9,7 +9,7 @@ from qstack.link.estimation import lowered
 from qstack.link.params import PAIR_HISTORY_MAX, Weight
 from qstack.link.queue import Place, Request
 from qstack.link.service import LinkOption
-from qstack.physical.service import GenerationOption, Kind, LinkCapability
+from qstack.physical.service import AttemptKind, GenerationOption, LinkCapability
 
 
 @dataclass
@@ -37,9 +37,15 @@ class Peer:
     purposes: dict[bytes, None] = field(default_factory=dict)
     announced: dict[int, Announced] = field(default_factory=dict)  # by herald sequence
     forgotten_until: int = 0  # of announced pairs: all forgotten ones have lower sequences
+    void: dict[int, None] = field(default_factory=dict)  # pairs let go here before they were told
     next_queue_number: int = 0
     virtual_ns: int = 0  # how far requests have been served, each divided by its weight
     waits_for_memory: bool = False
+    short_since_ns: int | None = None  # memory has been full since then
+    own_room: int | None = None  # batches that fit while it is, once that has lasted
+    told_room: int | None = None  # what the far end knows of it
+    peer_room: int | None = None  # what it has said of its own
+    is_room_due: bool = False  # the timer to look at it again is armed
     is_closed: bool = False  # in MAINTENANCE: no attempts are made
     calibration: int = 0  # the last that is known
     is_choice_due: bool = False  # the timer to look at the queue again is armed
@@ -80,6 +86,12 @@ class Peer:
         return min(self.capability.slots, self.peer_slots)
 
     @property
+    def room(self) -> int:
+        """The same, while the memory of an end is full."""
+        limits = [room for room in (self.own_room, self.peer_room) if room is not None]
+        return min([self.slots, *limits]) if limits else self.slots
+
+    @property
     def batches_open(self) -> int:
         """Batches running at this end."""
         return sum(len(request.batches) for request in self.requests.values())
@@ -95,7 +107,7 @@ class Peer:
         self.virtual_ns = max(self.virtual_ns, request.virtual_finish(0))
         request.serve(first_herald, pairs)
 
-    def cost_ns(self, kind: Kind, option: GenerationOption, priority: int) -> int | None:
+    def cost_ns(self, kind: AttemptKind, option: GenerationOption, priority: int) -> int | None:
         """The mean time of a pair, divided by the weight of its request; None if it has none."""
         weight = "strict" if self.weights is None else self.weights[priority]
         if weight == "strict":
@@ -119,9 +131,16 @@ class Peer:
             del self.announced[oldest]
             self.forgotten_until = max(self.forgotten_until, oldest + 1)
 
+    def note_void(self, herald_sequence: int) -> None:
+        """A pair that was never announced is void here; the oldest is forgotten."""
+        self.void[herald_sequence] = None
+        if len(self.void) > PAIR_HISTORY_MAX:
+            del self.void[next(iter(self.void))]
+
     def forget_pairs(self) -> None:
         """All pairs announced are void, which was said."""
         self.announced.clear()
+        self.void.clear()
         self.forgotten_until = 0
 
     def option_for(self, min_fidelity: float) -> GenerationOption | None:

@@ -8,13 +8,15 @@ lost but time.
 
 import math
 from dataclasses import dataclass, field
-from typing import NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 from qstack.link.coincidences import Coincidences
 from qstack.link.request_states import REQUEST, Input, State
-from qstack.link.service import LinkMeasured, LinkPair
-from qstack.physical.service import GenerationOption, Kind
+from qstack.physical.service import AttemptKind, GenerationOption, Rotation
 from qstack.wire.message import BasisChoice
+
+if TYPE_CHECKING:
+    from qstack.link.held import Held
 
 NEVER_SERVED = -1
 
@@ -35,7 +37,7 @@ class Request:
 
     id: bytes
     purpose: bytes
-    kind: Kind
+    kind: AttemptKind
     number: int | None
     min_fidelity: float
     deadline_ns: int
@@ -47,12 +49,14 @@ class Request:
     start_ns: int
     given: Place | None
     cost_ns: int | None  # of a pair, divided by the weight; None where its priority is strict
+    rotation: Rotation | None = None
     state: State = REQUEST.start
     served: int = 0
     last_herald: int = NEVER_SERVED  # herald sequence of its latest pair
     batches: dict[int, None] = field(default_factory=dict)  # in the order they were started
-    held: list[tuple[int, LinkPair | LinkMeasured]] = field(default_factory=list)
-    """Herald sequences and indications of pairs that wait for the last one."""
+    held: "list[Held]" = field(default_factory=list)  # they wait for the last one
+    floor: float | None = None  # the fidelity that pairs which wait must keep
+    too_old: int = 0  # pairs that did not
     coincidences: Coincidences | None = None  # photon-pair links: what is still to be compared
 
     def step(self, received: Input) -> None:
@@ -63,6 +67,11 @@ class Request:
         """Count pairs that have come."""
         self.served += pairs
         self.last_herald = first_herald + pairs - 1
+
+    def take_back(self, pairs: int) -> None:
+        """Pairs that were counted have been let go: as many must come again."""
+        self.served -= pairs
+        self.too_old += pairs
 
     @property
     def place(self) -> float:

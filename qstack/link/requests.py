@@ -13,10 +13,12 @@ from qstack.errors import ErrorCode
 from qstack.link import messages, service
 from qstack.link.batches import Batches
 from qstack.link.forecast import hopeless
+from qstack.link.held import AGE_TIMER, Held, HeldPairs
 from qstack.link.outbox import ABOVE, Outbox, name_of
 from qstack.link.params import NUMBER_MAX, REQUESTS_MAX, START_AHEAD_MAX_NS, START_ALLOWANCE_NS
 from qstack.link.peer import Peer
 from qstack.link.queue import Place, Request
+from qstack.link.reading import reading_problem
 from qstack.link.request_states import Input, State
 from qstack.physical import service as physical
 from qstack.physical.service import GenerationOption
@@ -33,6 +35,7 @@ class Requests:
         self._peers = peers
         self._batches = batches
         self._out = out
+        self.held = HeldPairs(out)
 
     # --- from above ------------------------------------------------------------------------------
 
@@ -61,12 +64,13 @@ class Requests:
             deadline_ns=create.deadline_ns,
             priority=create.priority,
             basis=create.peer_basis,
-            peer_basis=create.basis,
+            peer_basis=create.basis if create.kind == "measure" else None,
             start_ns=start_ns,
             device=peer.peer_device,
             atomic=create.atomic,
             consecutive=create.consecutive,
             bright_state=request.option.bright_state,
+            rotation=create.peer_rotation,
         )
         self._out.send(peer.name, add)
         return self._batches.start_later(peer, now)
@@ -174,8 +178,17 @@ class Requests:
             return
         peer, request = found
         detail = f"{request.served} pairs came before the deadline"
+        if request.too_old:
+            detail += f", {request.too_old} more grew too old while they waited"
         self.fail(peer, request, Input.DEADLINE, ErrorCode.TIMEOUT, detail)
         self._batches.start(peer, now)
+
+    def on_aged(self, request_id: bytes, now: int) -> None:
+        """Pairs that wait may have grown too old."""
+        found = self._find(request_id)
+        if found is not None:
+            self.held.time_passed(*found, now)
+            self._batches.start(found[0], now)
 
     def refused_below(self, peer: Peer, request: Request, now: int) -> None:
         """The device does not run the link as the request needs it."""
@@ -205,24 +218,18 @@ class Requests:
                 self.fail(peer, request, Input.WITHDRAWN, ErrorCode.FIDELITY, detail, best)
         self._batches.start(peer, now)
 
-    def indicate(
-        self,
-        peer: Peer,
-        request: Request,
-        sequence: int,
-        indication: service.LinkPair | service.LinkMeasured,
-    ) -> None:
-        """Tell of pairs, the first of which has this herald sequence; or hold them back."""
+    def indicate(self, peer: Peer, request: Request, pairs: Held, emitted_at_ns: int) -> None:
+        """Tell of pairs, or hold them back."""
         if request.consecutive:
-            self._tell(peer, sequence, indication)
+            self._tell(peer, request, pairs)
         else:
-            request.held.append((sequence, indication))
+            self.held.hold(peer, request, pairs, emitted_at_ns)
 
     def finish_if_served(self, peer: Peer, request: Request) -> None:
         """End a request whose last pair has come."""
         if request.is_served:
-            for sequence, indication in request.held:
-                self._tell(peer, sequence, indication)
+            for pairs in request.held:
+                self._tell(peer, request, pairs)
             request.step(Input.SERVED)
             self._close(peer, request)
             done = service.LinkDone(request=request.id, purpose=request.purpose)
@@ -240,7 +247,7 @@ class Requests:
         """End a request without its pairs."""
         request.step(received)
         self._close(peer, request)
-        self._give_back(peer, request)
+        self.held.give_back(peer, request)
         self._out.tell_failed(request.id, request.purpose, name_of(error), detail, best)
 
     def _withdraw(
@@ -252,21 +259,14 @@ class Requests:
         self.fail(peer, request, Input.WITHDRAWN, error, detail)
         self._batches.start(peer, now)
 
-    def _tell(
-        self, peer: Peer, sequence: int, indication: service.LinkPair | service.LinkMeasured
-    ) -> None:
+    def _tell(self, peer: Peer, request: Request, pairs: Held) -> None:
+        sequence, indication, _ = pairs
         if isinstance(indication, service.LinkPair):
             peer.remember(sequence, indication.pair, indication.purpose)
             self._out.tell_below(physical.Transfer(call=None, qubit=indication.qubit, to=ABOVE))
+        elif request.kind == "prepare":  # the far end keeps a qubit of it
+            peer.remember(sequence, indication.first_pair, indication.purpose)
         self._out.tell_above(indication)
-
-    def _give_back(self, peer: Peer, request: Request) -> None:
-        """Pairs held back are freed; the far end, which may have told of them, learns it."""
-        for sequence, indication in request.held:
-            if isinstance(indication, service.LinkPair):
-                self._out.tell_below(physical.Free(qubit=indication.qubit))
-                self._out.send(peer.name, messages.Expire(low=sequence, high=sequence + 1))
-        request.held.clear()
 
     # --- parts -----------------------------------------------------------------------------------
 
@@ -283,14 +283,12 @@ class Requests:
             return ErrorCode.UNSUPPORTED, f"this link does not {asked.kind}", None
         if asked.number is not None and asked.number > NUMBER_MAX:
             return ErrorCode.BAD_REQUEST, f"{asked.number} pairs, at most {NUMBER_MAX}", None
-        bases = (asked.basis is not None) + (asked.peer_basis is not None)
-        if bases != (2 if asked.kind == "measure" else 0):
-            return ErrorCode.BAD_REQUEST, "bases go with kind measure, and only there", None
-        if asked.kind == "measure" and asked.number is None:
-            return ErrorCode.BAD_REQUEST, "kind measure needs a number of pairs", None
+        problem = reading_problem(asked)
+        if problem:
+            return ErrorCode.BAD_REQUEST, problem, None
         if asked.number is None and (asked.atomic or not asked.consecutive):
             return ErrorCode.BAD_REQUEST, "atomic, or all at the end, needs a number", None
-        is_held = asked.kind == "keep" and not asked.consecutive
+        is_held = asked.kind != "measure" and not asked.consecutive
         if is_held and asked.number is not None and asked.number > peer.slots:
             detail = f"{asked.number} pairs at once, {peer.slots} fit"
             return ErrorCode.NO_RESOURCES, detail, None
@@ -325,12 +323,14 @@ class Requests:
             deadline_ns=asked.deadline_ns,
             priority=asked.priority,
             basis=asked.basis,
+            rotation=asked.rotation,
             option=option,
             atomic=asked.atomic,
             consecutive=asked.consecutive,
             start_ns=start_ns,
             given=given,
             cost_ns=peer.cost_ns(asked.kind, option, asked.priority),
+            floor=None if asked.consecutive else asked.min_fidelity,
         )
         peer.requests[request.id] = request
         key = DEADLINE_TIMER + request.id.hex()
@@ -342,6 +342,8 @@ class Requests:
         del peer.requests[request.id]
         self._batches.stop_all(request)
         self._out.cancel_timer(DEADLINE_TIMER + request.id.hex())
+        if request.floor is not None:
+            self._out.cancel_timer(AGE_TIMER + request.id.hex())
 
     def _find(self, request_id: bytes) -> tuple[Peer, Request] | None:
         """An open request; an id is open on one link at most."""

@@ -3,13 +3,29 @@
 Either end may ask. Both ends learn of each pair and of the end of each request. `purpose` is the
 label under which the layer above knows what the pairs are for (a circuit); a request for a
 purpose the far end has not listened for is rejected.
+
+Three kinds of pairs, as the types K, M and R of draft-dahlberg-ll-quantum and qlink-interface:
+
+- `keep`: both ends get a qubit each (`LinkPair`).
+- `measure`: both ends read theirs at once (`LinkMeasured`). An end reads in X, Y or Z, or draws one
+  of them for each pair with stated probabilities; before it reads, what is read may be turned
+  (`Rotation`). Of the draft's sets of random bases X/Z and X/Y/Z are probabilities, and the CHSH
+  set (Z turned by pi/4 about Y, to either side) is X and Z after `CHSH_ROTATION`: what is called
+  Z is then (Z - X)/sqrt2, basis 100 of the draft, and what is called X is (Z + X)/sqrt2, its 011.
+- `prepare` (remote state preparation): the end that asks reads its half at once, in its basis and
+  rotation, and learns its outcome (`LinkMeasured`); the far end keeps the other half (`LinkPair`).
+  Which state that is the asking end alone knows. With the Bell bits (x, z) that both ends are
+  told, X^x Z^z at the far end makes the pair phi+, and if the asking end then reads m along the
+  direction (a, b, c) of the Bloch sphere, the qubit of a perfect pair points along
+  (-1)^m (a, -b, c). The far end is told neither m, nor the basis, nor the rotation.
 """
 
+import math
 from typing import Annotated, Final
 
 from msgspec import Meta
 
-from qstack.physical.service import Kind
+from qstack.physical.service import AttemptKind, Rotation
 from qstack.wire.frame import Layer
 from qstack.wire.message import (
     BasisChoice,
@@ -29,6 +45,8 @@ LAYER: Final = "link"
 Priority = Annotated[int, Meta(ge=0, le=7)]
 """Higher is served sooner."""
 Number = Annotated[int, Meta(ge=1, le=10**9)]
+CHSH_ROTATION: Final = Rotation(0.0, math.pi / 4.0, 0.0)
+"""Makes X and Z the two bases that one end of a CHSH test reads in; the other's are X and Z."""
 
 
 class _Link(Message, frozen=True, kw_only=True):
@@ -59,7 +77,7 @@ class LinkUp(_Link, frozen=True, kw_only=True):
     link: Label
     peer: Name
     peer_boot_id: Annotated[bytes, Meta(min_length=8, max_length=8)]
-    kinds: Annotated[list[Kind], Meta(min_length=1, max_length=2)]
+    kinds: Annotated[list[AttemptKind], Meta(min_length=1, max_length=3)]
     options: Annotated[list[LinkOption], Meta(min_length=1, max_length=32)]
     best_fidelity: Probability
     delay_ns: Nanoseconds
@@ -95,17 +113,20 @@ class LinkCreate(_Link, frozen=True, kw_only=True):
 
     While an `atomic` request is served no pair of another one is made on the link. Pairs of one
     that is `consecutive` are indicated as they come; else all of them when the last has come, or
-    none. Either of these has a number.
+    none. Either of these has a number. A pair that waits for the last one, and would be worse than
+    `min_fidelity` by its predicted decay when it is handed over, is let go and made again.
 
     For kind `measure` each end reads its qubits in its own basis: `basis` here, `peer_basis`
     there. Where that is three probabilities, each end draws its bases itself and keeps them.
+    What is read is turned by `rotation` here and by `peer_rotation` there before. For kind
+    `prepare` this end alone reads, and the far end is not told how.
     """
 
     TYPE = 0x0105
     request: Id
     peer: Name
     purpose: Id
-    kind: Kind
+    kind: AttemptKind
     number: Number | None
     min_fidelity: Probability
     deadline_ns: Nanoseconds
@@ -114,6 +135,8 @@ class LinkCreate(_Link, frozen=True, kw_only=True):
     peer_basis: BasisChoice | None
     atomic: bool
     consecutive: bool
+    rotation: Rotation | None = None
+    peer_rotation: Rotation | None = None
 
 
 class LinkCancel(_Link, frozen=True, kw_only=True):
@@ -126,9 +149,10 @@ class LinkCancel(_Link, frozen=True, kw_only=True):
 class LinkPair(_Link, frozen=True, kw_only=True):
     """Indication, at both ends: a pair, announced in Bell state (x, z).
 
+    Of kind `prepare` at the far end alone: what is kept is then half of a pair that was read.
     Its qubit now belongs to the network layer. `goodness` is the estimate of its fidelity at
-    `emitted_at_ns`, the earlier emission of its two qubits. `calibration` is the link's when its
-    attempts began; `is_outdated`: there is a newer one.
+    `emitted_at_ns`, the earlier emission of its two qubits, from which its age counts.
+    `calibration` is the link's when its attempts began; `is_outdated`: there is a newer one.
     """
 
     TYPE = 0x0107
@@ -148,6 +172,7 @@ class LinkPair(_Link, frozen=True, kw_only=True):
 class LinkMeasured(_Link, frozen=True, kw_only=True):
     """Indication, at both ends: measured pairs, in the same order at both; packed bits.
 
+    Of kind `prepare` at the end that asked alone, one by one, each with the name of its pair.
     `bases` are those of this end where it drew them, two bits a pair (`qstack.wire.packed`); empty
     where the basis is fixed.
     """
@@ -166,7 +191,10 @@ class LinkMeasured(_Link, frozen=True, kw_only=True):
 
 
 class LinkExpired(_Link, frozen=True, kw_only=True):
-    """Indication: an announced pair is void; its qubit is still the network layer's to free."""
+    """Indication: an announced pair is void; its qubit is still the network layer's to free.
+
+    Also of kind `prepare`: the outcome then belongs to no qubit at the far end.
+    """
 
     TYPE = 0x0109
     pair: Id

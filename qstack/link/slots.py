@@ -15,6 +15,7 @@ from qstack.errors import ErrorCode, PeerError
 from qstack.link import messages, service
 from qstack.link.batches import Batches
 from qstack.link.coincidences import Coincidences, Matched, slot_messages
+from qstack.link.held import Held
 from qstack.link.outbox import Outbox
 from qstack.link.params import MEASURED_MAX, SLOTS_AHEAD_MAX
 from qstack.link.peer import Peer
@@ -116,7 +117,7 @@ class SlotPairs:
             bases=pack_bases(part.bases),
             goodness=request.option.bell_probabilities[0],
         )
-        self._requests.indicate(peer, request, first, told)
+        self._requests.indicate(peer, request, Held(first, told, None), 0)
 
     def _give_up(
         self, peer: Peer, request: Request, error: ErrorCode, detail: str, now: int

@@ -217,7 +217,7 @@ class LinkStateDatabase:
                 kinds=[
                     kind
                     for kind in link.kinds
-                    if kind == "measure" or (memory > 0 and link.slots > 0)
+                    if kind == "measure" or (kind == "keep" and memory > 0 and link.slots > 0)
                 ],
             )
             for link in adjacent[:_LINKS_MAX]

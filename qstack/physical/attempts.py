@@ -7,12 +7,15 @@ Rules
 """
 
 from collections.abc import Iterator
+from functools import lru_cache, partial
 from typing import Final, Literal
 
+import numpy as np
 from msgspec import Struct
 
 from qstack.errors import ErrorCode
 from qstack.machine import CancelTimer, Effect, Record, SetTimer, Tell
+from qstack.physical.ageing import good_for_ns
 from qstack.physical.batch_states import BATCH, Input, State
 from qstack.physical.conditions import IDEAL, Conditions
 from qstack.physical.device import (
@@ -23,26 +26,29 @@ from qstack.physical.device import (
     StopGenerate,
 )
 from qstack.physical.device_order import DeviceOrder
-from qstack.physical.generation import generate, mismatch
+from qstack.physical.generation import generate, is_kept, mismatch
 from qstack.physical.hardware import LinkHardware, World
 from qstack.physical.memory import Memory, Qubit
 from qstack.physical.params import DRIFT_STEPS, DRIFT_STEPS_MAX, SHARE_NS
 from qstack.physical.prediction import goodness_of
 from qstack.physical.qubit_states import Input as QubitInput
 from qstack.physical.service import (
+    AttemptKind,
     AttemptsEnded,
     AttemptsStart,
     AttemptsStop,
     Heralded,
-    Kind,
     MeasuredPairs,
 )
 from qstack.physical.sharing import choose
 from qstack.physical.station_gens import StationGens
-from qstack.wire.message import BasisChoice
+from qstack.wire.message import BasisChoice, BasisProbabilities
+from qstack.wire.packed import BASES, draw_bases, pack_bases
 
 LINK_LAYER: Final = "link"
 SHARE_TIMER: Final = "share"
+FLOORS_KEPT: Final = 256
+"""Fidelities to be kept whose times are remembered: peers may ask for ever new ones."""
 
 StopReason = Literal["stopped", "handed-over"]
 Reason = Literal["stopped", "no-memory", "handed-over", "device", "refused", "station"]
@@ -51,7 +57,8 @@ Reason = Literal["stopped", "no-memory", "handed-over", "device", "refused", "st
 class Batch(Struct, eq=False):
     """One batch; `reason` is why it is being stopped.
 
-    `number` is its name at the device: the asker's own may come again in its next life.
+    `number` is its name at the device: the asker's own may come again in its next life. `drawn` is
+    the basis a `prepare` batch is read in, packed, where that was drawn when it began.
     """
 
     asked: AttemptsStart
@@ -61,6 +68,7 @@ class Batch(Struct, eq=False):
     reason: StopReason = "stopped"
     operation: int | None = None
     is_orphan: bool = False
+    drawn: bytes = b""
 
     @property
     def link(self) -> str:
@@ -86,9 +94,13 @@ class Attempts:
         memory: Memory,
         numbers: Iterator[int],
         stations: StationGens,
+        rng: np.random.Generator,
     ) -> None:
+        self._node = node
         self._world = world
         self._stations = stations
+        self._rng = rng
+        self._good_for_ns = lru_cache(maxsize=FLOORS_KEPT)(partial(good_for_ns, world))
         self._numbers = numbers
         self._order = order
         self._memory = memory
@@ -102,7 +114,7 @@ class Attempts:
             str, int
         ] = {}  # when a link that drifts last was, as far as known
         self._conditions: dict[str, Conditions] = {}  # what is expected of a link, if not the ideal
-        self._cycles_ns: dict[tuple[str, Kind], int] = {}
+        self._cycles_ns: dict[tuple[str, AttemptKind], int] = {}
         self._is_timer_set = False
 
     # --- what the link layer asks ---
@@ -196,6 +208,7 @@ class Attempts:
             emitted_at_ns=reply.emitted_at_ns,
             goodness=self._goodness_of(batch.asked, reply.z_bit, reply.emitted_at_ns),
             calibration=reply.calibration,
+            good_until_ns=self._good_until_ns(batch.asked, reply.z_bit, reply.emitted_at_ns),
         )
         return [Tell(LINK_LAYER, indication), *effects], None
 
@@ -277,10 +290,13 @@ class Attempts:
                 outcomes=reply.outcomes,
                 x_bits=reply.x_bits,
                 z_bits=reply.z_bits,
-                bases=reply.bases,
+                bases=batch.drawn or reply.bases,
                 emitted_at_ns=reply.emitted_at_ns,
                 is_last=reply.is_last,
                 calibration=reply.calibration,
+                good_until_ns=self._good_until_ns(
+                    batch.asked, int(reply.z_bits > b"\x7f"), reply.emitted_at_ns
+                ),
             )
             effects.append(Tell(LINK_LAYER, indication))
         if reply.is_last:
@@ -352,6 +368,11 @@ class Attempts:
     def _begin(self, batch: Batch, now: int) -> list[Effect]:
         self._step(batch, Input.BEGIN)
         asked = batch.asked
+        drawn = None
+        if asked.kind == "prepare" and isinstance(asked.basis, BasisProbabilities):
+            # One pair in one basis: nothing is gained by waiting for the herald to choose it.
+            codes = draw_bases(self._rng, asked.basis, 1)
+            batch.drawn, drawn = pack_bases(codes), BASES[codes[0]]
         batch.operation = self._order.next_sequence()
         operation = generate(
             asked,
@@ -359,11 +380,12 @@ class Attempts:
             sequence=batch.operation,
             batch=batch.number,
             cycle_ns=self._cycle_ns(asked.link, asked.kind),
-            qubit=batch.qubit.id if asked.kind == "keep" else None,
+            qubit=batch.qubit.id if is_kept(asked.kind, asked.basis) else None,
+            drawn=drawn,
         )
         return self._order.submit(operation, now) + self._stations.begun(operation)
 
-    def _cycle_ns(self, link: str, kind: Kind) -> int:
+    def _cycle_ns(self, link: str, kind: AttemptKind) -> int:
         key = (link, kind)
         if key not in self._cycles_ns:
             profiles = self._world.end_profiles(link)
@@ -409,6 +431,7 @@ class Attempts:
             pairs=asked.pairs,
             bright_state=asked.bright_state,
             scheme=link.scheme,
+            rotation=asked.rotation,
         )
 
     def _goodness_of(self, asked: AttemptsStart, z: int, emitted_at_ns: int) -> float:
@@ -419,6 +442,18 @@ class Attempts:
             expected = self._conditions.get(asked.link, IDEAL)
             self._goodness[key] = goodness_of(self._world, link, key[1], expected, since_ns)
         return self._goodness[key][z]
+
+    def _good_until_ns(self, asked: AttemptsStart, z: int, emitted_at_ns: int) -> int | None:
+        """When a pair that waits is no longer as good as its asker wants it."""
+        floor = asked.fidelity_floor
+        if floor is None or asked.kind == "measure":
+            return None
+        link = self._links[asked.link]
+        kept: tuple[str, ...] = link.ends
+        if asked.kind == "prepare":
+            kept = (self._node,) if asked.basis is None else (link.other_end(self._node),)
+        good_ns = self._good_for_ns(link.id, asked.bright_state, z, floor, kept)
+        return None if good_ns is None else emitted_at_ns + good_ns
 
     def _drifted_ns(self, link: LinkHardware, at_ns: int) -> int | None:
         """How long a link has drifted, rounded up; None if nobody knows, or it does not."""

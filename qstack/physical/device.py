@@ -18,7 +18,7 @@ from typing import Annotated, Literal, Protocol
 from msgspec import Meta, Struct
 
 from qstack.machine import Effect
-from qstack.physical.service import Angle, GateName, Kind
+from qstack.physical.service import Angle, AttemptKind, GateName, Rotation
 from qstack.wire.frame import Layer
 from qstack.wire.message import (
     Basis,
@@ -52,22 +52,27 @@ class Operation(Message, frozen=True, kw_only=True):
 class Generate(Operation, frozen=True, kw_only=True):
     """GEN: attempt on `link` in every cycle from `first_cycle` on.
 
-    `qubit` is the communication qubit for `keep`, nil for `measure`. The station pairs it with
+    `qubit` is the communication qubit if it is kept, nil if it is read. The station pairs it with
     the far end's oldest waiting Generate of equal token, kind and parameters. With the basis
     `given` each part of the batch asks for its bases by BasesWanted: which basis an end reads in
     does not change whether it detects, so choices for what was not detected need not be made.
+
+    For `prepare` the end without a `qubit` reads in one `basis`, as it would to measure, and is
+    answered by a MeasuredReply of one pair, its last; the other end keeps, and gets a Reply. What
+    is read is turned by `rotation` before, without noise of a gate, whichever basis follows.
     """
 
     TYPE = 0x0001
     batch: Count
     link: Label
     token: Id
-    kind: Kind
+    kind: AttemptKind
     first_cycle: Count
     bright_state: Probability | None
     pairs: Annotated[int, Meta(ge=1, le=10**7)]
     basis: DeviceBasis | None
     qubit: Id | None
+    rotation: Rotation | None = None
 
 
 class StopGenerate(Operation, frozen=True, kw_only=True):
@@ -206,7 +211,7 @@ class OperationRefused(Result, frozen=True, kw_only=True):
 
 
 class Reply(Message, frozen=True, kw_only=True):
-    """REPLY of the heralding station: a `keep` batch succeeded at `cycle`, and has ended."""
+    """REPLY of the heralding station: a batch that keeps succeeded at `cycle`, and has ended."""
 
     LAYER = Layer.PHYSICAL
     TYPE = 0x0024
@@ -220,7 +225,7 @@ class Reply(Message, frozen=True, kw_only=True):
 
 
 class MeasuredReply(Message, frozen=True, kw_only=True):
-    """REPLY for a `measure` batch: some of its pairs, packed as in MeasuredPairs."""
+    """REPLY for a batch that is read: some of its pairs, packed as in MeasuredPairs."""
 
     LAYER = Layer.PHYSICAL
     TYPE = 0x0025

@@ -60,7 +60,7 @@ from qstack.physical.models.pair_source import PairSource
 from qstack.physical.models.timing import gate_share, polarisation_overlap, residual_visibility
 from qstack.physical.profile import Profile
 from qstack.physical.retrieved_photon import RetrievedPhotonEquipment
-from qstack.physical.service import Kind
+from qstack.physical.service import AttemptKind
 from qstack.physical.source_hardware import PairSourceHardware
 
 Scheme = Literal[
@@ -141,11 +141,11 @@ class LinkHardware(Struct, frozen=True, kw_only=True):
         return self.source is None
 
     @property
-    def kinds(self) -> tuple[Kind, ...]:
+    def kinds(self) -> tuple[AttemptKind, ...]:
         """What it can be asked for: photons that were detected cannot be kept."""
         if self.station is not None:
             return ("keep",)  # what is measured is kept first
-        return ("keep", "measure") if self.is_heralded else ("measure",)
+        return ("keep", "measure", "prepare") if self.is_heralded else ("measure",)
 
     @property
     def delay_ns(self) -> int:
@@ -178,19 +178,22 @@ class LinkHardware(Struct, frozen=True, kw_only=True):
         """From an emission until its photons meet in the station: the longer arm decides."""
         return max(self.arm_ns(end) for end in self.ends)
 
-    def cycle_ns(self, kind: Kind, profile_a: Profile, profile_b: Profile) -> int:
+    def cycle_ns(self, kind: AttemptKind, profile_a: Profile, profile_b: Profile) -> int:
         """The time from one attempt to the next, with the slower end's hardware.
 
         `keep` waits for the herald, `measure` is pipelined (`models/cycles.py`); the preparation is
-        the reset after the readout before it. A pair source: one slot. Where a phase lock takes its
-        share, attempts come so much later in the mean.
+        the reset after the readout before it. `prepare` does both. A pair source: one slot. Where a
+        phase lock takes its share, attempts come so much later in the mean.
         """
         if self.source is not None:
             return self.source.slot_ns
         cycle_ns = self._unlocked_cycle_ns(kind, profile_a, profile_b)
         return cycle_ns if self.drift is None else math.ceil(cycle_ns / self.drift.lock_duty)
 
-    def _unlocked_cycle_ns(self, kind: Kind, profile_a: Profile, profile_b: Profile) -> int:
+    def _unlocked_cycle_ns(self, kind: AttemptKind, profile_a: Profile, profile_b: Profile) -> int:
+        if kind == "prepare":
+            kept_ns = self._unlocked_cycle_ns("keep", profile_a, profile_b)
+            return max(kept_ns, self._unlocked_cycle_ns("measure", profile_a, profile_b))
         profiles = (profile_a, profile_b)
         prepare_ns = max(p.t_init_ns for p in profiles)
         if self.equipment is None:

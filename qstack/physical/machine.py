@@ -113,7 +113,7 @@ class PhysicalLayer:
         self._qubits = Qubits(self._order, self._memory)
         numbers = count()
         gens = StationGens(node, world)
-        self._attempts = Attempts(node, world, self._order, self._memory, numbers, gens)
+        self._attempts = Attempts(node, world, self._order, self._memory, numbers, gens, rng)
         self._stations = StationEnds(
             gens,
             self._attempts,

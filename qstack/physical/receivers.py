@@ -62,6 +62,7 @@ class Receivers:
             pairs=asked.pairs,
             bright_state=asked.bright_state,
             scheme=link.scheme,
+            rotation=asked.rotation,
         )
         if problem:
             return [_refused("AttemptsStart", problem), _ended(asked.batch, "refused")]

@@ -37,8 +37,23 @@ NO_DECAY_S: Final = 1e9
 MemoryTime = Annotated[float, Meta(gt=0.0, le=NO_DECAY_S)]
 GateName = Literal["h", "x", "y", "z", "s", "t", "rx", "ry", "rz", "cnot", "cz"]
 Kind = Literal["keep", "measure"]
+AttemptKind = Literal["keep", "measure", "prepare"]
+"""What attempts are for. `prepare` (remote state preparation): the qubit of one end is read at
+once, which prepares the state of the other end's, which is kept."""
 Pairing = Literal["heralds", "slots"]
 """How both ends know their pairs: a station heralds them, or they compare detected slots."""
+
+
+class Rotation(Struct, frozen=True, array_like=True, forbid_unknown_fields=True):
+    """What is done to a qubit before it is read: turned about X, then about Y, then about X again.
+
+    Angles in radians, exp(-i angle P / 2); on the wire an array of three. ROTX1, ROTY, ROTX2 of
+    draft-dahlberg-ll-quantum-03, where they count in 256 parts of a turn.
+    """
+
+    x1_rad: Angle
+    y_rad: Angle
+    x2_rad: Angle
 
 
 class _Physical(Message, frozen=True, kw_only=True):
@@ -94,7 +109,7 @@ class LinkCapability(_Physical, frozen=True, kw_only=True):
     TYPE = 0x0101
     link: Label
     peer: Name
-    kinds: Annotated[list[Kind], Meta(min_length=1, max_length=2)]
+    kinds: Annotated[list[AttemptKind], Meta(min_length=1, max_length=3)]
     pairing: Pairing
     options: Annotated[list[GenerationOption], Meta(max_length=32)]
     slots: Count
@@ -168,16 +183,25 @@ class AttemptsStart(_Physical, frozen=True, kw_only=True):
     up to `pairs` pairs are made in one batch and read at once in `basis`, or each in a basis this
     node draws. On a link that pairs by slots the batch goes on until it is stopped, for its device
     knows no pairs; `pairs` says then how soon something is to be heard of.
+
+    For `prepare` the end that has a `basis` reads its qubit, which is answered by MeasuredPairs,
+    and the end that has none keeps it, which is answered by Heralded; `pairs` is 1. With a
+    `rotation` what is read is turned before, also where the basis is drawn.
+
+    Of a pair that is to wait the asker may want to know how long it stays as good as
+    `fidelity_floor`: then the answer says `good_until_ns`, alike at both ends.
     """
 
     TYPE = 0x0103
     batch: Count
     link: Label
     token: Id
-    kind: Kind
+    kind: AttemptKind
     bright_state: Probability | None
     pairs: Annotated[int, Meta(ge=1, le=10**7)]
     basis: BasisChoice | None
+    rotation: Rotation | None = None
+    fidelity_floor: Probability | None = None
 
 
 class AttemptsStop(_Physical, frozen=True, kw_only=True):
@@ -188,10 +212,11 @@ class AttemptsStop(_Physical, frozen=True, kw_only=True):
 
 
 class Heralded(_Physical, frozen=True, kw_only=True):
-    """Indication: a `keep` attempt succeeded, its batch has ended, `qubit` belongs to link.
+    """Indication: an attempt succeeded, its batch has ended, `qubit` is kept and link's.
 
     `herald_sequence` counts the successes of the link, alike at both ends. `emitted_at_ns` is the
-    earlier emission of the two qubits.
+    earlier emission of the two qubits. `good_until_ns` is when the pair's predicted fidelity falls
+    below the floor that was asked for; None if there was none, or that is never.
     """
 
     TYPE = 0x0105
@@ -204,14 +229,16 @@ class Heralded(_Physical, frozen=True, kw_only=True):
     emitted_at_ns: Nanoseconds
     goodness: Probability
     calibration: Count = 0  # how often the device had been calibrated when the batch began
+    good_until_ns: Nanoseconds | None = None
 
 
 class MeasuredPairs(_Physical, frozen=True, kw_only=True):
-    """Indication: `pairs` more pairs of a `measure` batch, in order of their herald sequence.
+    """Indication: `pairs` more pairs that were read, in order of their herald sequence.
 
     `outcomes`, `x` and `z` are packed bits, first pair in the highest bit of the first byte.
     `bases` are those of this end where they were drawn (`qstack.wire.packed`: two bits a pair),
     empty where the basis is fixed. `is_last` says that the batch has ended with these.
+    `good_until_ns` is that of the far end's qubit for `prepare`, as in Heralded.
     """
 
     TYPE = 0x0106
@@ -225,6 +252,7 @@ class MeasuredPairs(_Physical, frozen=True, kw_only=True):
     emitted_at_ns: Nanoseconds  # of the last pair
     is_last: bool
     calibration: Count = 0  # how often the device had been calibrated when the batch began
+    good_until_ns: Nanoseconds | None = None
 
 
 class Detections(_Physical, frozen=True, kw_only=True):

@@ -24,7 +24,7 @@ from typing import Annotated, Literal
 
 from msgspec import Meta
 
-from qstack.physical.service import Kind
+from qstack.physical.service import AttemptKind
 from qstack.wire.frame import Layer
 from qstack.wire.message import Bit, Count, Id, Label, Message, Probability
 
@@ -50,7 +50,7 @@ class Gen(_Station, frozen=True, kw_only=True):
     link: Label
     batch: Count
     token: Id
-    kind: Kind
+    kind: AttemptKind
     first_cycle: Count
     count: Annotated[int, Meta(ge=1, le=2**53)] | None
     bright_state: Probability | None

@@ -26,6 +26,7 @@ from qstack.machine import (
     Told,
 )
 from qstack.physical import service as physical
+from qstack.physical.generation import is_kept
 from qstack.quantum.bell import expected_agreement_sign
 from qstack.wire.codec import Registry, encode
 from qstack.wire.message import Basis, Message
@@ -115,7 +116,8 @@ class End:
     def capability(self) -> physical.LinkCapability:
         other = BOB if self.name == ALICE else ALICE
         return physical.LinkCapability(
-            link=LINK, peer=other, kinds=["keep", "measure"][self.pairing == "slots":],
+            link=LINK, peer=other,
+            kinds=["measure"] if self.pairing == "slots" else ["keep", "measure", "prepare"],
             pairing=self.pairing, options=[FAST, GOOD], slots=self.slots, delay_ns=DELAY_NS,
         )  # fmt: skip
 
@@ -147,6 +149,7 @@ class Bench:
         self.herald_sequence = 0
         self.is_connected = False
         self._qubits = 0
+        self.good_for_ns: int | None = None  # how long pairs that wait stay good enough
 
     def _end(self, name: str) -> End:
         life, slots = self.lives[name], self.slots[name]
@@ -337,18 +340,20 @@ class Bench:
         """A success; both devices have it to say. For `measure`: the next pairs."""
         numbers = match or self.matches()[0]
         ends = self.ends[ALICE], self.ends[BOB]
-        is_keep = ends[0].batches[numbers[0]].kind == "keep"
         least = min(end.remaining[n] for end, n in zip(ends, numbers, strict=True))
-        pairs = 1 if is_keep else min(pairs, least)
+        pairs = min(pairs, least)
         for end, number in zip(ends, numbers, strict=True):
             end.remaining[number] -= pairs
+            asked = end.batches[number]
+            is_keep = is_kept(asked.kind, asked.basis)
             if is_keep or pairs == least:
                 del end.batches[number]
             if is_keep:
-                end.inbox.append(self._heralded(end, number))
+                end.inbox.append(self._heralded(end, number, asked))
             else:
                 said = measured(number, self.herald_sequence, pairs, is_last=pairs == least)
-                end.inbox.append(said)
+                until_ns = self.good_until_ns(asked)
+                end.inbox.append(replace(said, emitted_at_ns=self.now, good_until_ns=until_ns))
         self.herald_sequence += pairs
 
     def answer_stops(self, name: str) -> None:
@@ -358,7 +363,7 @@ class Bench:
             del end.stopped[number]
             end.inbox.append(
                 _ended(number, "stopped")
-                if kind == "keep"
+                if kind != "measure"
                 else measured(number, self.herald_sequence, 0, is_last=True)
             )
 
@@ -367,13 +372,20 @@ class Bench:
         del self.ends[name].batches[number]
         self.ends[name].inbox.append(_ended(number, reason))
 
-    def _heralded(self, end: End, number: int) -> physical.Heralded:
+    def good_until_ns(self, asked: physical.AttemptsStart) -> int | None:
+        """What the device says of a pair emitted now."""
+        if asked.fidelity_floor is None or self.good_for_ns is None:
+            return None
+        return self.now + self.good_for_ns
+
+    def _heralded(self, end: End, number: int, asked: physical.AttemptsStart) -> physical.Heralded:
         self._qubits += 1
         qubit = end.boot_id + self._qubits.to_bytes(8, "big")
         end.qubits[qubit] = "link"
         self.heralds[qubit] = physical.Heralded(
             batch=number, qubit=qubit, herald_sequence=self.herald_sequence, cycle=5, x_bit=1,
             z_bit=self.herald_sequence % 2, emitted_at_ns=self.now, goodness=0.8,
+            good_until_ns=self.good_until_ns(asked),
         )  # fmt: skip
         return self.heralds[qubit]
 

@@ -48,6 +48,8 @@ def test_the_template_passes_and_says_what_it_does_not_offer(profile: str) -> No
     assert [each for each in verdicts if each.verdict == "failed"] == []
     assert [each.check for each in verdicts if each.verdict == "not-offered"] == [
         "drawn bases are asked for",
+        "rotated pairs are complete",
+        "states are prepared remotely",
         "detections follow one another",
         "detections",
     ]

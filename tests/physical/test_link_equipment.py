@@ -187,7 +187,7 @@ def test_a_node_promises_what_the_library_says(equipment: Equipment) -> None:
     capability = link_capability(here, "a", here.links["a-b"])
     (option,) = capability.options
     wanted = expected(equipment)
-    assert (capability.pairing, capability.kinds) == ("heralds", ["keep", "measure"])
+    assert (capability.pairing, capability.kinds) == ("heralds", ["keep", "measure", "prepare"])
     assert option.probability == pytest.approx(wanted.probability)
     assert option.bright_state is None
     assert option.bell_probabilities[0] == pytest.approx(bell.fidelity(wanted.state, 1, 0))

@@ -337,7 +337,7 @@ def test_it_takes_no_memory_and_no_share_of_the_other_links() -> None:
     capability = link_capability(with_source, "a", source)
     assert (capability.kinds, capability.pairing, capability.slots) == (["measure"], "slots", 1)
     kept = link_capability(with_source, "a", ring.links["a-b"])
-    assert (kept.kinds, kept.pairing) == (["keep", "measure"], "heralds")
+    assert (kept.kinds, kept.pairing) == (["keep", "measure", "prepare"], "heralds")
     (option,) = capability.options
     exact = PairSource(
         mean_pairs=0.01, efficiencies=(0.25, 0.25), backgrounds=(2e-6, 2e-6), misalignment=0.01

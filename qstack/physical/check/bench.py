@@ -5,7 +5,7 @@ Far ends always attempt with `here`: a driver that imagines them need not have m
 """
 
 from collections.abc import Iterator, Sequence
-from typing import Final, Literal, NamedTuple, TypeVar
+from typing import Final, NamedTuple, TypeVar
 
 import numpy as np
 from msgspec.structs import replace
@@ -32,6 +32,7 @@ from qstack.physical.durations import duration_ns, result_ns
 from qstack.physical.fabric import Fabric
 from qstack.physical.hardware import LinkHardware, World
 from qstack.physical.params import READOUT_NS
+from qstack.physical.service import AttemptKind, Rotation
 from qstack.wire.message import Message
 
 RESTLESS_CALLS: Final = 10_000  # a driver asked so often at one time does not come to rest
@@ -111,15 +112,16 @@ class Bench:
         self,
         link: str,
         *,
-        kind: Literal["keep", "measure"],
+        kind: AttemptKind,
         pairs: int = 1,
         basis: DeviceBasis | None = None,
         qubit: bytes | None = None,
         far: DeviceBasis = "Z",
+        rotation: Rotation | None = None,
     ) -> Generate:
         """Attempts on a link, at both of its ends; the operation at `here`.
 
-        `far` is the basis of the far end.
+        `far` is the basis of the far end, if it reads; `rotation` is at `here` alone.
         """
         self.batches += 1
         hardware = self.link(link)
@@ -136,14 +138,17 @@ class Bench:
             pairs=pairs,
             basis=basis,
             qubit=qubit,
+            rotation=rotation,
         )
         self.submit(asked)
         other = hardware.other_end(HERE)
+        is_far_kept = (qubit is None) == (kind == "prepare")
         mirrored = replace(
             asked,
             sequence=self.next_sequence(other),
-            qubit=None if qubit is None else self.new_qubit(),
-            basis=None if basis is None else far,
+            qubit=self.new_qubit() if is_far_kept else None,
+            basis=None if is_far_kept else far,
+            rotation=None,
         )
         self.submit(mirrored, other)
         return asked

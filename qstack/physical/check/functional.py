@@ -51,11 +51,13 @@ from qstack.physical.device import (
     Result,
     StopGenerate,
 )
+from qstack.physical.service import Rotation
 
 if TYPE_CHECKING:
     from qstack.physical.service import GateName
 
 Check = Callable[[Bench], str]
+TURN: Final = Rotation(0.3, 0.5, -0.2)
 
 # --- qubits --------------------------------------------------------------------------------------
 
@@ -220,6 +222,26 @@ def drawn_bases_are_asked_for(bench: Bench) -> str:
     if given and {part.bases for _, part in parts if part.pairs} != given:
         raise CheckFailedError("the bases of the replies are not those that were given")
     return "asked for" if given else "chosen by the device"
+
+
+def rotated_pairs_are_complete(bench: Bench) -> str:
+    """Generate measure with a rotation: the pairs come all the same, or it is UNSUPPORTED."""
+    batch = bench.generate(LINK, kind="measure", pairs=300, basis="Z", rotation=TURN)
+    check_parts(measured_parts(bench, batch, 0), 300, is_given=False)
+    return ""
+
+
+def states_are_prepared_remotely(bench: Bench) -> str:
+    """Generate prepare: one pair that is read here, then one that is kept; or UNSUPPORTED."""
+    batch = bench.generate(LINK, kind="prepare", basis="X")
+    check_parts(measured_parts(bench, batch, 0), 1, is_given=False)
+    since = len(bench.heard)
+    batch = bench.generate(LINK, kind="prepare", qubit=bench.new_qubit())
+    word = first_word(bench, batch, since)
+    if not isinstance(word, Reply):
+        raise CheckFailedError(f"what is kept was answered by {type(word).__name__}")
+    check_herald(bench, batch, word)
+    return ""
 
 
 def a_stopped_batch_ends(bench: Bench) -> str:
@@ -401,6 +423,8 @@ FUNCTIONAL: Final[dict[str, Check]] = {
         heralds_are_counted,
         measured_pairs_are_complete,
         drawn_bases_are_asked_for,
+        rotated_pairs_are_complete,
+        states_are_prepared_remotely,
         a_stopped_batch_ends,
         stopping_an_unknown_batch_is_silent,
         an_unknown_link_is_refused,

@@ -40,7 +40,7 @@ from qstack.physical.device import (
 )
 from qstack.physical.drivers.setup import Setup
 from qstack.physical.durations import result_ns
-from qstack.physical.generation import mismatch
+from qstack.physical.generation import is_kept, mismatch
 from qstack.physical.params import READOUT_NS, RESULT_MIN_NS
 from qstack.physical.service import GateName
 from qstack.quantum.gates import GATES
@@ -65,6 +65,10 @@ class Driver:
     peer: Final = FABRIC
     has_two_ends = False
     """Whether two of it in one process answer for the two ends of one link."""
+    prepares = False
+    """Whether it takes part in batches of kind `prepare`; else the base refuses them."""
+    rotates = False
+    """Whether it turns qubits by `Generate.rotation` before it reads them; else it is refused."""
 
     def __init__(self, setup: Setup) -> None:
         self.setup = setup
@@ -167,14 +171,14 @@ class Driver:
         due_ns: int,
         calibration: int | None = None,
     ) -> None:
-        """A `keep` batch has succeeded, and is closed; its qubit is there.
+        """A batch that keeps its qubit has succeeded, and is closed; the qubit is there.
 
         `calibration` is that of the device when the batch began, unless something else is said.
         """
         if calibration is None:
             calibration = self.calibration_of(batch)
         del self.batches[batch.batch]
-        assert batch.qubit is not None, "a keep batch names a qubit"
+        assert batch.qubit is not None, "what is kept has a name"
         self.qubits[batch.qubit] = None
         reply = Reply(
             batch=batch.batch,
@@ -330,9 +334,10 @@ class Driver:
             pairs=asked.pairs,
             bright_state=asked.bright_state,
             scheme=link.scheme,
+            rotation=asked.rotation,
         )
-        if (asked.kind == "keep") != (asked.qubit is not None):
-            problem = problem or "a keep batch names a qubit, a measure batch none"
+        if is_kept(asked.kind, asked.basis) != (asked.qubit is not None):
+            problem = problem or "a qubit that is kept has a name, one that is read has none"
         if asked.batch in self.batches:
             problem = f"batch {asked.batch} is open"
         if not link.is_heralded and any(b.link == asked.link for b in self.batches.values()):
@@ -343,6 +348,10 @@ class Driver:
             self._require_unclaimed(asked.qubit)
             if asked.qubit in self.qubits:
                 raise LocalError(ErrorCode.BAD_REQUEST, "the qubit is in use")
+        if asked.kind == "prepare" and not self.prepares:
+            raise LocalError(ErrorCode.UNSUPPORTED, "this device prepares no remote states")
+        if asked.rotation is not None and not self.rotates:
+            raise LocalError(ErrorCode.UNSUPPORTED, "this device reads in X, Y and Z alone")
         self.batches[asked.batch] = asked
         self._calibrations[asked.batch] = self.calibration
         try:

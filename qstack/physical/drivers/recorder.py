@@ -1,6 +1,8 @@
 """A recorder around any device: it passes everything on, and writes down what was said.
 
 What it writes the replay driver reads: heralds (`recording.py`) and time tags (`time_tags.py`).
+What these files have no words for is passed on and not written: what was rotated before it was
+read, and remote state preparation.
 """
 
 from collections.abc import Sequence
@@ -93,7 +95,7 @@ class RecordingDevice:
     def submit(self, operation: Operation, now: int) -> list[Effect]:
         """Pass it on."""
         match operation:
-            case Generate():
+            case Generate() if operation.kind != "prepare" and operation.rotation is None:
                 self._batches[operation.batch] = operation
             case DoMeasure() | DoBellMeasure():
                 self._asked[operation.sequence] = operation
@@ -121,6 +123,10 @@ class RecordingDevice:
     def _note(self, messages: Sequence[Answer], now: int) -> Sequence[Answer]:
         for message in messages:
             match message:
+                case Reply() | MeasuredReply() | DetectionReply() if (
+                    message.batch not in self._batches
+                ):
+                    pass  # what is not written
                 case Reply():
                     self._note_kept(message, now)
                 case MeasuredReply():

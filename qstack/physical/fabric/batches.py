@@ -21,9 +21,17 @@ class Batch:
     """A Generate of one node, waiting or matched."""
 
     def __init__(
-        self, node: str, operation: Generate, first_cycle: int, cycle_ns: int, offset_ns: int
+        self,
+        node: str,
+        operation: Generate,
+        first_cycle: int,
+        cycle_ns: int,
+        offset_ns: int,
+        reader: str = "",
     ) -> None:
+        """`reader` is the end that reads, where the other one keeps (`prepare`)."""
         self.node = node
+        self._reader = reader
         self.operation = operation
         self.first_cycle = first_cycle
         self.remaining = operation.pairs
@@ -44,7 +52,7 @@ class Batch:
     def key(self) -> MatchKey:
         """What must be equal at both ends of the link."""
         asked = self.operation
-        return (asked.link, asked.token, asked.kind, asked.bright_state)
+        return (asked.link, asked.token, asked.kind + self._reader, asked.bright_state)
 
     def attempts_before(self, at_ns: int) -> int:
         """Attempts with emission before `at_ns`."""

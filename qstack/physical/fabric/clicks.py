@@ -7,17 +7,20 @@ after the last slot this one decided.
 """
 
 import math
+from functools import lru_cache
 from typing import Final, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
 from qstack.physical.conditions import IDEAL, Conditions
+from qstack.physical.fabric.link_model import SETTINGS_MAX, Rotations
 from qstack.physical.hardware import LinkHardware
 from qstack.physical.models.pair_source import outcome_table
 from qstack.physical.params import CHUNK_NS, DETECTIONS_MAX, SOURCE_CHUNK_MIN_NS
+from qstack.physical.rotations import axes
 from qstack.quantum.pauli import FloatArray
-from qstack.wire.packed import BASES, Slots
+from qstack.wire.packed import Slots
 
 BOTH, ONLY_A, ONLY_B = 0, 1, 2
 # More slots than any run has; larger gaps would overflow their running sum.
@@ -66,13 +69,18 @@ class SourceModel:
         self.link = link
         self.ends = link.ends
         self.slot_ns = link.source.slot_ns
-        source = link.pair_source(conditions, arms)
-        tables = np.array([[outcome_table(source, a, b) for b in BASES] for a in BASES])
-        clicked = tables[:, :, 1:, 1:]
-        self.tables: FloatArray = (clicked / clicked.sum(axis=(2, 3), keepdims=True))[np.newaxis]
-        """(1, 3, 3, 2, 2): both outcomes of a coincidence, by the codes of both bases."""
-        same = tables[2, 2]  # clicks are alike for all bases
+        self._source = link.pair_source(conditions, arms)
+        self.tables = lru_cache(SETTINGS_MAX)(self._tables)
+        same = outcome_table(self._source, "Z", "Z")  # clicks are alike for all bases
         self._kinds = np.array([same[1:, 1:].sum(), same[1:, 0].sum(), same[0, 1:].sum()])
+
+    def _tables(self, rotations: Rotations = (None, None)) -> FloatArray:
+        """(1, 3, 3, 2, 2): both outcomes of a coincidence, by the codes of both bases."""
+        first, second = (axes(rotation) for rotation in rotations)
+        tables = np.array([[outcome_table(self._source, a, b) for b in second] for a in first])
+        clicked = tables[:, :, 1:, 1:]
+        shares: FloatArray = clicked / clicked.sum(axis=(2, 3), keepdims=True)
+        return shares[np.newaxis]
 
     @property
     def click_probability(self) -> float:

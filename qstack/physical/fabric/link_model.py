@@ -7,15 +7,17 @@ import numpy as np
 
 from qstack.physical.conditions import Conditions
 from qstack.physical.hardware import LinkHardware, World
-from qstack.physical.service import Kind
-from qstack.quantum.measurement import readout_effect
+from qstack.physical.rotations import effects
+from qstack.physical.service import AttemptKind, Rotation
 from qstack.quantum.pauli import FloatArray
-from qstack.wire.packed import BASES
 
 PATTERN_BITS: Final = ((1, 0), (1, 1))
 """The Bell state (x, z) a herald pattern announces: psi+ and psi-, equally likely."""
 
 SETTINGS_MAX: Final = 256  # settings and conditions that are kept: a few kilobytes each
+
+Rotations = tuple[Rotation | None, Rotation | None]
+"""Of both ends of a link, in the order of its ends."""
 
 
 class Success(NamedTuple):
@@ -41,7 +43,7 @@ class LinkModel:
         self.success = lru_cache(SETTINGS_MAX)(self._success)
         self.joint_outcomes = lru_cache(SETTINGS_MAX)(self._joint_outcomes)
 
-    def _cycle_ns(self, kind: Kind) -> int:
+    def _cycle_ns(self, kind: AttemptKind) -> int:
         """The time from one attempt to the next."""
         return self.link.cycle_ns(kind, *self._profiles)
 
@@ -65,24 +67,24 @@ class LinkModel:
             return Success(0.0, (mixed, mixed))
         return Success(min(1.0, heralded.probability), (heralded.state, heralded.state_minus))
 
+    def effects(self, end: int, rotation: Rotation | None) -> FloatArray:
+        """(3, 2, 4): what reading the spin of an end in X, Y and Z is, after a rotation."""
+        profile = self._profiles[end]
+        return effects(rotation, profile.readout_f0, profile.readout_f1)
+
     def _joint_outcomes(
-        self, bright_state: float | None, conditions: Conditions | None = None
+        self,
+        bright_state: float | None,
+        conditions: Conditions | None = None,
+        rotations: Rotations = (None, None),
     ) -> FloatArray:
         """(2, 3, 3, 2, 2): both outcomes by pattern, and the codes of the bases of both ends.
 
         Each spin is read right after its emission: no ageing, readout errors included.
         """
-        effects = [
-            np.array(
-                [
-                    [readout_effect(basis, bit, p.readout_f0, p.readout_f1) for bit in (0, 1)]
-                    for basis in BASES
-                ]
-            )
-            for p in self._profiles
-        ]
+        first, second = (self.effects(end, rotations[end]) for end in (0, 1))
         states = np.array(self.success(bright_state, conditions).states)
-        joint = np.einsum("iam,pmn,jbn->pijab", effects[0], states, effects[1])
+        joint = np.einsum("iam,pmn,jbn->pijab", first, states, second)
         joint = np.clip(joint, 0.0, None)
         probabilities: FloatArray = joint / joint.sum(axis=(3, 4), keepdims=True)
         return probabilities

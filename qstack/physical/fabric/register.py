@@ -147,6 +147,10 @@ class Register:
         """When the move of a heralded qubit comes is known now. Raises `RefusedError`."""
         self._get(key).move = move
 
+    def add_prepared(self, tensor: FloatArray, key: QubitKey, move: Move | None, at: int) -> None:
+        """A qubit (4,), emitted at `at`, the other half of whose pair was read at once."""
+        _Group(tensor, [self._add(key, at, move)])
+
     def release(self, key: QubitKey) -> None:
         """Forget a qubit; nothing happens if it is not there."""
         qubit = self._qubits.get(key)

@@ -112,6 +112,7 @@ class SourceStation:
             pairs=operation.pairs,
             bright_state=operation.bright_state,
             scheme=model.link.scheme,
+            rotation=operation.rotation,
         )
         if node not in model.ends:
             problem = f"{node} is not on a link {operation.link}"
@@ -235,7 +236,9 @@ class SourceStation:
 
     def _outcomes(self, match: SourceMatch, clicks: Clicks) -> JointOutcomes:
         patterns = np.zeros(len(clicks.slots), dtype=np.uint8)
-        return JointOutcomes(match.model.tables, patterns, clicks.luck, clicks.kinds == BOTH)
+        first, second = (batch.operation.rotation for batch in match.batches)
+        tables = match.model.tables((first, second))
+        return JointOutcomes(tables, patterns, clicks.luck, clicks.kinds == BOTH)
 
     def _reply(
         self,

@@ -38,9 +38,10 @@ from qstack.physical.fabric.keys import QubitKey
 from qstack.physical.fabric.link_model import PATTERN_BITS, LinkModel
 from qstack.physical.fabric.measured import Chunk, draw_chunk
 from qstack.physical.fabric.outcomes import JointOutcomes
+from qstack.physical.fabric.prepared import code_of, read_half, reader_of
 from qstack.physical.fabric.readings import Deliver, Readings
 from qstack.physical.fabric.register import Move, RefusedError, Register
-from qstack.physical.generation import has_storage, mismatch
+from qstack.physical.generation import has_storage, is_kept, mismatch
 from qstack.physical.hardware import LinkHardware, World
 from qstack.physical.params import NEVER_NS, READOUT_NS, SEGMENT_NS
 from qstack.wire.packed import Codes, pack_bits
@@ -120,7 +121,8 @@ class Station:
         cycle_ns = model.cycle_ns(operation.kind)
         ready_ns = at_ns + self._ready_check_ns(node, operation.batch)
         first_cycle = max(operation.first_cycle, -(-ready_ns // cycle_ns))
-        batch = Batch(node, operation, first_cycle, cycle_ns, model.emission_offset_ns)
+        reader = reader_of(operation, node, model)
+        batch = Batch(node, operation, first_cycle, cycle_ns, model.emission_offset_ns, reader)
         batch.calibration = self._circumstances.calibration(model.link.id)
         self._counter.add(batch)
         return batch
@@ -130,7 +132,7 @@ class Station:
         batch = self._counter.open_batches(node).get(number)
         if batch is None:
             return
-        model, is_keep = self.models[batch.operation.link], batch.operation.kind == "keep"
+        model, is_keep = self.models[batch.operation.link], batch.operation.kind != "measure"
         back_ns = at_ns + (model.herald_back_ns(node) if is_keep else _told_ns(model, batch))
         was_measuring = batch.match is not None and not is_keep
         if was_measuring:
@@ -187,25 +189,62 @@ class Station:
             self._counter.end(batch, at_ns + 1)
         self._close(match, at_ns)
         self._spare.append(match.generator)
+        if batches[0].operation.kind == "prepare":
+            self._prepared(match, pattern, at_ns)
+            return
         moves = [self._move(model, batch.node, at_ns) for batch in batches]
         keys = [QubitKey(batch.node, batch.operation.qubit or b"") for batch in batches]
         bright_state = batches[0].operation.bright_state
         state = model.success(bright_state, match.conditions).states[pattern]
         self._register.add_pair(state, (keys[0], keys[1]), moves, at_ns)
-        x, z = PATTERN_BITS[pattern]
         for batch, move in zip(batches, moves, strict=True):
-            reply = Reply(
-                batch=batch.number,
-                herald_sequence=self._heralds[link],
-                cycle=match.success_cycle,
-                x_bit=x,
-                z_bit=z,
-                emitted_at_ns=at_ns,
-                calibration=batch.calibration,
-            )
-            back_ns = at_ns + model.herald_back_ns(batch.node)
-            self._deliver(batch.node, back_ns if move is None else move.at_ns, reply)
+            self._reply_kept(match, batch, pattern, move, at_ns)
         self._heralds[link] += 1
+
+    def _reply_kept(
+        self, match: Match, batch: Batch, pattern: int, move: Move | None, at_ns: int
+    ) -> None:
+        """Tell an end of a pair whose half it keeps, once it is where it stays."""
+        x, z = PATTERN_BITS[pattern]
+        reply = Reply(
+            batch=batch.number,
+            herald_sequence=self._heralds[match.model.link.id],
+            cycle=match.success_cycle,
+            x_bit=x,
+            z_bit=z,
+            emitted_at_ns=at_ns,
+            calibration=batch.calibration,
+        )
+        back_ns = at_ns + match.model.herald_back_ns(batch.node)
+        self._deliver(batch.node, back_ns if move is None else move.at_ns, reply)
+
+    def _prepared(self, match: Match, pattern: int, at_ns: int) -> None:
+        """One end has read its half right after the emission: the other's state is prepared."""
+        model, batches = match.model, match.batches
+        end = next(end for end in (0, 1) if batches[end].operation.qubit is None)
+        reader, keeper = batches[end], batches[1 - end]
+        bright_state = reader.operation.bright_state
+        state = model.success(bright_state, match.conditions).states[pattern]
+        effects = model.effects(end, reader.operation.rotation)
+        read = read_half(state, end, effects[code_of(reader)], match.generator.random())
+        move = self._move(model, keeper.node, at_ns)
+        key = QubitKey(keeper.node, keeper.operation.qubit or b"")
+        self._register.add_prepared(read.other, key, move, at_ns)
+        reply = MeasuredReply(
+            batch=reader.number,
+            first_herald_sequence=self._heralds[model.link.id],
+            pairs=1,
+            outcomes=pack_bits(np.array([read.outcome])),
+            x_bits=pack_bits(np.array([PATTERN_BITS[pattern][0]])),
+            z_bits=pack_bits(np.array([PATTERN_BITS[pattern][1]])),
+            bases=b"",
+            emitted_at_ns=at_ns,
+            is_last=True,
+            calibration=reader.calibration,
+        )
+        self._deliver(reader.node, at_ns + model.measured_back_ns(reader.node), reply)
+        self._reply_kept(match, keeper, pattern, move, at_ns)
+        self._heralds[model.link.id] += 1
 
     def _measured(self, match: Match, chunk: Chunk, at_ns: int) -> None:
         pairs = len(chunk.cycles)
@@ -251,8 +290,9 @@ class Station:
         self._heralds[match.model.link.id] += pairs
 
     def _outcomes(self, match: Match, chunk: Chunk) -> JointOutcomes:
-        asked = match.batches[0].operation
-        tables = match.model.joint_outcomes(asked.bright_state, match.conditions)
+        asked, other = (batch.operation for batch in match.batches)
+        rotations = (asked.rotation, other.rotation)
+        tables = match.model.joint_outcomes(asked.bright_state, match.conditions, rotations)
         return JointOutcomes(tables, chunk.patterns, chunk.luck)
 
     def _reply_measured(
@@ -347,7 +387,7 @@ class Station:
         if conditions is not None:
             last_cycle = first_cycle + max(1, SEGMENT_NS // cycle_ns)
         cycle = None
-        if probability > 0.0 and asked.kind == "keep":
+        if probability > 0.0 and asked.kind != "measure":
             cycle = first_cycle - 1 + int(match.generator.geometric(probability))
         elif probability > 0.0:
             match.chunk = draw_chunk(
@@ -435,9 +475,10 @@ class Station:
             pairs=operation.pairs,
             bright_state=operation.bright_state,
             scheme=model.link.scheme,
+            rotation=operation.rotation,
         )
-        if (operation.kind == "keep") != (operation.qubit is not None):
-            problem = "a keep batch names a qubit, a measure batch none"
+        if is_kept(operation.kind, operation.basis) != (operation.qubit is not None):
+            problem = "a qubit that is kept has a name, one that is read has none"
         if operation.batch in self._counter.open_batches(node):
             problem = f"batch {operation.batch} is open"
         if operation.qubit is not None:

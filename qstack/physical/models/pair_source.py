@@ -23,12 +23,14 @@ from typing import Final
 import numpy as np
 from msgspec import Struct
 
-from qstack.quantum.pauli import Basis, FloatArray
+from qstack.quantum.pauli import BASIS_INDEX, Basis, FloatArray
 
 TRUNCATION: Final = 1e-12
 """The probability of more pairs than the sum over photon numbers goes to."""
 MEAN_PAIRS_MAX: Final = 1.0
 """The largest lam: at 1 the sum takes 45 terms, and half of the slots have two pairs or more."""
+PHI_PLUS: Final = np.array([1.0, -1.0, 1.0])
+"""<XX>, <YY> and <ZZ> of the pair."""
 _SILENT: Final = ((), (0,), (1,), (0, 1))
 """Sets of detectors of one side."""
 
@@ -113,10 +115,15 @@ def pair_numbers(mean_pairs: float, truncation: float = TRUNCATION) -> FloatArra
 
 
 def outcome_table(
-    source: PairSource, basis_a: Basis, basis_b: Basis, *, weights: FloatArray | None = None
+    source: PairSource,
+    basis_a: Basis | FloatArray,
+    basis_b: Basis | FloatArray,
+    *,
+    weights: FloatArray | None = None,
 ) -> FloatArray:
     """(3, 3) probabilities of a slot: rows A, columns B; 0: silent, 1: outcome 0, 2: outcome 1.
 
+    A basis may be the direction (3,) that is read as outcome 0, on the Bloch sphere of one photon.
     `weights` are those of the pair numbers 0, 1 ...: the source's own if they are not given.
     The entries sum to the sum of the weights.
     """
@@ -154,11 +161,20 @@ def _quiet(
     return total * dark
 
 
-def _overlap(basis_a: Basis, basis_b: Basis) -> FloatArray:
-    """How much mode i of A (row) and mode j of B have in common in |n>: phi+ as in bell.py."""
-    if basis_a != basis_b:
-        return np.full((2, 2), 0.5)
-    return np.eye(2)[::-1] if basis_a == "Y" else np.eye(2)
+def _overlap(basis_a: Basis | FloatArray, basis_b: Basis | FloatArray) -> FloatArray:
+    """How much mode i of A (row) and mode j of B have in common in |n>: phi+ as in bell.py.
+
+    (1 + c) / 2 for equal outcomes, with phi+'s correlation c = a_x b_x - a_y b_y + a_z b_z.
+    """
+    a, b = (_direction(basis) for basis in (basis_a, basis_b))
+    correlation = float(a @ (PHI_PLUS * b))
+    alike, unlike = (1.0 + correlation) / 2.0, (1.0 - correlation) / 2.0
+    return np.array([[alike, unlike], [unlike, alike]])
+
+
+def _direction(basis: Basis | FloatArray) -> FloatArray:
+    """What is read as outcome 0, on the Bloch sphere."""
+    return np.eye(3)[BASIS_INDEX[basis] - 1] if isinstance(basis, str) else basis
 
 
 def _seen(misalignment: float) -> FloatArray:
