@@ -9,10 +9,12 @@
 """
 
 from hashlib import blake2b
-from typing import Final, NewType
+from typing import TYPE_CHECKING, Final, NewType
 
-import numpy as np
 from msgspec import Struct
+
+if TYPE_CHECKING:
+    import numpy as np
 
 QubitId = NewType("QubitId", bytes)
 LinkPairId = NewType("LinkPairId", bytes)
@@ -35,7 +37,7 @@ class PairId(Struct, frozen=True, order=True):
 class FreshIds:
     """Ids from a generator; what else is drawn from it comes between whole lots of them."""
 
-    def __init__(self, rng: np.random.Generator) -> None:
+    def __init__(self, rng: "np.random.Generator") -> None:
         self._rng = rng
         self._lot = b""
         self._taken = 0  # bytes of the lot
