@@ -9,7 +9,7 @@ Every error of the registry (`qstack.errors`) becomes one of these; `code` keeps
       Lost          the qubit, or the far half of its pair, is gone
       NotOwner      the qubit belongs to somebody else
       Closed        the socket or stream is closed, here or at the far end
-      NodeGone      the own node, its device, a layer of it, or a node that is needed has gone
+      NodeGone      the own node, its device, a layer of it, or what is needed elsewhere has gone
         NoNode      no node of that name runs here
 """
 
@@ -70,7 +70,7 @@ class Closed(QstackError):
 
 
 class NodeGone(QstackError):
-    """The own node, its device, or a node that is needed has gone."""
+    """The own node, its device, or a node or station that is needed has gone."""
 
     default_code = "PEER_DOWN"
 
@@ -114,6 +114,12 @@ CLASSES: Final[dict[ErrorCode, type[QstackError]]] = {
     ErrorCode.GONE: Lost,
     ErrorCode.LOST: Lost,
     ErrorCode.CLOSED: Closed,
+    ErrorCode.QUEUE_MISMATCH: Refused,
+    ErrorCode.NO_CLASSICAL_OTHER: Refused,
+    ErrorCode.OUT_OF_WINDOW: Refused,
+    ErrorCode.GENERAL: Refused,
+    ErrorCode.LOCAL: Refused,
+    ErrorCode.STATION_LOST: NodeGone,
 }
 """The class of every error of the registry."""
 

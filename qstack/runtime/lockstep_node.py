@@ -28,6 +28,7 @@ from qstack.runtime.clock_messages import (
     Start,
     Wake,
 )
+from qstack.runtime.compose import lookahead_ns
 from qstack.runtime.fabric_link import FabricLink
 from qstack.runtime.node import (
     LayerAway,
@@ -59,6 +60,7 @@ class LockstepClock:
         self._link: FabricLink | None = None
         self._inbox: trio.MemorySendChannel[Message | None] | None = None
         self._floor_ns = 0
+        self._lookahead_ns = lookahead_ns(daemon.network)
         self._in_round = False
         self._is_member = False
         self._has_begun = False  # this life has been told what time it is
@@ -167,6 +169,7 @@ class LockstepClock:
             await self._daemon.peers.received(advance.expected)
         self._in_round = advance.hears_calls  # to applications, another is none
         self._floor_ns = max(self._floor_ns, advance.floor_ns)
+        self._node.hears_peers_from_ns = advance.until_ns - self._lookahead_ns
         self._sent = {}
         for change in advance.changes:
             self._apply(change)
@@ -333,7 +336,8 @@ class LockstepClock:
 
     def message(self, peer: str, position: int, at_ns: int, message: Message) -> None:
         """See `NodeClock`."""
-        arrival = at_ns + self._network.path_delay_ns(self._node.name, peer)
+        # A peer that dates its words back would have us go back in time.
+        arrival = max(at_ns + self._network.path_delay_ns(self._node.name, peer), self._floor_ns)
         if isinstance(message, ChannelOpen):
             due = arrival + self._network.machine_event_ns
             self._node.peer_up(peer, self._daemon.members[peer], due)

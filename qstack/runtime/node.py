@@ -182,6 +182,7 @@ class Node:
         self.timing = timing
         self.trace = trace
         self.now = 0
+        self.hears_peers_from_ns = 0  # what they say comes no earlier, whatever its date
         self.events_handled = 0
         self._heap: list[tuple[int, str, int, str, Event | _OfLayer]] = []
         self._timers: dict[tuple[str, str], _Timer] = {}
@@ -293,6 +294,8 @@ class Node:
                 continue
             events += 1
             self.now = max(self.now, due)
+            if due < self.hears_peers_from_ns and isinstance(event, FromPeer):
+                self.now = max(self.now, self.hears_peers_from_ns)
             if isinstance(event, _OfLayer):
                 self._run(self._on_layer(event, outputs), source, sequence, outputs)
             elif not room:

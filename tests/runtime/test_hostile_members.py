@@ -11,6 +11,7 @@ from msgspec.structs import replace
 from qstack.link.messages import Remove
 from qstack.runtime import peers
 from qstack.runtime.clock_messages import ChannelOpen, Done, Join, SentTo
+from qstack.transport.messages import RequestsOver
 from qstack.wire.codec import encode
 from qstack.wire.frame import pack
 from qstack.wire.message import NETWORK_TIME_MAX_NS
@@ -70,6 +71,20 @@ async def test_a_stamp_from_the_far_future_ends_the_channel(made: Court, at_ns: 
     data = pack(encode(Stamp(at_ns=at_ns))) + OPEN
     assert await said_to(made, "abel", life_of(made, "abel"), data) == ["INVALID"]
     assert made.daemons.nodes["alice"].clock.now_ns < peers.AHEAD_NS
+
+
+async def test_words_dated_back_do_not_put_out_who_answers_them(made: Court) -> None:
+    """Answered at their date, in a round that is over, they had the coordinator end alice."""
+    asks = pack(encode(Stamp(at_ns=0)))
+    asks += b"".join(pack(encode(sample(RequestsOver, Random(seed)))) for seed in range(8))
+    tls = await made.open("alice", "abel", life_of(made, "abel"))
+    assert tls is not None
+    async with tls:
+        await tls.send_all(asks)
+        answered = await verdict_of(tls, CLOSE_S, lambda verdict: verdict.frames >= 8)
+        assert answered.is_open
+        await made.check()
+    assert not [line for line in made.daemons.said if "node alice" in line]
 
 
 LIES: dict[str, Callable[[Done], Done]] = {
