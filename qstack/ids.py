@@ -8,6 +8,7 @@
 | RequestId, CircuitId | who asks | 16 bytes from the machine's generator |
 """
 
+from functools import lru_cache
 from hashlib import blake2b
 from typing import TYPE_CHECKING, Final, NewType
 
@@ -73,6 +74,7 @@ def layer_boot_id(node_boot_id: bytes, layer: str, restarts: int) -> bytes:
     return blake2b(text, digest_size=BOOT_ID_BYTES).digest()
 
 
+@lru_cache(maxsize=4096)
 def link_id(first: str, second: str) -> str:
     """The name of the link between two nodes, the same seen from either end."""
     return "-".join(sorted((first, second)))

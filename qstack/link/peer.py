@@ -88,8 +88,9 @@ class Peer:
     @property
     def room(self) -> int:
         """The same, while the memory of an end is full."""
-        limits = [room for room in (self.own_room, self.peer_room) if room is not None]
-        return min([self.slots, *limits]) if limits else self.slots
+        own = self.slots if self.own_room is None else self.own_room
+        far = self.slots if self.peer_room is None else self.peer_room
+        return min(self.slots, own, far)
 
     @property
     def batches_open(self) -> int:

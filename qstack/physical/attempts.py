@@ -457,8 +457,10 @@ class Attempts:
 
     def _drifted_ns(self, link: LinkHardware, at_ns: int) -> int | None:
         """How long a link has drifted, rounded up; None if nobody knows, or it does not."""
+        if link.drift is None:
+            return None
         calibrated_ns = self._calibrated_ns.get(link.id)
-        if link.drift is None or calibrated_ns is None or at_ns < calibrated_ns:
+        if calibrated_ns is None or at_ns < calibrated_ns:
             return None
         step_ns = link.drift.calibration_period_ns // DRIFT_STEPS
         return min(DRIFT_STEPS_MAX, -((calibrated_ns - at_ns) // step_ns)) * step_ns

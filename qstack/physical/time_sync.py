@@ -129,6 +129,8 @@ class TimeSync:
 
     def take_news(self) -> list[str]:
         """The peers of whose links something else is to be expected now."""
+        if not self._news:  # as nearly always
+            return []
         news, self._news = list(self._news), {}
         return news
 
