@@ -5,6 +5,7 @@ import os
 import re
 import shutil
 import socket
+from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
@@ -84,7 +85,7 @@ def prepare(source: Path, runs: Path, *, cutoff_ns: int | None = None) -> Prepar
 
 def _fill(folder: Path, source: Path, network_name: str, lock: int, added: str) -> Prepared:
     """Write what a run needs into its folder; `added` is a line for [network]."""
-    text = _FREE_PORT.sub(_with_free_port, source.read_text())
+    text = with_free_ports(source.read_text())
     text = _PROFILE_PATH.sub(lambda match: _absolute(match, source.parent), text)
     text = _NETWORK_TABLE.sub(lambda match: f"{match[0]}\n{added}", text, count=1)
     network_file = folder / "network.toml"
@@ -119,11 +120,16 @@ def _remove(folder: Path, lock: int) -> None:
     os.close(lock)
 
 
-def _with_free_port(match: re.Match[str]) -> str:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port = probe.getsockname()[1]
-    return f"{match[1]}:{port}{match[2]}"
+def with_free_ports(text: str) -> str:
+    """Free ports for all that leave theirs open: no port twice, so all are held until the last."""
+    with ExitStack() as held:
+
+        def chosen(match: re.Match[str]) -> str:
+            probe = held.enter_context(socket.socket())
+            probe.bind(("127.0.0.1", 0))
+            return f"{match[1]}:{probe.getsockname()[1]}{match[2]}"
+
+        return _FREE_PORT.sub(chosen, text)
 
 
 def _absolute(match: re.Match[str], folder: Path) -> str:

@@ -243,13 +243,13 @@ def document(tables_: dict[str, Any]) -> str:
     return "\n".join(f"{_quoted(key)} = {toml(value)}" for key, value in tables_.items())
 
 
-@settings(max_examples=250, deadline=None, derandomize=True, database=None)
+@settings(max_examples=120, deadline=None, derandomize=True, database=None)
 @given(DOCUMENTS)
 def test_made_up_documents_are_networks_or_say_what_is_wrong(made_up: dict[str, Any]) -> None:
     use_network(document(made_up))
 
 
-@settings(max_examples=100, deadline=None, derandomize=True, database=None)
+@settings(max_examples=50, deadline=None, derandomize=True, database=None)
 @given(st.dictionaries(KEYS, ANY, max_size=12))
 def test_made_up_profiles_say_what_is_wrong(made_up: dict[str, Any]) -> None:
     assert use_profile(document(made_up)) != "good"

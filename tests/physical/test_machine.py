@@ -308,7 +308,7 @@ CALLS = st.lists(
 )  # fmt: skip
 
 
-@settings(max_examples=300, deadline=None, derandomize=True)
+@settings(max_examples=150, deadline=None, derandomize=True)
 @given(calls=CALLS, memory=st.integers(1, 4), probability=st.sampled_from([0.0, 0.5, 1.0]))
 def test_memory_is_conserved_and_every_call_ends(
     calls: list[Any], memory: int, probability: float

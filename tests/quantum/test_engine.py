@@ -155,7 +155,7 @@ def test_every_gate_is_its_unitary(name: str) -> None:
         assert np.allclose(transfer, expected, rtol=0, atol=1e-14)
 
 
-@settings(EXACT, max_examples=150)
+@settings(EXACT, max_examples=80)
 @given(seeds, steps, st.sampled_from("XYZ"), st.integers(0, 2), st.integers(0, 1), unit, unit)
 def test_random_circuits_of_three_qubits_equal_the_dense_simulation(
     seed: int, circuit: Any, basis: Any, axis: int, bit: int, f0: float, f1: float

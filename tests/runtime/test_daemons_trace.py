@@ -55,7 +55,10 @@ async def test_wall_delays_and_a_busy_computer_leave_the_trace_as_it_is() -> Non
     assert chains == virtual_chains(packaged("metro"), 1, 3)
 
 
-@pytest.mark.parametrize(("repeater", "at_ns"), [("r1", 400_000_000), ("r2", 650_000_000)])
+@pytest.mark.parametrize(
+    ("repeater", "at_ns"),
+    [("r1", 400_000_000), pytest.param("r2", 650_000_000, marks=pytest.mark.soak)],
+)
 async def test_a_repeater_killed_at_a_stated_network_time_leaves_the_trace_of_the_virtual_runner(
     repeater: str, at_ns: int
 ) -> None:

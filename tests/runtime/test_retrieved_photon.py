@@ -154,7 +154,7 @@ def test_a_link_that_cannot_be_is_told_what_was_expected(text: str, problem: str
     assert any(line.startswith(problem) for line in problems), problems
 
 
-@pytest.mark.parametrize("basis", ["X", "Z"])
+@pytest.mark.parametrize("basis", ["X", pytest.param("Z", marks=pytest.mark.soak)])
 def test_pairs_measured_end_to_end_agree_as_the_link_s_state_says(basis: Any) -> None:
     """2000 pairs of the whole stack, seed fixed; 5.1 sigma: false alarm 4e-7."""
     net = WatchedNetwork(network(), 3)

@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 
+from qstack.runtime import launch
 from qstack.runtime.launch import prepare, release
 from qstack.runtime.run_folder import (
     SOCKET_PATH_BYTES_MAX,
@@ -44,6 +45,12 @@ def test_the_folder_is_the_one_chosen_then_the_users_own(
     monkeypatch.setattr("tempfile.tempdir", str(runs))
     assert chosen_folder() == runs / f"qstack-{os.getuid()}"
     assert chosen_folder().stat().st_mode & 0o777 == 0o700
+
+
+def test_no_port_is_chosen_twice() -> None:
+    """One given back at once may be given out again: of 300 some nearly always were."""
+    chosen = launch.with_free_ports('address = "127.0.0.1:0"\n' * 300).splitlines()
+    assert len(set(chosen)) == len(chosen) == 300
 
 
 def test_a_link_to_a_folder_is_not_taken_for_one(runs: Path) -> None:
