@@ -16,7 +16,7 @@ from qstack.machine import LayerGoneError
 from qstack.physical import service as physical
 from qstack.runtime import layer_processes
 from qstack.runtime.absent_layer import AbsentLayer
-from qstack.runtime.layer_link import listen_for_layers
+from qstack.runtime.layer_link import ANSWER_S, listen_for_layers
 from qstack.runtime.layer_processes import DEATHS_MAX, LayerProcesses
 from qstack.runtime.network_file import load_network
 from qstack.transport import service as transport
@@ -24,6 +24,7 @@ from tests.runtime import swarm
 from tests.runtime.deaths import Application, is_empty
 from tests.runtime.programs import deliver
 from tests.runtime.running import (
+    FACT_S,
     RunningNetwork,
     command,
     environment,
@@ -227,11 +228,16 @@ async def use(running: RunningNetwork, name: str, ended: dict[str, str], began: 
         ended[name] = type(group.exceptions[0]).__name__
 
 
-async def kill(running: RunningNetwork, layer: str, node: str = "alice") -> None:
+async def kill(
+    running: RunningNetwork,
+    layer: str,
+    node: str = "alice",
+    how: signal.Signals = signal.SIGKILL,
+) -> None:
     """That layer of a node is killed; it comes back, and no other process was hurt."""
     before = processes_by_layer(running)
     pids = await running.pids()
-    os.kill(before[node, layer], signal.SIGKILL)
+    os.kill(before[node, layer], how)
 
     def is_back(report: dict[str, Any]) -> bool:
         if not everybody_answers(report):
@@ -242,7 +248,8 @@ async def kill(running: RunningNetwork, layer: str, node: str = "alice") -> None
         now = processes_by_layer(running).get((node, layer))
         return now not in (None, before[node, layer])
 
-    await running.fact(f"the {layer} layer is back", is_back)
+    patience_s = FACT_S if how is signal.SIGKILL else ANSWER_S + 2 * FACT_S
+    await running.fact(f"the {layer} layer is back", is_back, patience_s)
     after = processes_by_layer(running)
     del after[node, layer], before[node, layer]
     assert after == before
@@ -271,6 +278,25 @@ async def test_each_layer_is_started_again_alone_after_sigkill(tmp_path: Path, c
         if clock == "wall":
             line = command("ping", "bob", "--from", "alice", "--count", "2")
             await trio.run_process(line, env=environment(running.runs), capture_stdout=True)
+
+
+@pytest.mark.soak
+@pytest.mark.parametrize("clock", ["lockstep", "wall"])
+async def test_a_layer_that_is_stopped_is_ended_and_started_again_alone(
+    tmp_path: Path, clock: str
+) -> None:
+    """It is waited for as long as a layer may be silent; the clock waits longer for its node."""
+    changes = [SPLIT_ALICE] if clock == "lockstep" else [SPLIT_ALICE, WALL]
+    with network(variant(tmp_path, "pair", *changes), "pair") as running:
+        began = trio.Event()
+        async with trio.open_nursery() as nursery:
+            for name in ("alice", "bob"):
+                nursery.start_soon(use, running, name, {}, began)
+            await began.wait()
+            await kill(running, "link", how=signal.SIGSTOP)
+            nursery.cancel_scope.cancel()
+        await deliver(running)
+        await running.fact("nothing is left", is_empty)
 
 
 @pytest.mark.soak
