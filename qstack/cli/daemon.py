@@ -1,4 +1,4 @@
-"""What `qstack node run` and `qstack fabric run` share: options, the log, and how they end."""
+"""What `qstack node`, `fabric` and `station run` share: options, the log, and how they end."""
 
 import json
 import os
@@ -10,12 +10,30 @@ from collections.abc import Awaitable, Callable
 from contextlib import suppress
 from pathlib import Path
 
+import click
 import trio
 
 from qstack.channel.ca import Credentials, CredentialsError
 from qstack.channel.identity import Identity
 
 Report = Callable[[str], None]
+Command = Callable[..., None]
+
+_OPTIONS = (
+    click.argument("network_file", type=click.Path(path_type=Path)),
+    click.option("--run-folder", "folder", type=click.Path(path_type=Path), help="This network's."),
+    click.option("--seed", type=int, help="Reproducible, not secret: everything from this seed."),
+    click.option("--restarts", type=int, default=0, hidden=True),
+    click.option("--lifeline", is_flag=True, hidden=True),
+    click.option("--send-delay-ms", type=float, default=0.0, hidden=True),
+)
+
+
+def daemon_options(command: Command) -> Command:
+    """The options of every daemon, before its own."""
+    for option in reversed(_OPTIONS):
+        command = option(command)
+    return command
 
 
 def reporter(name: str) -> Report:

@@ -8,6 +8,7 @@ import trio
 from qstack.channel.identity import Identity
 from qstack.cli.daemon import (
     credentials_of,
+    daemon_options,
     reporter,
     run_until_told,
     send_delays,
@@ -27,22 +28,17 @@ def fabric() -> None:
 
 
 @fabric.command()
-@click.argument("network_file", type=click.Path(path_type=Path))
+@daemon_options
 @click.option(
     "--credentials",
     type=click.Path(path_type=Path),
     help="Folder of root.pem and the fabric's key and certificate. [default: in the run folder]",
 )
-@click.option("--run-folder", "folder", type=click.Path(path_type=Path), help="This network's.")
-@click.option("--seed", type=int, help="Reproducible, not secret: everything from this seed.")
 @click.option("--apps", type=int, default=0, help="Hold the clock until so many have attached.")
 @click.option("--run", "free", is_flag=True, help="Move also when nobody waits for anything.")
 @click.option("--witness", type=int, default=0, help="Keep the true states of so many pairs.")
-@click.option("--restarts", type=int, default=0, hidden=True)
 @click.option("--done-limit-s", type=float, default=DONE_LIMIT_S, hidden=True)
 @click.option("--return-limit-s", type=float, default=RETURN_LIMIT_S, hidden=True)
-@click.option("--lifeline", is_flag=True, hidden=True)
-@click.option("--send-delay-ms", type=float, default=0.0, hidden=True)
 def run(
     network_file: Path,
     credentials: Path | None,

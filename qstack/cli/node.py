@@ -8,6 +8,7 @@ import click
 from qstack.channel.identity import Identity
 from qstack.cli.daemon import (
     credentials_of,
+    daemon_options,
     reporter,
     run_until_told,
     send_delays,
@@ -26,20 +27,15 @@ def node() -> None:
 
 
 @node.command()
-@click.argument("network_file", type=click.Path(path_type=Path))
+@daemon_options
 @click.option("--name", required=True, help="Which node of the file this is.")
 @click.option(
     "--credentials",
     type=click.Path(path_type=Path),
     help="Folder of root.pem and this node's key and certificate. [default: in the run folder]",
 )
-@click.option("--run-folder", "folder", type=click.Path(path_type=Path), help="This network's.")
-@click.option("--seed", type=int, help="Reproducible, not secret: everything from this seed.")
-@click.option("--restarts", type=int, default=0, hidden=True)
-@click.option("--lifeline", is_flag=True, hidden=True)
 @click.option("--busy-limit-s", type=float, default=BUSY_LIMIT_S, hidden=True)
 @click.option("--interactive", is_flag=True, help="The clock does not wait for busy programs.")
-@click.option("--send-delay-ms", type=float, default=0.0, hidden=True)
 def run(
     network_file: Path,
     name: str,

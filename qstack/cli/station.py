@@ -7,6 +7,7 @@ import click
 from qstack.channel.identity import Identity
 from qstack.cli.daemon import (
     credentials_of,
+    daemon_options,
     reporter,
     run_until_told,
     send_delays,
@@ -23,7 +24,7 @@ def station() -> None:
 
 
 @station.command()
-@click.argument("network_file", type=click.Path(path_type=Path))
+@daemon_options
 @click.option("--name", required=True, help="Which station of the file this is.")
 @click.option(
     "--credentials",
@@ -31,11 +32,6 @@ def station() -> None:
     help="Folder of root.pem and its key and certificate (role station). [default: in the run"
     " folder]",
 )
-@click.option("--run-folder", "folder", type=click.Path(path_type=Path), help="This network's.")
-@click.option("--seed", type=int, help="Reproducible, not secret: everything from this seed.")
-@click.option("--restarts", type=int, default=0, hidden=True)
-@click.option("--lifeline", is_flag=True, hidden=True)
-@click.option("--send-delay-ms", type=float, default=0.0, hidden=True)
 def run(
     network_file: Path,
     name: str,

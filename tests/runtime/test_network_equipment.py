@@ -1,19 +1,13 @@
 """NETWORK.toml: links by a midpoint source and by absorptive memories; such networks at work."""
 
-import math
 from typing import Any
 
-import numpy as np
 import pytest
 
 from qstack.cli.demo.expectation import expect_pairs
-from qstack.quantum.measurement import readout_effect
 from qstack.runtime.network_file import Network
-from qstack.transport import service as transport
-from qstack.wire.packed import unpack_bits
-from tests.runtime.scripts import SECOND, WatchedNetwork
+from tests.runtime.agreement import assert_measured_pairs_agree
 from tests.runtime.test_network_file import link, node, parsed, problems_of
-from tests.runtime.test_virtual import both, failures, finish
 
 MIDPOINT: dict[str, object] = {
     "wavelength_nm": 1550, "pair_parameter": 0.02, "trial_ns": 100, "trials": 200,
@@ -125,31 +119,10 @@ def test_a_table_that_is_wrong_is_told_of_beside_a_node_that_is() -> None:
 # --- at work -------------------------------------------------------------------------------------
 
 
-def outcomes(app: Any) -> Any:
-    parts = app.all(transport.PairsMeasured)
-    return np.concatenate([unpack_bits(part.outcomes, part.pairs) for part in parts])
-
-
 @pytest.mark.parametrize("name", TABLES)
 @pytest.mark.parametrize("basis", ["X", "Z"])
 def test_pairs_measured_end_to_end_agree_as_the_link_s_state_says(name: str, basis: Any) -> None:
-    """2000 pairs of the whole stack, seed fixed; 5.1 sigma: false alarm 4e-7."""
-    net = WatchedNetwork(network(name), 3)
-    net.settle()
-    apps = both(net, ("a", "b"), 2000, basis=basis, within_ns=1000 * SECOND)
-    net.settle()
-    assert not failures(apps[0])
-    equal = outcomes(apps[0]) == outcomes(apps[1])
-    assert len(equal) == 2000
-    hardware, profile = net.network.links["a-b"], net.network.nodes["a"].profile
-    pair = hardware.herald(profile, profile).state
-    effects = [readout_effect(basis, bit, profile.readout_f0, profile.readout_f1) for bit in (0, 1)]
-    chance = float(sum(effect @ pair @ effect for effect in effects))
-    if basis == "Z":  # the frame of psi+ turns the far end's outcomes
-        chance = 1.0 - chance
-    sigma = math.sqrt(2000 * chance * (1 - chance))
-    assert abs(int(equal.sum()) - 2000 * chance) < 5.1 * sigma
-    finish(net)
+    assert_measured_pairs_agree(network(name), basis)
 
 
 @pytest.mark.parametrize("name", TABLES)

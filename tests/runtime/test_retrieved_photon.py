@@ -11,12 +11,9 @@ from qstack.physical.prediction import link_capability
 from qstack.physical.profiles import load_packaged_profile
 from qstack.physical.retrieved_photon import RetrievedPhotonEquipment
 from qstack.quantum.bell import bell_state, fidelity
-from qstack.quantum.measurement import readout_effect
 from qstack.runtime.network_file import Network
-from tests.runtime.scripts import SECOND, WatchedNetwork
-from tests.runtime.test_network_equipment import outcomes
+from tests.runtime.agreement import assert_measured_pairs_agree
 from tests.runtime.test_network_file import link, node, parsed, problems_of
-from tests.runtime.test_virtual import both, failures, finish
 
 NUMBERS: dict[str, object] = {
     "wavelength_nm": 1550, "pair_efficiency": 0.5, "pair_fidelity": 0.98, "storage_ns": 20_000,
@@ -156,19 +153,4 @@ def test_a_link_that_cannot_be_is_told_what_was_expected(text: str, problem: str
 
 @pytest.mark.parametrize("basis", ["X", pytest.param("Z", marks=pytest.mark.soak)])
 def test_pairs_measured_end_to_end_agree_as_the_link_s_state_says(basis: Any) -> None:
-    """2000 pairs of the whole stack, seed fixed; 5.1 sigma: false alarm 4e-7."""
-    net = WatchedNetwork(network(), 3)
-    net.settle()
-    apps = both(net, ("a", "b"), 2000, basis=basis, within_ns=1000 * SECOND)
-    net.settle()
-    assert not failures(apps[0])
-    equal = outcomes(apps[0]) == outcomes(apps[1])
-    assert len(equal) == 2000
-    pair = net.network.links["a-b"].herald(ION, ION).state
-    effects = [readout_effect(basis, bit, ION.readout_f0, ION.readout_f1) for bit in (0, 1)]
-    chance = float(sum(effect @ pair @ effect for effect in effects))
-    if basis == "Z":  # the frame of psi+ turns the far end's outcomes
-        chance = 1.0 - chance
-    sigma = math.sqrt(2000 * chance * (1 - chance))
-    assert abs(int(equal.sum()) - 2000 * chance) < 5.1 * sigma
-    finish(net)
+    assert_measured_pairs_agree(network(), basis)
