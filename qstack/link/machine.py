@@ -180,7 +180,7 @@ class LinkLayer:
         self._lose(peer, error, f"{lost.link}: {error.sentence}")
         peer.capability = None
         self._say_ready(peer)
-        peer.waits_for_memory = False
+        self._rooms.device_gone(peer)
 
     def _on_heralds_missed(self, missed: physical.HeraldsMissed, now: int) -> None:
         """What we have not heard of is no pair, nor may the far end take it for one.
