@@ -55,6 +55,7 @@ def test_the_template_passes_and_says_what_it_does_not_offer(profile: str) -> No
     ]
 
 
+@pytest.mark.soak
 def test_the_check_can_be_repeated_and_depends_on_its_seed() -> None:
     def run(seed: int) -> list[Verdict]:
         return list(check_driver(TemplateDevice, BENCH, seed=seed))

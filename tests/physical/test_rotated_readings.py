@@ -270,7 +270,7 @@ def decayed(rho: Any, elapsed_s: float) -> Any:
     return np.array([[1 - excited, coherence], [np.conj(coherence), excited]])
 
 
-@pytest.mark.parametrize("reader", ["a", "b"])
+@pytest.mark.parametrize("reader", ["a", pytest.param("b", marks=pytest.mark.soak)])
 def test_a_remotely_prepared_state_is_that_of_the_exact_pair_given_the_report(reader: str) -> None:
     """All of pattern, report and basis read at the far end, 20 ms later; false alarm 1e-6."""
     world = noisy_world()

@@ -120,7 +120,7 @@ def test_a_table_that_is_wrong_is_told_of_beside_a_node_that_is() -> None:
 
 
 @pytest.mark.parametrize("name", TABLES)
-@pytest.mark.parametrize("basis", ["X", "Z"])
+@pytest.mark.parametrize("basis", ["X", pytest.param("Z", marks=pytest.mark.soak)])
 def test_pairs_measured_end_to_end_agree_as_the_link_s_state_says(name: str, basis: Any) -> None:
     assert_measured_pairs_agree(network(name), basis)
 
