@@ -13,7 +13,8 @@ from typing import Annotated, Any, Final
 from msgspec import Meta, Struct, structs
 
 from qstack.physical.models.clock import Wavepacket
-from qstack.physical.profile import Provenance, read_entries
+from qstack.physical.profile import read_entries
+from qstack.physical.sourced import Sourced
 
 Offset = Annotated[
     float, Meta(ge=-1e12, le=1e12, description="picoseconds, -10^12 to 10^12 (one second)")
@@ -27,7 +28,7 @@ Asymmetry = Annotated[
 Width = Annotated[float, Meta(gt=0, le=1e9, description="picoseconds, above 0, at most 10^9")]
 
 
-class ClockHardware(Struct, frozen=True, kw_only=True):
+class ClockHardware(Sourced, frozen=True, kw_only=True):
     """A clock: its error at network time 0, its rate, the deviation of a pulse or a stamp.
 
     `drift_ppb` is its true rate beside 1; `accuracy_ppb` what is promised of that.
@@ -37,11 +38,6 @@ class ClockHardware(Struct, frozen=True, kw_only=True):
     drift_ppb: Drift
     accuracy_ppb: Accuracy
     jitter_ps: Jitter
-    sources: tuple[Provenance, ...] = ()
-
-    def marked(self, mark: str) -> list[str]:
-        """The keys of the numbers with this mark."""
-        return [source.key for source in self.sources if source.mark == mark]
 
     def error_ps(self, at_ns: int) -> float:
         """How far it is ahead of network time; `models.clock.Clock.error_s` in picoseconds."""
@@ -51,7 +47,7 @@ class ClockHardware(Struct, frozen=True, kw_only=True):
 PERFECT_CLOCK: Final = ClockHardware(offset_ps=0.0, drift_ppb=0.0, accuracy_ppb=0.0, jitter_ps=0.0)
 
 
-class LinkTiming(Struct, frozen=True, kw_only=True):
+class LinkTiming(Sourced, frozen=True, kw_only=True):
     """What a link makes of errors of clocks.
 
     `asymmetry_ps`: how much longer light takes from the first of the link's ends to the second
@@ -63,11 +59,6 @@ class LinkTiming(Struct, frozen=True, kw_only=True):
     wavepacket: Wavepacket
     width_ps: Width
     gate_ps: Width
-    sources: tuple[Provenance, ...] = ()
-
-    def marked(self, mark: str) -> list[str]:
-        """The keys of the numbers with this mark."""
-        return [source.key for source in self.sources if source.mark == mark]
 
 
 def read_clock(raw: dict[str, Any], path: str, problems: list[str]) -> ClockHardware | None:

@@ -12,10 +12,11 @@ nothing has a default; a link without such a table does not drift and needs no c
 import math
 from typing import Annotated, Any
 
-from msgspec import Meta, Struct, structs
+from msgspec import Meta, structs
 
 from qstack.physical.conditions import Conditions
-from qstack.physical.profile import Phase, Provenance, read_entries
+from qstack.physical.profile import Phase, read_entries
+from qstack.physical.sourced import Sourced
 
 DelayRate = Annotated[
     float, Meta(ge=-1e6, le=1e6, description="picoseconds in a second, -10^6 to 10^6")
@@ -32,7 +33,7 @@ Period = Annotated[
 Duty = Annotated[float, Meta(gt=0, le=1, description="a share, above 0, at most 1")]
 
 
-class LinkDrift(Struct, frozen=True, kw_only=True):
+class LinkDrift(Sourced, frozen=True, kw_only=True):
     """How a link drifts, and its care.
 
     `calibration_period_ns` from one calibration to the next, each of which takes `calibration_ns`
@@ -47,11 +48,6 @@ class LinkDrift(Struct, frozen=True, kw_only=True):
     calibration_ns: Span
     lock_duty: Duty
     lock_residual_rad: Phase
-    sources: tuple[Provenance, ...] = ()
-
-    def marked(self, mark: str) -> list[str]:
-        """The keys of the numbers with this mark."""
-        return [source.key for source in self.sources if source.mark == mark]
 
     @property
     def availability(self) -> float:

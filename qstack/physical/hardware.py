@@ -154,14 +154,14 @@ class LinkHardware(Struct, frozen=True, kw_only=True):
 
     def without_provenance(self) -> Self:
         """The same numbers, without where they come from."""
-        parts = {"source": self.source, "timing": self.timing, "drift": self.drift}
-        bare = {
-            name: structs.replace(part, sources=())
-            for name, part in parts.items()
-            if part is not None
+        parts = {
+            "source": self.source,
+            "timing": self.timing,
+            "drift": self.drift,
+            "equipment": self.equipment,
         }
-        equipment = None if self.equipment is None else self.equipment.plain()
-        return structs.replace(self, **bare, equipment=equipment, channel=plain(self.channel))
+        bare = {name: part.plain() for name, part in parts.items() if part is not None}
+        return structs.replace(self, **bare, channel=plain(self.channel))
 
     def other_end(self, end: str) -> str:
         """The neighbour of `end`. Raises ValueError if `end` is not an end."""

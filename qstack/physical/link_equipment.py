@@ -7,28 +7,28 @@ profiles, every number of the file travels with its source and a mark (`profile.
 has a default. Both ends are alike; what ages a stored qubit is in the profile of its node.
 """
 
-from typing import Annotated, Any, Self
+from typing import Annotated, Any
 
-from msgspec import Meta, Struct, structs
+from msgspec import Meta, structs
 
 from qstack.physical.profile import (
     Fidelity,
     Latency,
     Probability,
-    Provenance,
     Wavelength,
     read_entries,
 )
 from qstack.physical.profile_kinds import MemoryProfile
 from qstack.physical.retrieved_photon import RetrievedPhotonEquipment
 from qstack.physical.source_hardware import Efficiency, PairParameter
+from qstack.physical.sourced import Sourced
 
 Trials = Annotated[int, Meta(ge=1, le=10**6, description="a whole number of trials, 1 to 1000000")]
 Modes = Annotated[int, Meta(ge=1, le=10**6, description="a whole number of modes, 1 to 1000000")]
 FalseLatch = Annotated[float, Meta(ge=0, lt=1, description="a probability, at least 0, below 1")]
 
 
-class MidpointEquipment(Struct, frozen=True, kw_only=True):
+class MidpointEquipment(Sourced, frozen=True, kw_only=True):
     """A source in the station: `trials` to a frame, one every `trial_ns` (`midpoint_source.py`).
 
     `pair_parameter` is lam (mean pairs 2 lam), `latch_efficiency` that of storing and heralding a
@@ -44,15 +44,6 @@ class MidpointEquipment(Struct, frozen=True, kw_only=True):
     false_latch_probability: FalseLatch
     source_fidelity: Fidelity
     write_fidelity: Fidelity
-    sources: tuple[Provenance, ...] = ()
-
-    def marked(self, mark: str) -> list[str]:
-        """The keys of the numbers with this mark."""
-        return [source.key for source in self.sources if source.mark == mark]
-
-    def plain(self) -> Self:
-        """The same numbers, without where they come from."""
-        return structs.replace(self, sources=())
 
     @property
     def train_ns(self) -> int:
@@ -60,7 +51,7 @@ class MidpointEquipment(Struct, frozen=True, kw_only=True):
         return self.trials * self.trial_ns
 
 
-class AbsorptiveEquipment(Struct, frozen=True, kw_only=True):
+class AbsorptiveEquipment(Sourced, frozen=True, kw_only=True):
     """A pair source and a memory of `modes` modes, one every `mode_ns`, at each end.
 
     `wavelength_nm` is that of the idlers, `pair_parameter` lam of each source and mode;
@@ -79,15 +70,6 @@ class AbsorptiveEquipment(Struct, frozen=True, kw_only=True):
     number_resolving: bool
     write_efficiency: Efficiency
     storage_heralded: bool
-    sources: tuple[Provenance, ...] = ()
-
-    def marked(self, mark: str) -> list[str]:
-        """The keys of the numbers with this mark."""
-        return [source.key for source in self.sources if source.mark == mark]
-
-    def plain(self) -> Self:
-        """The same numbers, without where they come from."""
-        return structs.replace(self, sources=())
 
     @property
     def train_ns(self) -> int:

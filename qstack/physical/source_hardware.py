@@ -7,10 +7,11 @@ mark (`profile.py`), and nothing has a default.
 
 from typing import Annotated, Any, Final
 
-from msgspec import Meta, Struct, structs
+from msgspec import Meta, structs
 
 from qstack.physical.models.pair_source import MEAN_PAIRS_MAX
-from qstack.physical.profile import Provenance, Wavelength, read_entries
+from qstack.physical.profile import Wavelength, read_entries
+from qstack.physical.sourced import Sourced
 
 SlotRate = Annotated[
     int, Meta(ge=1, le=10**9, description="a whole number of slots per second, 1 to 10^9")
@@ -28,7 +29,7 @@ Misalignment = Annotated[float, Meta(ge=0, le=0.5, description="a probability, 0
 SECOND_NS: Final = 10**9
 
 
-class PairSourceHardware(Struct, frozen=True, kw_only=True):
+class PairSourceHardware(Sourced, frozen=True, kw_only=True):
     """A source that emits in `slot_rate_hz` slots a second, and the receivers at both ends.
 
     `pair_parameter` is lam of `pair_source.py` (mean pairs 2 lam). `detector_efficiency` is that of
@@ -42,16 +43,11 @@ class PairSourceHardware(Struct, frozen=True, kw_only=True):
     detector_efficiency: Efficiency
     background_probability: Background
     misalignment: Misalignment
-    sources: tuple[Provenance, ...] = ()
 
     @property
     def slot_ns(self) -> int:
         """The time from one slot to the next."""
         return SECOND_NS // self.slot_rate_hz
-
-    def marked(self, mark: str) -> list[str]:
-        """The keys of the numbers with this mark."""
-        return [source.key for source in self.sources if source.mark == mark]
 
 
 def read_pair_source(

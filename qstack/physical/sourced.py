@@ -1,6 +1,8 @@
 """The base of everything whose numbers travel with their sources and marks (`profile.py`)."""
 
-from msgspec import Struct
+from typing import Self
+
+from msgspec import Struct, structs
 
 from qstack.physical.profile import Mark, Provenance
 
@@ -18,6 +20,10 @@ class Sourced(Struct, frozen=True, kw_only=True):
     def marked(self, mark: Mark) -> list[str]:
         """The keys of the numbers with this mark."""
         return [source.key for source in self.sources if source.mark == mark]
+
+    def plain(self) -> Self:
+        """The same numbers, without where they come from."""
+        return structs.replace(self, sources=())
 
     @property
     def projected(self) -> list[str]:
