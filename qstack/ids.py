@@ -59,8 +59,12 @@ def qubit_id(boot_id: bytes, counter: int) -> QubitId:
 
 def link_pair_id(link: str, boots: tuple[bytes, bytes], herald_sequence: int) -> LinkPairId:
     """Equal at both ends without a message: `boots` are in the order of the node names."""
-    prefix = blake2b(b"|".join((link.encode(), *boots)), digest_size=8).digest()
-    return LinkPairId(prefix + herald_sequence.to_bytes(8, "big"))
+    return LinkPairId(_lives_of_link(link, boots) + herald_sequence.to_bytes(8, "big"))
+
+
+@lru_cache(maxsize=4096)
+def _lives_of_link(link: str, boots: tuple[bytes, bytes]) -> bytes:
+    return blake2b(b"|".join((link.encode(), *boots)), digest_size=8).digest()
 
 
 def boot_id(seed: int, node: str, restarts: int) -> bytes:

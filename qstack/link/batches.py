@@ -83,12 +83,12 @@ class Batches:
 
     def start(self, peer: Peer, now: int) -> None:
         """Begin as many batches as there are slots and requests that want them."""
-        may_begin = peer.is_up and not peer.is_closed
-        while may_begin and not peer.waits_for_memory and peer.batches_open < peer.room:
-            request = next_request(peer.requests, now)
-            if request is None:
-                break
-            self._begin(peer, request)
+        if peer.is_up and not peer.is_closed and not peer.waits_for_memory:
+            for _ in range(peer.room - peer.batches_open):
+                request = next_request(peer.requests, now)
+                if request is None:
+                    break
+                self._begin(peer, request)
         self._watch_choice(peer, now)
 
     def start_later(self, peer: Peer, now: int) -> None:

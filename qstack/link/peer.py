@@ -1,5 +1,6 @@
 """What one end knows of one link: the peer, the device, the queue, and what it announced."""
 
+from collections import OrderedDict
 from dataclasses import dataclass, field
 
 from msgspec.structs import replace
@@ -35,7 +36,8 @@ class Peer:
     peer_device: int = 0
     requests: dict[bytes, Request] = field(default_factory=dict)
     purposes: dict[bytes, None] = field(default_factory=dict)
-    announced: dict[int, Announced] = field(default_factory=dict)  # by herald sequence
+    # By herald sequence. To find the first of a plain dict is to pass all that were forgotten.
+    announced: OrderedDict[int, Announced] = field(default_factory=OrderedDict)
     forgotten_until: int = 0  # of announced pairs: all forgotten ones have lower sequences
     void: dict[int, None] = field(default_factory=dict)  # pairs let go here before they were told
     next_queue_number: int = 0
@@ -88,14 +90,15 @@ class Peer:
     @property
     def room(self) -> int:
         """The same, while the memory of an end is full."""
-        own = self.slots if self.own_room is None else self.own_room
-        far = self.slots if self.peer_room is None else self.peer_room
-        return min(self.slots, own, far)
+        slots = self.slots
+        own = slots if self.own_room is None else self.own_room
+        far = slots if self.peer_room is None else self.peer_room
+        return min(slots, own, far)
 
     @property
     def batches_open(self) -> int:
         """Batches running at this end."""
-        return sum(len(request.batches) for request in self.requests.values())
+        return sum([len(request.batches) for request in self.requests.values()])
 
     def take_place(self) -> Place:
         """The next place in the queue; only the master calls this."""
@@ -128,8 +131,7 @@ class Peer:
         """Note an announced pair; the oldest is forgotten beyond the limit."""
         self.announced[herald_sequence] = Announced(pair, purpose)
         if len(self.announced) > PAIR_HISTORY_MAX:
-            oldest = next(iter(self.announced))
-            del self.announced[oldest]
+            oldest, _ = self.announced.popitem(last=False)
             self.forgotten_until = max(self.forgotten_until, oldest + 1)
 
     def note_void(self, herald_sequence: int) -> None:

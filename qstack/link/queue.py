@@ -123,6 +123,9 @@ def next_request(requests: dict[bytes, Request], now: int) -> Request | None:
     request whose turn it is waits until nobody else has a batch, and from its first pair to its
     last is alone.
     """
+    if len(requests) == 1:  # nobody to choose among
+        (only,) = requests.values()
+        return only if only.wants(len(only.batches), now) else None
     running = {request.id: len(request.batches) for request in requests.values()}
     return _next(requests, running, now)
 
@@ -142,11 +145,10 @@ def _next(requests: dict[bytes, Request], running: dict[bytes, int], now: int) -
     asking = [r for r in requests.values() if now >= r.start_ns]
     if any(r.atomic for r in asking):
         asking = _eligible(asking, running)
-    return min(
-        (request for request in asking if request.wants(running[request.id], now)),
-        key=lambda r: r.rank(running[r.id]),
-        default=None,
-    )
+    wanting = [request for request in asking if request.wants(running[request.id], now)]
+    if len(wanting) > 1:
+        return min(wanting, key=lambda r: r.rank(running[r.id]))
+    return wanting[0] if wanting else None
 
 
 def _eligible(asking: list[Request], running: dict[bytes, int]) -> list[Request]:

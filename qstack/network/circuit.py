@@ -49,11 +49,24 @@ class Circuit:
     chain: Chain | None = None  # what its links promised last, known at the head only
     state: CircuitState = CIRCUIT.start
     requests: dict[bytes, Forward] = field(default_factory=dict)
+    # What its messages and pairs ask for again and again, from `install`, which never changes.
+    id: CircuitId = field(init=False)  # its name on all nodes
+    epoch: int = field(init=False)  # the head's count of circuits
+    head: str = field(init=False)  # the node that asked for it
+    tail: str = field(init=False)  # the node at its far end
+    upstream: str | None = field(init=False)  # the neighbour towards the head, None at the head
+    downstream: str | None = field(init=False)  # the neighbour towards the tail, None at the tail
+    is_single_link: bool = field(init=False)  # head and tail are neighbours on it
 
-    @property
-    def id(self) -> CircuitId:
-        """Its name on all nodes."""
-        return CircuitId(self.install.circuit)
+    def __post_init__(self) -> None:
+        """See the fields."""
+        route, position = self.install.route, self.position
+        self.id = CircuitId(self.install.circuit)
+        self.epoch = self.install.epoch
+        self.head, self.tail = route[0], route[-1]
+        self.upstream = route[position - 1] if position > 0 else None
+        self.downstream = route[position + 1] if position + 1 < len(route) else None
+        self.is_single_link = len(route) == 2
 
     def summary(self) -> dict[str, object]:
         """Facts for status; the route begins with the head."""
@@ -64,37 +77,6 @@ class Circuit:
             "cutoff_ns": self.install.cutoff_ns,
             "fidelity": self.install.fidelity,
         }
-
-    @property
-    def epoch(self) -> int:
-        """The head's count of circuits."""
-        return self.install.epoch
-
-    @property
-    def head(self) -> str:
-        """The node that asked for it."""
-        return self.install.route[0]
-
-    @property
-    def tail(self) -> str:
-        """The node at its far end."""
-        return self.install.route[-1]
-
-    @property
-    def upstream(self) -> str | None:
-        """The neighbour towards the head, None at the head."""
-        return self.install.route[self.position - 1] if self.position > 0 else None
-
-    @property
-    def downstream(self) -> str | None:
-        """The neighbour towards the tail, None at the tail."""
-        route = self.install.route
-        return route[self.position + 1] if self.position + 1 < len(route) else None
-
-    @property
-    def is_single_link(self) -> bool:
-        """Whether head and tail are neighbours on it."""
-        return len(self.install.route) == 2
 
     def other_side(self, peer: str) -> str | None:
         """The neighbour on the other side than `peer`."""

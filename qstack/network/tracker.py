@@ -13,8 +13,8 @@ Rules
 """
 
 from abc import ABC, abstractmethod
-from itertools import islice
-from typing import Generic, TypeVar
+from collections import OrderedDict
+from typing import Final, Generic, TypeVar
 
 from qstack.network.circuit import Circuit
 from qstack.network.messages import Expire, Side, Track
@@ -23,6 +23,7 @@ from qstack.network.params import EARLY_NS, EARLY_TRACKS_MAX, HISTORY_NS, PAIR_H
 from qstack.physical import service as physical
 
 Entry = TypeVar("Entry")
+FORGOTTEN_AT_ONCE: Final = 2  # more than come, so that what has been remembered long does go
 
 
 class Tracker(ABC, Generic[Entry]):
@@ -33,8 +34,9 @@ class Tracker(ABC, Generic[Entry]):
         self._out = out
         self._pairs: dict[bytes, Entry] = {}
         self._early: dict[bytes, tuple[Track, int]] = {}
-        self._finished: dict[bytes, int] = {}
-        self._owed: dict[bytes, None] = {}  # swapped, the TRACK to pass on has not come
+        # To find the first of a plain dict is to pass all that were forgotten.
+        self._finished: OrderedDict[bytes, int] = OrderedDict()
+        self._owed: OrderedDict[bytes, None] = OrderedDict()  # swapped, owed a TRACK to pass on
 
     # --- for subclasses --------------------------------------------------------------------------
 
@@ -108,12 +110,14 @@ class Tracker(ABC, Generic[Entry]):
             self._out.cancel_timer(self.timer)
 
     def _forget_old(self) -> None:
-        for pair, at_ns in list(islice(self._finished.items(), 2)):
-            if at_ns + HISTORY_NS > self._out.now and len(self._pairs) <= PAIR_HISTORY_MAX:
+        for _ in range(FORGOTTEN_AT_ONCE):
+            at_ns = next(iter(self._finished.values()), None)
+            if at_ns is None or (
+                at_ns + HISTORY_NS > self._out.now and len(self._pairs) <= PAIR_HISTORY_MAX
+            ):
                 break
-            del self._finished[pair]
+            pair, _ = self._finished.popitem(last=False)
             self._pairs.pop(pair, None)
         if len(self._pairs) > PAIR_HISTORY_MAX and self._owed:
-            oldest = next(iter(self._owed))
-            del self._owed[oldest]
+            oldest, _ = self._owed.popitem(last=False)
             self._pairs.pop(oldest, None)

@@ -42,8 +42,10 @@ class DeliveredPairs:
 
     def add(self, delivered: Delivered) -> None:
         """Remember a pair that is being delivered."""
-        pairs = self._sessions.setdefault(delivered.session, BoundedDict(DELIVERED_PAIRS_MAX))
-        if len(pairs) == DELIVERED_PAIRS_MAX:
+        pairs = self._sessions.get(delivered.session)
+        if pairs is None:
+            pairs = self._sessions[delivered.session] = BoundedDict(DELIVERED_PAIRS_MAX)
+        elif len(pairs) == DELIVERED_PAIRS_MAX:
             oldest, _ = pairs.popitem(last=False)
             del self._sessions_of[oldest]
         pairs.put(delivered.pair, delivered)
