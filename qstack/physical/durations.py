@@ -6,8 +6,10 @@ from qstack.physical.device import (
     DoGate,
     DoMeasure,
     DoMove,
+    Generate,
     Initialise,
     Operation,
+    Release,
 )
 from qstack.physical.params import RESULT_MIN_NS
 from qstack.physical.profile import Profile
@@ -19,6 +21,8 @@ def duration_ns(profile: Profile, operation: Operation) -> int:
     A Bell measurement is a two-qubit gate, a one-qubit gate and a readout of both at once.
     """
     match operation:
+        case Release() | Generate():  # by far the likeliest
+            return 0
         case Initialise() | Clear():
             return profile.t_init_ns
         case DoGate():

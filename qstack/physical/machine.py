@@ -58,25 +58,18 @@ from qstack.physical.prediction import (
     link_slots,
     node_capability,
 )
-from qstack.physical.qubits import CALL_TIMER, FREE_TIMER, Qubits
+from qstack.physical.qubits import CALL_TIMER, CALLS, FREE_TIMER, Qubits
 from qstack.physical.receivers import Receivers
 from qstack.physical.service import (
     LAYER,
-    Allocate,
-    ApplyGate,
     AttemptsStart,
     AttemptsStop,
-    BellMeasure,
     CalibrateLink,
     DeviceLost,
     DeviceReady,
-    Free,
     LinkCapability,
     LinkOptions,
-    Measure,
     MemoryFree,
-    Reset,
-    Transfer,
 )
 from qstack.physical.station_device import Kept
 from qstack.physical.station_ends import StationEnds
@@ -129,11 +122,8 @@ class PhysicalLayer:
     def handle(self, event: Event, now: int) -> list[Effect]:
         """Take one event at network time `now` (ns); return everything that follows from it."""
         effects = self._dispatch(event, now)
-        has_room = self._memory.take_news_of_room()
-        if self._receivers.take_news_of_room() or has_room:
-            effects.append(Tell(LINK_LAYER, MemoryFree()))
-        for peer in self._time_sync.take_news():
-            effects += self._expectations(peer)
+        if self._memory.refused_links or self._receivers.refused_links or self._time_sync.news:
+            effects += self._news()
         wakes_ns = self._device.next_event_ns() if self._is_reached else None
         if wakes_ns != self._wakes_ns:
             self._wakes_ns = wakes_ns
@@ -151,6 +141,15 @@ class PhysicalLayer:
             "qubits": len(self._memory),
             "qubits_by_owner": self._memory.by_owner(),
         } | ({"clocks": clocks} if (clocks := self._time_sync.summary()) else {})
+
+    def _news(self) -> list[Effect]:
+        effects: list[Effect] = []
+        has_room = self._memory.take_news_of_room()
+        if self._receivers.take_news_of_room() or has_room:
+            effects.append(Tell(LINK_LAYER, MemoryFree()))
+        for peer in self._time_sync.take_news():
+            effects += self._expectations(peer)
+        return effects
 
     def _dispatch(self, event: Event, now: int) -> list[Effect]:
         match event:
@@ -183,11 +182,9 @@ class PhysicalLayer:
                 return self._on_layer_up(layer, now)
 
     def _on_told(self, source: str, message: Message, now: int) -> list[Effect]:
+        if isinstance(message, CALLS):  # by far the likeliest
+            return self._qubits.on_call(source, message, now, is_ready=self._is_ready)
         match message:
-            case (
-                Transfer() | Free() | ApplyGate() | Measure() | BellMeasure() | Allocate() | Reset()
-            ):
-                return self._qubits.on_call(source, message, now, is_ready=self._is_ready)
             case AttemptsStart() if source == LINK_LAYER and self._receivers.serves(message.link):
                 return self._receivers.start(message, now, is_ready=self._is_ready)
             case AttemptsStart() if source == LINK_LAYER:

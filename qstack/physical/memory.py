@@ -35,7 +35,7 @@ class Memory:
         self._made = 0
         self._qubits: dict[QubitId, Qubit] = {}
         self._per_link: dict[str, int] = {}
-        self._refused_links: dict[str, None] = {}
+        self.refused_links: dict[str, None] = {}
 
     def __len__(self) -> int:
         """Places taken."""
@@ -45,7 +45,7 @@ class Memory:
         """A place for a new qubit; None if there is none."""
         if not self._has_room(link):
             if link is not None:
-                self._refused_links[link] = None
+                self.refused_links[link] = None
             return None
         qubit = Qubit(qubit_id(self._boot_id, self._made), owner, link)
         self._made += 1
@@ -80,10 +80,8 @@ class Memory:
 
     def take_news_of_room(self) -> bool:
         """Whether a link that was refused could be admitted now; asked once, told once."""
-        if not self._refused_links:
-            return False  # asked after every event
-        if any(self._has_room(link) for link in self._refused_links):
-            self._refused_links.clear()
+        if any(self._has_room(link) for link in self.refused_links):
+            self.refused_links.clear()
             return True
         return False
 
@@ -91,7 +89,7 @@ class Memory:
         """The device has gone, and everything with it."""
         self._qubits.clear()
         self._per_link.clear()
-        self._refused_links.clear()
+        self.refused_links.clear()
 
     def _has_room(self, link: str | None) -> bool:
         if len(self._qubits) >= self._capacity:

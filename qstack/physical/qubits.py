@@ -55,6 +55,8 @@ FREE_TIMER: Final = "free/"
 ROTATIONS: Final = ("rx", "ry", "rz")
 
 Call = Allocate | ApplyGate | Measure | BellMeasure | Reset | Free | Transfer
+CALLS: Final = (Transfer, Free, ApplyGate, Measure, BellMeasure, Allocate, Reset)
+"""The same, the likeliest first."""
 
 
 class _Open(Struct, eq=False):

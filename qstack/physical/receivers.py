@@ -43,7 +43,7 @@ class Receivers:
             link.id: link for link in world.links_of(node) if not link.is_heralded
         }
         self._batches: dict[int, _Batch] = {}
-        self._refused_links: dict[str, None] = {}
+        self.refused_links: dict[str, None] = {}
 
     def serves(self, link: str) -> bool:
         """Whether a link is one of these."""
@@ -67,7 +67,7 @@ class Receivers:
         if problem:
             return [_refused("AttemptsStart", problem), _ended(asked.batch, "refused")]
         if not self._is_free(asked.link):
-            self._refused_links[asked.link] = None
+            self.refused_links[asked.link] = None
             return [_ended(asked.batch, "no-memory")]
         assert link.source is not None, "it is not heralded"
         batch = _Batch(asked, next(self._numbers), self._order.next_sequence())
@@ -108,7 +108,7 @@ class Receivers:
             if not batch.is_orphan
         ]
         self._batches.clear()
-        self._refused_links.clear()
+        self.refused_links.clear()
         return effects
 
     # --- what the device says ---
@@ -158,10 +158,8 @@ class Receivers:
 
     def take_news_of_room(self) -> bool:
         """Whether a link that was refused could be admitted now; asked once, told once."""
-        if not self._refused_links:
-            return False  # asked after every event
-        if any(self._is_free(link) for link in self._refused_links):
-            self._refused_links.clear()
+        if any(self._is_free(link) for link in self.refused_links):
+            self.refused_links.clear()
             return True
         return False
 

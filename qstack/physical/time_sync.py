@@ -101,7 +101,7 @@ class TimeSync:
         self._order = order
         self._links: dict[str, _Link] = {}
         self._is_ready = False
-        self._news: dict[str, None] = {}
+        self.news: dict[str, None] = {}
         for link in world.links_of(node):
             clocks = world.clocks(link.id)
             if clocks is None:
@@ -129,9 +129,7 @@ class TimeSync:
 
     def take_news(self) -> list[str]:
         """The peers of whose links something else is to be expected now."""
-        if not self._news:  # as nearly always
-            return []
-        news, self._news = list(self._news), {}
+        news, self.news = list(self.news), {}
         return news
 
     def summary(self) -> dict[str, object]:
@@ -276,7 +274,7 @@ class TimeSync:
     def _note_state(self, link: _Link, state: ClockState) -> None:
         before, link.said = link.said, state
         if (before.deviation_ps if before is not None else None) != state.deviation_ps:
-            self._news[link.peer] = None
+            self.news[link.peer] = None
 
     def _pulse(self, link: _Link, pulse: int, now: int) -> list[Effect]:
         send = SendPulse(at_ns=now, sequence=self._order.next_sequence(), link=link.id, pulse=pulse)

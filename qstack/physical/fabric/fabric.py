@@ -223,9 +223,8 @@ class Fabric:
         """Do everything before `until_ns`, and hand over what has become due to be sent."""
         self._drop_void()
         while self._heap and self._heap[0].at_ns < until_ns:
-            entry = heapq.heappop(self._heap)
-            self._latest_ns = entry.at_ns
-            work = entry.work
+            at_ns, _, name, _, _, work = heapq.heappop(self._heap)
+            self._latest_ns = at_ns
             if isinstance(work, Match):
                 self._station.emission(work)
             elif isinstance(work, SourceMatch):
@@ -235,8 +234,9 @@ class Fabric:
             elif isinstance(work, Calibration):
                 self._end_calibration(work)
             else:
-                self._operate(entry.name, work, entry.at_ns)
-            self._drop_void()
+                self._operate(name, work, at_ns)
+            if self._heap and self._heap[0].rank == _EMISSION:
+                self._drop_void()
         outbox, self._outbox = self._outbox, []
         return outbox
 
@@ -261,6 +261,10 @@ class Fabric:
             self._watch(node, operation, at_ns)
             return None
         match operation:
+            case Release():
+                register.release(QubitKey(node, operation.qubit))
+            case DoGate():
+                self._gate(node, operation, at_ns)
             case Generate() if self._sources.serves(operation.link):
                 self._sources.generate(node, operation, at_ns)
             case Generate() if self._watches.serves(operation.link):
@@ -287,8 +291,6 @@ class Fabric:
                     raise RefusedError(ErrorCode.BAD_REQUEST, "the qubit is being attempted with")
                 register.initialise(key, at_ns)
                 return Initialised(operation=sequence)
-            case DoGate():
-                self._gate(node, operation, at_ns)
             case DoMeasure():
                 key = QubitKey(node, operation.qubit)
                 draw = self._draw(node, sequence)
@@ -302,8 +304,6 @@ class Fabric:
                 return BellOutcome(operation=sequence, x_bit=x, z_bit=z)
             case DoMove():
                 register.move(QubitKey(node, operation.qubit), operation.to, at_ns)
-            case Release():
-                register.release(QubitKey(node, operation.qubit))
             case Clear():
                 self._clear(node)
                 self._up[node] = operation.boot_id  # its operations are counted anew
