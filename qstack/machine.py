@@ -9,6 +9,8 @@ Rules
 2. Nothing escapes `handle`. A peer's nonsense is answered by the protocol's error; an exception
    is our own bug and ends the machine. (A machine in another process raises `LayerGoneError`.)
 3. A timer event may come late or for a thing already gone: compare, never assume.
+
+Events and effects refer to nothing that refers to them: `gc=False` spares the collector the many.
 """
 
 from typing import Final, Protocol
@@ -21,7 +23,7 @@ FABRIC: Final = "@fabric"
 """The peer name under which the emulated quantum world is reached."""
 
 
-class Told(Struct, frozen=True):
+class Told(Struct, frozen=True, gc=False):
     """A message from another layer of this node, or from an application session.
 
     `source` is the owner that said it: a layer's name, or a session id such as `app/3`.
@@ -31,14 +33,14 @@ class Told(Struct, frozen=True):
     message: Message
 
 
-class FromPeer(Struct, frozen=True):
+class FromPeer(Struct, frozen=True, gc=False):
     """A message from the same layer of node `peer` (or from the fabric, `FABRIC`)."""
 
     peer: str
     message: Message
 
 
-class TimerFired(Struct, frozen=True):
+class TimerFired(Struct, frozen=True, gc=False):
     """The timer `key`, armed by this machine, has come due."""
 
     key: str
@@ -79,14 +81,14 @@ class LayerUp(Struct, frozen=True):
 Event = Told | FromPeer | TimerFired | PeerUp | PeerDown | OwnerGone | LayerUp
 
 
-class Tell(Struct, frozen=True):
+class Tell(Struct, frozen=True, gc=False):
     """Hand `message` to another layer of this node, or to an application session."""
 
     to: str
     message: Message
 
 
-class Send(Struct, frozen=True):
+class Send(Struct, frozen=True, gc=False):
     """Send `message` to the same layer of `peer`, or an operation to the fabric."""
 
     peer: str
@@ -99,7 +101,7 @@ class OpenChannel(Struct, frozen=True):
     peer: str
 
 
-class SetTimer(Struct, frozen=True):
+class SetTimer(Struct, frozen=True, gc=False):
     """Arm (or re-arm) the timer `key` for network time `at_ns`.
 
     A `background` timer is idle housekeeping: it does not keep the clock of an idle network
@@ -113,7 +115,7 @@ class SetTimer(Struct, frozen=True):
     deadline: bool = False
 
 
-class CancelTimer(Struct, frozen=True):
+class CancelTimer(Struct, frozen=True, gc=False):
     """Disarm the timer `key`; nothing happens if it is not armed."""
 
     key: str

@@ -13,7 +13,6 @@ told by `OwnerGone`, and what of peers and device is for it waits for its next l
 When that begins, the others are told by `LayerUp`.
 """
 
-from collections import deque
 from collections.abc import Callable
 from dataclasses import dataclass
 from enum import IntEnum
@@ -54,7 +53,7 @@ TIMER: Final = "@timer"
 """The source of what fires, told by identity."""
 NEVER_NS: Final = 2**63
 CANCELLED_MIN: Final = 256  # fewer cancelled timers are not worth rebuilding the heap for
-ROOM: Final = {
+ROOM: Final[dict[int, str]] = {
     Layer.PHYSICAL: "physical",
     Layer.LINK: "link",
     Layer.NETWORK: "network",
@@ -64,7 +63,7 @@ ROOM: Final = {
 }
 
 
-class ToPeer(Struct, frozen=True):
+class ToPeer(Struct, frozen=True, gc=False):
     """For another node, sent at `at_ns`."""
 
     peer: str
@@ -72,14 +71,14 @@ class ToPeer(Struct, frozen=True):
     message: Message
 
 
-class ToFabric(Struct, frozen=True):
+class ToFabric(Struct, frozen=True, gc=False):
     """An operation for the device."""
 
     at_ns: int
     message: Message
 
 
-class ToSession(Struct, frozen=True):
+class ToSession(Struct, frozen=True, gc=False):
     """For an application, said at `at_ns`."""
 
     session: str
@@ -202,17 +201,15 @@ class Node:
         if peer == FABRIC and not self._lives.admits(message):
             return
         due = at_ns + self.timing.machine_event_ns
-        room = "" if isinstance(message, Cleared) else ROOM[Layer(message.LAYER)]
+        room = "" if isinstance(message, Cleared) else ROOM[message.LAYER]
         self._waiting[peer] = self._waiting.get(peer, 0) + 1
-        generation = self._generation.get(peer, 0)
-        numbered = generation << GENERATION_SHIFT | sequence
+        numbered = self._generation.get(peer, 0) << GENERATION_SHIFT | sequence
         self._push(due, peer, numbered, room, FromPeer(peer, message))
 
     def call(self, session: str, sequence: int, at_ns: int, message: Message) -> None:
         """An application's call, made at `at_ns`."""
         due = at_ns + self.timing.application_call_ns
-        room = ROOM[Layer(message.LAYER)]
-        self._push(due, session, sequence, room, Told(session, message))
+        self._push(due, session, sequence, ROOM[message.LAYER], Told(session, message))
 
     def session_ended(self, session: str, sequence: int, at_ns: int) -> None:
         """The session is over; every layer is told, after the calls it made before."""
@@ -290,7 +287,11 @@ class Node:
         events = 0
         while heap and heap[0][0] < end_ns and events != events_max:
             due, source, sequence, room, event = heappop(heap)
-            if not self._leaves_heap(source, sequence, room, event):
+            if source is TIMER:
+                is_void = not self._fires(sequence, room, event)
+            else:
+                is_void = not self._is_heard(source, sequence, event)
+            if is_void:
                 continue
             events += 1
             self.now = max(self.now, due)
@@ -301,14 +302,14 @@ class Node:
             elif not room:
                 self._run(self._on_all(event, source, outputs), source, sequence, outputs)
             elif self._lives.is_plain or not self._is_void(room, event):
-                self._run(deque(((room, event),)), source, sequence, outputs)
+                self._run([(room, event)], source, sequence, outputs)
         self.events_handled += events
         return outputs
 
     def _is_void(self, room: str, event: Event) -> bool:
         return isinstance(event, FromPeer) and self._lives.is_void(event.peer, room)
 
-    def _on_all(self, event: Event, source: str, outputs: list[Output]) -> deque[tuple[str, Event]]:
+    def _on_all(self, event: Event, source: str, outputs: list[Output]) -> Handed:
         """What an event that is for no layer alone is to the layers."""
         match event:
             case PeerUp(peer, boot_id):
@@ -321,32 +322,28 @@ class Node:
             case _:
                 handed = [(target, event) for target in self.machines]
         self._say(outputs)
-        return deque(handed)
+        return handed
 
-    def _run(
-        self,
-        queue: deque[tuple[str, Event]],
-        source: str,
-        sequence: int,
-        outputs: list[Output],
-    ) -> None:
-        now = self.now
-        while queue:
-            room, event = queue.popleft()
+    def _run(self, queue: Handed, source: str, sequence: int, outputs: list[Output]) -> None:
+        now, machines, trace = self.now, self.machines, self.trace
+        for room, event in queue:  # which grows meanwhile
             try:
-                effects = self.machines[room].handle(event, now)
+                effects = machines[room].handle(event, now)
             except LayerGoneError as gone:
                 self._lose(room, str(gone), queue, outputs)
-                effects = self.machines[room].handle(event, now)
-            if self.trace is not None:
-                self.trace.add(now, source, sequence, room, event, effects)
+                effects = machines[room].handle(event, now)
+            if trace is not None:
+                trace.add(now, source, sequence, room, event, effects)
             for effect in effects:
-                self._take(room, effect, queue, outputs)
+                if isinstance(effect, Tell) and effect.to in machines:  # by far the likeliest
+                    queue.append((effect.to, Told(room, effect.message)))
+                else:
+                    self._take(room, effect, queue, outputs)
 
     # --- lives of layers -------------------------------------------------------------------------
 
-    def _on_layer(self, event: _OfLayer, outputs: list[Output]) -> deque[tuple[str, Event]]:
-        queue: deque[tuple[str, Event]] = deque()
+    def _on_layer(self, event: _OfLayer, outputs: list[Output]) -> Handed:
+        queue: Handed = []
         machine = self.machines[event.layer]
         is_away = isinstance(machine, AbsentLayer)
         match event:
@@ -360,9 +357,7 @@ class Node:
                 pass  # it was seen before
         return queue
 
-    def _lose(
-        self, layer: str, why: str, queue: deque[tuple[str, Event]], outputs: list[Output]
-    ) -> None:
+    def _lose(self, layer: str, why: str, queue: Handed, outputs: list[Output]) -> None:
         """A layer has gone, with its timers and all it knew; the others hear of it in turn."""
         machine, self.machines[layer] = self.machines[layer], AbsentLayer(layer)
         for room, key in list(self._timers):
@@ -395,24 +390,16 @@ class Node:
             to_peer = ToPeer(peer, self.now, message)
             outputs.append(ToFabric(self.now, message) if peer == FABRIC else to_peer)
 
-    def _take(
-        self,
-        room: str,
-        effect: Effect,
-        queue: deque[tuple[str, Event]],
-        outputs: list[Output],
-    ) -> None:
-        # A chain of isinstance, likeliest first: twice as quick as patterns, and the hottest place.
-        if isinstance(effect, Tell):
-            if effect.to in self.machines:
-                queue.append((effect.to, Told(room, effect.message)))
-            else:
-                outputs.append(ToSession(effect.to, self.now, effect.message))
-        elif isinstance(effect, Send):
+    def _take(self, room: str, effect: Effect, queue: Handed, outputs: list[Output]) -> None:
+        """What goes out of the node, and timers."""
+        # A chain of isinstance, likeliest first: twice as quick as patterns.
+        if isinstance(effect, Send):
             if effect.peer == FABRIC:
                 outputs.append(ToFabric(self.now, effect.message))
             else:
                 outputs.append(ToPeer(effect.peer, self.now, effect.message))
+        elif isinstance(effect, Tell):
+            outputs.append(ToSession(effect.to, self.now, effect.message))
         elif isinstance(effect, SetTimer):
             waits = Urgency.WAIT if effect.deadline else Urgency.WORK
             urgency = Urgency.IDLE if effect.background else waits
@@ -483,16 +470,18 @@ class Node:
             if heappop(heap)[1] is not TIMER:
                 self._ahead[Urgency.WORK] -= 1
 
-    def _leaves_heap(self, source: str, sequence: int, room: str, event: Event | _OfLayer) -> bool:
-        """Account for an event taken from the heap; False if it is stale."""
-        if source is TIMER:
-            timer = self._armed.pop(sequence, None)
-            if timer is None:
-                return False
-            assert isinstance(event, TimerFired)
-            del self._timers[room, event.key]
-            self._ahead[timer.urgency] -= 1
-            return True
+    def _fires(self, sequence: int, room: str, event: Event | _OfLayer) -> bool:
+        """Account for a timer taken from the heap; False if it was cancelled."""
+        timer = self._armed.pop(sequence, None)
+        if timer is None:
+            return False
+        assert isinstance(event, TimerFired)
+        del self._timers[room, event.key]
+        self._ahead[timer.urgency] -= 1
+        return True
+
+    def _is_heard(self, source: str, sequence: int, event: Event | _OfLayer) -> bool:
+        """Account for another event taken from the heap; False if its channel has gone."""
         self._ahead[Urgency.WORK] -= 1
         if sequence >> GENERATION_SHIFT < self._generation.get(source, 0):
             return False

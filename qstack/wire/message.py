@@ -44,8 +44,11 @@ BasisChoice = Basis | BasisProbabilities
 """What measured pairs are read in: one basis for all, or each in one drawn by the reading node."""
 
 
-class Message(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """Base of all messages. `LAYER` and `TYPE` are its place in the registry."""
+class Message(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True, gc=False):
+    """Base of all messages. `LAYER` and `TYPE` are its place in the registry.
+
+    Nothing in a message refers back to it, so the garbage collector need not look at messages.
+    """
 
     LAYER: ClassVar[int]
     TYPE: ClassVar[int]
