@@ -103,12 +103,15 @@ class Channel:
 
     def send_nowait(self, frames: list[Frame]) -> bool:
         """Send without waiting; False, and nothing done, if it cannot be now. See `TlsStream`."""
+        if self._send_lock.locked():
+            return False  # `send` waits for its turn
         limit = self._reader.bytes_max
-        if self._send_lock.locked() or any(len(frame.body) > limit for frame in frames):
-            return False  # `send` waits for its turn, or says what is too long
         parts: list[bytes] = []
         for layer, kind, body in frames:
-            parts.append(HEADER.pack(MAGIC, VERSION, layer, kind, len(body)))
+            size = len(body)
+            if size > limit:
+                return False  # `send` says what is too long
+            parts.append(HEADER.pack(MAGIC, VERSION, layer, kind, size))
             parts.append(body)
         return self.tls.send_nowait(b"".join(parts))
 

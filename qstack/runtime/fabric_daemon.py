@@ -20,7 +20,7 @@ from qstack.channel.hello import open_channel
 from qstack.channel.identity import Identity
 from qstack.errors import ErrorCode, PeerError
 from qstack.physical import device, station_device
-from qstack.physical.fabric import Delivery, Fabric
+from qstack.physical.fabric import Fabric
 from qstack.runtime.clock_messages import FABRIC_MESSAGES, Join
 from qstack.runtime.control_server import serve_control
 from qstack.runtime.fabric_link import FABRIC_NODE
@@ -71,12 +71,12 @@ class NodeChannel:
         """Queue a clock message."""
         self.outbox.append(encode(message))
 
-    def deliver(self, delivery: Delivery) -> None:
+    def deliver(self, due_ns: int, message: Message) -> None:
         """Queue an answer of the device, with the time it is due."""
-        if delivery.due_ns != self.stamp_ns:
-            self.outbox.append(encode(Stamp(at_ns=delivery.due_ns)))
-            self.stamp_ns = delivery.due_ns
-        self.outbox.append(encode(delivery.message))
+        if due_ns != self.stamp_ns:
+            self.outbox.append(encode(Stamp(at_ns=due_ns)))
+            self.stamp_ns = due_ns
+        self.outbox.append(encode(message))
 
     def flush(self) -> None:
         """Send what is queued in one write: at once if that is possible, else by the writer."""

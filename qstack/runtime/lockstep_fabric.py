@@ -328,7 +328,7 @@ class LockstepFabric:
                 continue  # a new life of it may be there already
             due = delivery.due_ns + machine_event_ns
             assert due >= until_ns, "the fabric answered inside a window"
-            node.deliver(delivery)
+            node.deliver(delivery.due_ns, delivery.message)
             before = sent.get(delivery.node, Sent(0, due))
             sent[delivery.node] = Sent(before.messages + 1, min(before.earliest_ns, due))
         next_ns = self._daemon.fabric.next_event_ns()

@@ -188,6 +188,12 @@ class Network(Struct, frozen=True, kw_only=True, dict=True):
         for each of its links. To and from a named station: the fibre of an arm.
         Raises `LocalError`: UNKNOWN_NODE, or NO_PATH.
         """
+        known_ns = self._path_delays.get((source, target))
+        if known_ns is None:
+            known_ns = self._path_delays[source, target] = self._path_delay_ns(source, target)
+        return known_ns
+
+    def _path_delay_ns(self, source: str, target: str) -> int:
         if source in self.stations or target in self.stations:
             return self._arm_ns(source, target)
         for name in (source, target):
@@ -222,6 +228,11 @@ class Network(Struct, frozen=True, kw_only=True, dict=True):
         if not arms:
             raise LocalError(ErrorCode.NO_PATH, f"{one} to {other}")
         return max(arms)
+
+    @cached_property
+    def _path_delays(self) -> dict[tuple[str, str], int]:
+        """Those asked for so far: every message asks."""
+        return {}
 
     @cached_property
     def _neighbours(self) -> dict[str, list[tuple[str, int]]]:

@@ -135,6 +135,7 @@ class PeerChannels:
         self._user = user
         self._report = report
         self._send_delay_s = send_delay_s
+        self._believed_ns = 0  # times up to this one are not ahead
         self._unflushed: dict[str, None] = {}
         self._unhurried: dict[str, None] = {}  # peers to whom only such is queued
         self._nursery: trio.Nursery | None = None
@@ -372,33 +373,34 @@ class PeerChannels:
     # --- messages --------------------------------------------------------------------------------
 
     def _take(self, peer: Peer, channel: Channel, message: Message | None, size: int) -> None:
-        match message:
-            case None:
-                pass
-            case Stamp(at_ns=at_ns):
-                peer.stamp_in_ns = at_ns
-            case Error():
-                self.refused += 1
-                self._report(f"{peer.name} refused a message: {message.name}: {message.detail}")
-            case _ if peer.channel is not channel:
-                pass  # a channel that was replaced while its last frames were read
-            case _ if peer.is_usable:
-                if self._is_ahead(peer.stamp_in_ns):
-                    detail = f"{peer.stamp_in_ns} is far ahead of network time"
-                    raise PeerError(ErrorCode.INVALID, detail, field="at_ns")
-                if self._user.waiting_from(peer.name) >= WAITING_MAX:
-                    raise PeerError(ErrorCode.RATE, f"{WAITING_MAX} messages wait to be handled")
-                self._hand_over(peer, peer.stamp_in_ns, message)
-            case _:
-                peer.early_bytes += size + EARLY_BYTES_EACH
-                if peer.early_bytes > EARLY_BYTES_MAX:
-                    detail = "too much before the clock has told us of this life"
-                    raise PeerError(ErrorCode.RATE, detail)
-                peer.early.append((peer.stamp_in_ns, message))
+        if message is None:
+            return
+        if isinstance(message, Stamp):
+            peer.stamp_in_ns = message.at_ns
+        elif isinstance(message, Error):
+            self.refused += 1
+            self._report(f"{peer.name} refused a message: {message.name}: {message.detail}")
+        elif peer.channel is not channel:
+            pass  # a channel that was replaced while its last frames were read
+        elif channel.hello.boot_id == peer.boot_id:
+            if self._is_ahead(peer.stamp_in_ns):
+                detail = f"{peer.stamp_in_ns} is far ahead of network time"
+                raise PeerError(ErrorCode.INVALID, detail, field="at_ns")
+            if self._user.waiting_from(peer.name) >= WAITING_MAX:
+                raise PeerError(ErrorCode.RATE, f"{WAITING_MAX} messages wait to be handled")
+            self._hand_over(peer, peer.stamp_in_ns, message)
+        else:
+            peer.early_bytes += size + EARLY_BYTES_EACH
+            if peer.early_bytes > EARLY_BYTES_MAX:
+                detail = "too much before the clock has told us of this life"
+                raise PeerError(ErrorCode.RATE, detail)
+            peer.early.append((peer.stamp_in_ns, message))
 
     def _is_ahead(self, at_ns: int) -> bool:
         """Whether nobody can have said anything at that time yet: it would drive our clock."""
-        return at_ns > self._user.now_ns + AHEAD_NS
+        if at_ns > self._believed_ns:  # the clock is read when it matters alone
+            self._believed_ns = self._user.now_ns + AHEAD_NS
+        return at_ns > self._believed_ns
 
     def _hand_over(self, peer: Peer, at_ns: int, message: Message) -> None:
         peer.received += 1

@@ -86,10 +86,13 @@ class WallFabric:
 
     def _run_fabric(self, until_ns: int) -> None:
         told = {}
-        for delivery in self._daemon.fabric.run(until_ns):
+        deliveries = self._daemon.fabric.run(until_ns)
+        now = self.now_ns
+        for delivery in deliveries:
             node = self._daemon.nodes.get(delivery.node)
             if node is not None:
-                node.deliver(delivery)
+                # What is late is due now: one Stamp does for all of it, here and at the node.
+                node.deliver(max(delivery.due_ns, now), delivery.message)
                 told[node.name] = node
         for node in told.values():
             node.flush()
