@@ -178,8 +178,8 @@ class Connection:
     async def take(self, call: Call) -> Answer:
         """The next answer of a started call. Raises `NodeGone` or what the call failed with."""
         try:
-            if call.answers:
-                await trio.lowlevel.checkpoint()
+            if call.answers:  # a few at most: the others have their turn when they are taken
+                await trio.lowlevel.checkpoint_if_cancelled()
             while not call.answers:
                 if self._end is not None:
                     raise self._gone()
