@@ -152,9 +152,9 @@ class PhysicalLayer:
         return effects
 
     def _dispatch(self, event: Event, now: int) -> list[Effect]:
+        if isinstance(event, Told):  # by far the likeliest
+            return self._on_told(event.source, event.message, now)
         match event:
-            case Told(source=source, message=message):
-                return self._on_told(source, message, now)
             case FromPeer(peer=peer, message=message) if peer == self._device.peer:
                 return self._on_answers(self._device.received(message, now), now)
             case FromPeer(peer=peer, message=message) if self._stations.knows(peer):
@@ -214,6 +214,11 @@ class PhysicalLayer:
         if not self._is_ready:
             return [_refused(message, "from a device that has gone")]
         match message:
+            case Reply():
+                effects, unwanted = self._attempts.succeeded(message, now)
+                if unwanted is not None:
+                    effects += self._qubits.take_back(unwanted, now)
+                return effects
             case OperationRefused():
                 return self._on_refused(message, now)
             case Kept():
@@ -222,11 +227,6 @@ class PhysicalLayer:
                 return self._calibrations.done(message, now)
             case Result():
                 return self._qubits.on_result(message)
-            case Reply():
-                effects, unwanted = self._attempts.succeeded(message, now)
-                if unwanted is not None:
-                    effects += self._qubits.take_back(unwanted, now)
-                return effects
             case MeasuredReply():
                 return self._attempts.measured(message, now)
             case DetectionReply():
