@@ -163,7 +163,7 @@ class Attempts:
             told
             for batch in self._batches.values()
             if batch.state is not State.QUEUED
-            for told in self._stations.ended(batch.link, batch.number, now, "LOCAL")
+            for told in self._stations.ended(batch.asked, batch.number, now, "LOCAL")
         ]
         effects += [
             _ended(batch.asked.batch, "device", 0)
@@ -260,6 +260,13 @@ class Attempts:
                 effects += self._finish(batch, "device", 0)
         return effects + self.arbitrate(now)
 
+    def draw_bases(self, batch: Batch, pairs: int) -> bytes:
+        """The bases in which pairs of a batch are read, packed; empty where there is one."""
+        choice = batch.asked.basis
+        if batch.drawn or not isinstance(choice, BasisProbabilities):
+            return b""
+        return pack_bases(draw_bases(self._rng, choice, pairs))
+
     def _give_up(self, batch: Batch, now: int) -> list[Effect]:
         """The device stops a batch, and keeps nothing of it."""
         stop = StopGenerate(
@@ -316,7 +323,7 @@ class Attempts:
         """The device refused an operation; None if it was not the start of a batch of ours."""
         for batch in self._batches.values():
             if batch.operation == operation:
-                told = self._stations.ended(batch.link, batch.number, now, "LOCAL")
+                told = self._stations.ended(batch.asked, batch.number, now, "LOCAL")
                 return [*told, *self._finish(batch, "refused", 0), *self.arbitrate(now)]
         return None
 
@@ -405,7 +412,7 @@ class Attempts:
         stop = StopGenerate(
             at_ns=now, sequence=self._order.next_sequence(), batch=batch.number, reason=reason
         )
-        told = self._stations.ended(batch.link, batch.number, now)
+        told = self._stations.ended(batch.asked, batch.number, now)
         return self._order.submit(stop, now) + told
 
     def _finish(self, batch: Batch, reason: Reason, attempts: int) -> list[Effect]:

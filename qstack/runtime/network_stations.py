@@ -61,10 +61,9 @@ def _problem(link: LinkTable, tables: Tables, drivers: dict[str, str]) -> str:
             f'station: a link of scheme "{link.scheme}" cannot go through a station that has a '
             f'name; expected "{MIDPOINT}" or metres, or a scheme of {listed(STATION_SCHEMES)}'
         )
-    timed = [key for key in ("timing", "drift", "switch") if getattr(link, key) is not None]
-    if timed:
+    if link.switch is not None:
         return (
-            f"{timed[0]}: not with a station that has a name; expected no such table, or station = "
+            "switch: not with a station that has a name; expected no such table, or station = "
             f'"{MIDPOINT}" or metres'
         )
     others = [drivers[end] for end in link.ends if drivers.get(end, EMULATED) != EMULATED]
