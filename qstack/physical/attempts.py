@@ -229,12 +229,14 @@ class Attempts:
             return [] if is_late else [_refused("Reply", f"no batch {number}")]
         is_running = outcome == "ended" and batch.state is State.RUNNING  # for the device, yet
         if outcome == "unknown" or is_running:  # of a success that was not heard there is a qubit
-            given_up = self._give_up(batch, now)
+            given_up = self.give_up(batch, now)
             return [*given_up, *self._finish(batch, batch.reason, 0), *self.arbitrate(now)]
         if outcome == "ended":
-            return [*self._finish(batch, batch.reason, attempts), *self.arbitrate(now)]
+            # What was measured in cycles that we were not told of is of no use any more.
+            unread = [] if batch.asked.kind == "keep" else self.give_up(batch, now)
+            return [*unread, *self._finish(batch, batch.reason, attempts), *self.arbitrate(now)]
         effects: list[Effect] = [Record("physical.station_error", {"error": outcome})]
-        effects += self._give_up(batch, now)
+        effects += self.give_up(batch, now)
         reason: Reason = "refused" if outcome == ErrorCode.GENERAL.name else "station"
         return [*effects, *self._finish(batch, reason, attempts), *self.arbitrate(now)]
 
@@ -256,7 +258,7 @@ class Attempts:
             if batch.state is State.QUEUED:
                 effects += self._halt(batch, "stopped", now)
             else:
-                effects += self._give_up(batch, now)
+                effects += self.give_up(batch, now)
                 effects += self._finish(batch, "device", 0)
         return effects + self.arbitrate(now)
 
@@ -267,7 +269,7 @@ class Attempts:
             return b""
         return pack_bases(draw_bases(self._rng, choice, pairs))
 
-    def _give_up(self, batch: Batch, now: int) -> list[Effect]:
+    def give_up(self, batch: Batch, now: int) -> list[Effect]:
         """The device stops a batch, and keeps nothing of it."""
         stop = StopGenerate(
             at_ns=now,
@@ -275,8 +277,12 @@ class Attempts:
             batch=batch.number,
             reason="given-up",
         )
-        release = Release(at_ns=now, sequence=self._order.next_sequence(), qubit=batch.qubit.id)
-        return self._order.submit(stop, now) + self._order.submit(release, now)
+        effects = self._order.submit(stop, now)
+        if is_kept(batch.asked.kind, batch.asked.basis):
+            sequence = self._order.next_sequence()
+            release = Release(at_ns=now, sequence=sequence, qubit=batch.qubit.id)
+            effects += self._order.submit(release, now)
+        return effects
 
     def basis_of(self, number: int) -> BasisChoice | None:
         """What a batch is read in; None if there is no such batch."""

@@ -136,7 +136,11 @@ class StationReads:
         reply = structs.replace(told.parts.pop(result.operation), outcomes=result.outcomes)
         if len(result.outcomes) != bits_size(reply.pairs):
             return self._missed(number, told, reply, now)
-        effects = self._attempts.measured(reply, now)
+        effects: list[Effect] = []
+        batch = self._attempts.find(number)
+        if batch is not None and reply.is_last and told.told < batch.asked.pairs:
+            effects += self._attempts.give_up(batch, now)  # the far end wanted no more
+        effects += self._attempts.measured(reply, now)
         if reply.is_last:
             del self._open[number]
         elif not told.parts and told.conclusion is not None:
