@@ -78,25 +78,15 @@ ArmLoss = Annotated[float, Meta(ge=0, le=200, description="decibels in each arm,
 GATE_SHARE_MIN: Final = 1e-12  # a receiver without any light has no statistics: this is none
 
 
-STATION_SCHEMES: Final[tuple[Scheme, ...]] = (
-    "single-click",
-    "double-click",
-    "midpoint-source",
-    "absorptive-memory",
-    "retrieved-photon",
-)
-"""Those whose station may be a participant of its own: it heralds."""
-
-
 class LinkHardware(Struct, frozen=True, kw_only=True):
     """One link: `arms_m` is the fibre from each of `ends` to the station.
 
     `extra_loss_db` is lost in each arm beside the fibre: connectors, splices, a receiver's optics.
     Raises ValueError for ends out of order, arms that are not the length, an arm shorter than
     1 ns of light, a `source` on a heralded link or none on a photon-pair link, `equipment` that
-    is not the scheme's, and a named `station` where none heralds (None: the fabric plays it). A
-    link of another `channel` than fibre has neither attenuation nor Raman light; a satellite's is
-    for `spdc` (`link_options.py`).
+    is not the scheme's. A `station` with a name is a participant of its own (None: the fabric plays
+    it). A link of another `channel` than fibre has neither attenuation nor Raman light; a
+    satellite's is for `spdc` (`link_options.py`).
     """
 
     ends: tuple[str, str]
@@ -122,8 +112,6 @@ class LinkHardware(Struct, frozen=True, kw_only=True):
         has = None if self.equipment is None else SCHEME_OF[type(self.equipment)]
         if has != (self.scheme if self.scheme in SCHEME_OF.values() else None):
             raise ValueError(f"equipment of {has or 'no scheme'} does not go with {self.scheme}")
-        if self.station is not None and self.scheme not in STATION_SCHEMES:
-            raise ValueError(f"no named station on a link of scheme {self.scheme}")
         if isinstance(self.channel, PassChannel) and self.scheme != "spdc":
             raise ValueError(f"a satellite sends pairs to receivers, not {self.scheme}")
         if self.channel is not None and self.traffic is not None:

@@ -108,16 +108,17 @@ class PhysicalLayer:
         gens = StationGens(node, world)
         self._attempts = Attempts(node, world, self._order, self._memory, numbers, gens, rng)
         self._calibrations = Calibrations(node, world, self._order, self._attempts, gens)
+        self._receivers = Receivers(node, world, self._order, numbers, gens)
         self._stations = StationEnds(
             gens,
             self._attempts,
+            self._receivers,
             self._qubits,
             self._order,
             self._calibrations,
             moves=has_storage(hardware.memory, hardware.profile.comm_qubits),
         )
         self._gens = gens
-        self._receivers = Receivers(node, world, self._order, numbers)
         self._time_sync = TimeSync(node, world, self._order)
 
     def handle(self, event: Event, now: int) -> list[Effect]:
@@ -251,7 +252,7 @@ class PhysicalLayer:
         if answers is None:
             answers = self._stations.refused(refusal.operation, now)
         if answers is None:
-            answers = self._receivers.refused(refusal.operation)
+            answers = self._receivers.refused(refusal.operation, now)
         if answers is None:
             answers = self._calibrations.refused(refusal.operation)
         return effects + (answers or [])
@@ -373,7 +374,7 @@ class PhysicalLayer:
         effects = [
             *self._qubits.device_lost(),
             *self._attempts.device_lost(now),
-            *self._receivers.device_lost(),
+            *self._receivers.device_lost(now),
             *self._calibrations.device_lost(),
         ]
         self._stations.device_lost()

@@ -20,7 +20,8 @@ class WatchLink(Operation, frozen=True, kw_only=True):
 
     `batches` in the order of the link's ends; from `first_cycle` on, before `until_cycle` (nil:
     without end). Result: one of Clicked, WatchEnded; where batches are measured ClickedInCycles,
-    until there are `pairs` or the watch is stopped, and then WatchEnded.
+    until there are `pairs` or the watch is stopped, and then WatchEnded. Where the station is a
+    source of photon pairs it emits for these batches until the watch is stopped: WatchEnded.
     """
 
     TYPE = 0x0061

@@ -17,6 +17,7 @@ from qstack.physical.calibration import Calibrations
 from qstack.physical.device_order import DeviceOrder
 from qstack.physical.generation import is_kept
 from qstack.physical.qubits import Qubits
+from qstack.physical.receivers import Receivers
 from qstack.physical.service import HeraldsMissed, LinkLost
 from qstack.physical.station_device import HeraldedRead, KeepHeralded, Kept
 from qstack.physical.station_gens import StationGens
@@ -32,6 +33,7 @@ class StationEnds:
         self,
         gens: StationGens,
         attempts: Attempts,
+        receivers: Receivers,
         qubits: Qubits,
         order: DeviceOrder,
         calibrations: Calibrations,
@@ -40,6 +42,7 @@ class StationEnds:
     ) -> None:
         self._gens = gens
         self._attempts = attempts
+        self._receivers = receivers
         self._qubits = qubits
         self._order = order
         self._calibrations = calibrations
@@ -74,7 +77,11 @@ class StationEnds:
         for operation in [key for key, reply in self._kept.items() if self._is_of(reply, links)]:
             del self._kept[operation]
         self._reads.links_lost(links)
-        effects = [*self._attempts.links_lost(links, now), *self._calibrations.links_lost(links)]
+        effects = [
+            *self._attempts.links_lost(links, now),
+            *self._receivers.links_lost(links, now),
+            *self._calibrations.links_lost(links),
+        ]
         lost = [LinkLost(link=link, error=ErrorCode.STATION_LOST.name) for link in links]
         return [*effects, *(Tell(LINK_LAYER, each) for each in lost)]
 
@@ -95,6 +102,8 @@ class StationEnds:
         if link is None or link.station != station:
             return [_refused(message, f"not for {station} to say")]
         match message:
+            case Reply() if self._receivers.serves(link.id):
+                return self._receivers.station_said(message, now)
             case Reply():
                 return self._on_reply(message, now)
             case Heralds():

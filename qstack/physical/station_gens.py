@@ -25,7 +25,8 @@ class StationGens:
         kinds: tuple[AttemptKind, ...] = get_args(AttemptKind)
         for name, link in self.links.items():
             profiles = world.end_profiles(name)
-            offset_ns = link.emission_offset_ns(*profiles)
+            # Of pairs that a source sends to both ends cycles are slots, in which it emits.
+            offset_ns = link.emission_offset_ns(*profiles) if link.is_heralded else 0
             for kind in kinds:
                 self._grids[name, kind] = link.cycle_ns(kind, *profiles), offset_ns
 

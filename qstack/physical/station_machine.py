@@ -123,7 +123,9 @@ class StationMachine:
         self._lines: dict[str, _Line] = {}
         for link in world.links_through(name):
             profiles = world.end_profiles(link.id)
-            lead_ns = link.emission_offset_ns(*profiles) + link.arrival_ns
+            lead_ns = 0  # of slots in which a source here emits
+            if link.is_heralded:
+                lead_ns = link.emission_offset_ns(*profiles) + link.arrival_ns
             kinds: tuple[AttemptKind, ...] = get_args(AttemptKind)
             cycles_ns = {kind: link.cycle_ns(kind, *profiles) for kind in kinds}
             self._lines[link.id] = _Line(link, cycles_ns, lead_ns, [])

@@ -3,7 +3,6 @@
 from typing import Final
 
 from qstack.physical.document import listed, nearest, shown
-from qstack.physical.hardware import STATION_SCHEMES
 from qstack.runtime.drivers import EMULATED
 from qstack.runtime.network_tables import MIDPOINT, LinkTable, Tables
 
@@ -56,11 +55,6 @@ def _problem(link: LinkTable, tables: Tables, drivers: dict[str, str]) -> str:
         hint = f'did you mean "{similar}"?' if similar else f'expected "{MIDPOINT}", metres, or '
         hint += "" if similar else (f"one of {known}" if known else "the name of a [[station]]")
         return f"station: no station is called {shown(name)}; {hint}"
-    if link.scheme not in STATION_SCHEMES:
-        return (
-            f'station: a link of scheme "{link.scheme}" cannot go through a station that has a '
-            f'name; expected "{MIDPOINT}" or metres, or a scheme of {listed(STATION_SCHEMES)}'
-        )
     if link.switch is not None:
         return (
             "switch: not with a station that has a name; expected no such table, or station = "

@@ -143,19 +143,13 @@ def test_bad_stations_are_told_apart(old: str, new: str, expected: list[str]) ->
     assert problems((old, new)) == expected
 
 
-def test_other_schemes_are_refused_until_they_can_go_through_a_named_station() -> None:
+def test_a_photon_pair_source_may_be_in_a_named_station_too() -> None:
     text = with_station("metro")
-    spdc = text.index('scheme = "spdc"')
-    place = text.index('station = "midpoint"', spdc)
-    text = text[:place] + text[place:].replace('"midpoint"', '"mid"', 1)
-    with pytest.raises(NetworkFileError) as error:
-        parse_network(text, where="test")
-    (problem,) = error.value.problems
-    assert problem.endswith(
-        '.station: a link of scheme "spdc" cannot go through a station that has a name; expected '
-        '"midpoint" or metres, or a scheme of "single-click", "double-click", "midpoint-source", '
-        '"absorptive-memory", "retrieved-photon"'
-    )
+    place = text.index('station = "midpoint"', text.index('scheme = "spdc"'))
+    network = parse_network(text[:place] + text[place:].replace('"midpoint"', '"mid"', 1), where="")
+    link = network.links["alice-bob"]
+    assert (link.station, link.kinds) == ("mid", ("measure",))
+    assert "mid" in network.peers_of("bob")
 
 
 def test_links_behind_a_switch_are_refused_until_they_can_go_through_one() -> None:

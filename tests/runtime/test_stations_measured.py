@@ -6,7 +6,7 @@ import pytest
 from msgspec.structs import replace
 
 from qstack.physical.station_machine import PATIENCE_NS
-from qstack.physical.station_messages import Calibrating, Gen, Heralds, StationCalibrated
+from qstack.physical.station_messages import Calibrating, Gen, Heralds, Reply, StationCalibrated
 from qstack.runtime.network_file import packaged_network
 from qstack.transport import service as transport
 from qstack.wire.message import BasisProbabilities
@@ -202,8 +202,8 @@ def test_links_of_other_schemes_go_through_a_named_station(scheme: str) -> None:
     text = '[network]\nname = "n"\n[fabric]\naddress = "127.0.0.1:0"\n'
     text += node("alice", "ion-projected") + node("bob", "ion-projected") + ends
     found = []
-    for each in (text, through_mid(text)):
-        net = StationNetwork(each)
+    nets = [StationNetwork(each) for each in (text, through_mid(text))]
+    for net in nets:
         kept = both(net, 20, within_ns=LONG_NS)
         net.settle()
         apps = both(net, 20, 8, basis="Z", within_ns=LONG_NS)
@@ -211,6 +211,79 @@ def test_links_of_other_schemes_go_through_a_named_station(scheme: str) -> None:
         assert [len(pairs) for pairs in delivered(kept)] == [20, 20]
         found.append([bits(app, field) for app in apps for field in ("outcomes", "z_bits")])
         assert [len(each) for each in found[-1]] == [20, 20, 20, 20]
-    assert net.said(Heralds)
+    assert nets[1].said(Heralds)
     assert found[0] == found[1]
-    works(net, 9)
+    works(nets[1], 9)
+
+
+# --- photon-pair links ---------------------------------------------------------------------------
+
+ALL_THROUGH_MID = with_station("metro").replace('station = "midpoint"', 'station = "mid"')
+EVEN = BasisProbabilities(0.5, 0.0, 0.5)
+
+
+@pytest.mark.parametrize("basis", ["Z", EVEN])
+def test_a_source_in_a_named_station_makes_the_pairs_of_one_without_a_name(basis: Any) -> None:
+    """Its slots begin later, and are drawn alike: who clicks in which order, and what is read."""
+    found = []
+    nets = [StationNetwork(text) for text in (packaged_network("metro"), ALL_THROUGH_MID)]
+    for net in nets:
+        apps = both(net, 3000, basis=basis, within_ns=LONG_NS)
+        net.settle()
+        assert [len(bits(app)) for app in apps] == [3000, 3000]
+        found.append([bits(app) for app in apps] if basis == "Z" else [])
+    gens, replies = (nets[1].said(kind) for kind in (Gen, Reply))
+    assert (len(gens), {gen.link for gen in gens}) == (2, {"alice-bob"})
+    assert [reply.outcome for reply in replies] == ["ended", "ended"]
+    assert found[0] == found[1]
+    works(nets[1], 8)
+
+
+@pytest.mark.parametrize("name", ["mid", "alice", "bob"])
+def test_a_source_and_its_receivers_survive_a_death(name: str) -> None:
+    net = StationNetwork(ALL_THROUGH_MID)
+    apps = both(net, 10**5, basis="Z", within_ns=10 * SECOND)
+    net.kill(name, net.now_ns + SECOND // 10)
+    net.settle()
+    lives = [app for app in apps if app.lives]
+    assert all(len(bits(app)) == 10**5 or failures([app]) for app in lives)
+    again = both(net, 1000, 6, basis="Z", within_ns=10 * SECOND)
+    net.settle()
+    assert [len(bits(app)) for app in again] == [1000, 1000]
+    works(net, 8)
+
+
+@pytest.mark.parametrize("error", ["QUEUE_MISMATCH", "OUT_OF_WINDOW", "GENERAL", "lost"])
+def test_errors_of_the_station_switch_receivers_off_and_the_next_batch_goes_on(error: Any) -> None:
+    """A GEN that is lost is NO_CLASSICAL_OTHER at both ends."""
+    net = StationNetwork(ALL_THROUGH_MID)
+    lost: list[Gen] = []
+    told: list[str] = []
+
+    def loses(_name: str, peer: str, message: Any) -> bool:
+        is_first = isinstance(message, Gen) and peer == "mid" and not lost
+        if is_first and error == "lost":
+            lost.append(message)
+        return is_first and error == "lost"
+
+    def alters(peer: str, message: Any) -> Any:
+        if error == "lost":
+            return message
+        if isinstance(message, Gen) and not lost:  # for something else, so that there is a REPLY
+            lost.append(message)
+            return replace(message, token=b"o" * 16)
+        if isinstance(message, Reply) and peer not in told:
+            told.append(peer)
+            return replace(message, outcome=error)
+        return message
+
+    net.loses, net.alters = loses, alters
+    apps = both(net, 500, basis="Z", within_ns=60 * SECOND)
+    net.settle()
+    assert len(lost) == 1
+    if error == "GENERAL":
+        assert len(failures(apps)) == 2
+    else:
+        assert [len(bits(app)) for app in apps] == [500, 500]
+    net.loses, net.alters = lambda *_: False, lambda _, message: message
+    works(net, 8)

@@ -198,6 +198,7 @@ class Fabric:
         ]
         heapq.heapify(self._heap)
         self._watches.station_gone(node)
+        self._sources.station_gone(node, self._latest_ns)
         self._watches.node_gone(node, self._latest_ns)
         self._station.node_gone(node, self._latest_ns)
         self._sources.node_gone(node, self._latest_ns)
@@ -318,10 +319,13 @@ class Fabric:
     def _watch(self, station: str, operation: Operation, at_ns: int) -> None:
         """An operation of a station. Raises `RefusedError`."""
         match operation:
+            case WatchLink() if self._sources.serves(operation.link):
+                self._sources.run_for(station, operation, at_ns)
             case WatchLink():
                 self._watches.watch(station, operation, at_ns)
             case StopWatch():
-                self._watches.stop_watch(station, operation, at_ns)
+                if not self._sources.stop_run(station, operation, at_ns):
+                    self._watches.stop_watch(station, operation, at_ns)
             case Calibrate():
                 self._calibrate(station, operation, at_ns)
             case _:
