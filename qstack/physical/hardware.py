@@ -439,12 +439,16 @@ class LinkHardware(Struct, frozen=True, kw_only=True):
 
 
 class NodeHardware(Struct, frozen=True, kw_only=True):
-    """One node: its hardware, and how many qubits it holds at once. No `clock`: a perfect one."""
+    """One node: its hardware, and how many qubits it holds at once. No `clock`: a perfect one.
+
+    `is_emulated`: whether its device is the fabric's, and not a driver's.
+    """
 
     name: str
     profile: Profile
     memory: int
     clock: ClockHardware | None = None
+    is_emulated: bool = True
 
 
 class World(Struct, frozen=True, kw_only=True):

@@ -116,7 +116,8 @@ class PhysicalLayer:
             self._qubits,
             self._order,
             self._calibrations,
-            moves=has_storage(hardware.memory, hardware.profile.comm_qubits),
+            moves=has_storage(hardware.memory, hardware.profile.comm_qubits)
+            or not hardware.is_emulated,
         )
         self._gens = gens
         self._time_sync = TimeSync(node, world, self._order)

@@ -15,7 +15,7 @@ Rules
 
 from msgspec import Struct
 
-from qstack.machine import FABRIC, Effect, Send
+from qstack.machine import Effect, Send
 from qstack.physical.device import Calibrate, Calibrated
 from qstack.physical.hardware import World
 from qstack.physical.station_messages import Calibrating, StationCalibrated
@@ -54,20 +54,24 @@ class StationCalibrations:
 
     def begins(
         self, node: str, said: Calibrating, now: int, operation: int, *, is_ready: bool
-    ) -> list[Effect]:
-        """An end begins its part; `operation` is a number for what we ask of our device."""
+    ) -> tuple[Calibrate | None, list[Effect]]:
+        """An end begins its part: what to ask of our device, and what ends are told.
+
+        `operation` is a number for what is asked.
+        """
         line = self._lines.get(said.link)
         if line is None or node not in line.ends:
-            return [Send(node, StationCalibrated(link=said.link, is_good=False, calibration=0))]
+            none = StationCalibrated(link=said.link, is_good=False, calibration=0)
+            return None, [Send(node, none)]
         if not is_ready or now + line.duration_ns > said.until_ns or line.operation is not None:
-            return [self._told(line, node, is_good=False)]
+            return None, [self._told(line, node, is_good=False)]
         line.until_ns[node] = said.until_ns
         if any(line.until_ns.get(end, now) <= now for end in line.ends):
-            return []
+            return None, []
         if now + line.duration_ns > min(line.until_ns.values()):
-            return self._end(line, is_good=False)
+            return None, self._end(line, is_good=False)
         line.operation = operation
-        return [Send(FABRIC, Calibrate(at_ns=now, sequence=operation, link=line.link))]
+        return Calibrate(at_ns=now, sequence=operation, link=line.link), []
 
     def done(self, calibrated: Calibrated) -> tuple[str | None, list[Effect]]:
         """Our device is through with it: which link, None for none, and what both ends are told."""

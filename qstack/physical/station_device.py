@@ -10,7 +10,8 @@ from msgspec import Meta
 
 from qstack.physical.device import Calibration, Operation, Result
 from qstack.physical.params import HERALDS_MAX
-from qstack.wire.message import Bit, Count, Id, Label
+from qstack.physical.service import AttemptKind
+from qstack.wire.message import Bit, Count, Id, Label, Probability
 
 Pairs = Annotated[int, Meta(ge=1, le=HERALDS_MAX)]
 
@@ -19,9 +20,10 @@ class WatchLink(Operation, frozen=True, kw_only=True):
     """Station: watch the detectors of `link` for photons of these batches of both ends.
 
     `batches` in the order of the link's ends; from `first_cycle` on, before `until_cycle` (nil:
-    without end). Result: one of Clicked, WatchEnded; where batches are measured ClickedInCycles,
-    until there are `pairs` or the watch is stopped, and then WatchEnded. Where the station is a
-    source of photon pairs it emits for these batches until the watch is stopped: WatchEnded.
+    without end). `kind` and `bright_state` are what both ends have said of their attempts.
+    Result: one of Clicked, WatchEnded; where batches are measured ClickedInCycles, until there are
+    `pairs` or the watch is stopped, and then WatchEnded. Where the station is a source of photon
+    pairs it emits for these batches until the watch is stopped: WatchEnded.
     """
 
     TYPE = 0x0061
@@ -29,6 +31,8 @@ class WatchLink(Operation, frozen=True, kw_only=True):
     batches: tuple[Count, Count]
     first_cycle: Count
     until_cycle: Count | None
+    kind: AttemptKind
+    bright_state: Probability | None
     pairs: Annotated[int, Meta(ge=1, le=10**7)]
 
 
@@ -44,10 +48,14 @@ class StopWatch(Operation, frozen=True, kw_only=True):
 
 
 class KeepHeralded(Operation, frozen=True, kw_only=True):
-    """Node: the attempt with `qubit` was heralded: move it to storage. Result: Kept."""
+    """Node: the attempt with `qubit` in `cycle` was heralded: move it to storage. Result: Kept.
+
+    The emulated device is not told where there is no storage; hardware always is.
+    """
 
     TYPE = 0x0063
     qubit: Id
+    cycle: Count
 
 
 class ReadHeralded(Operation, frozen=True, kw_only=True):

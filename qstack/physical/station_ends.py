@@ -27,7 +27,7 @@ from qstack.wire.message import Message
 
 
 class StationEnds:
-    """All of them. `moves`: whether heralded qubits go to storage at this node."""
+    """All of them. `moves`: whether the device is told of heralded qubits, to store them."""
 
     def __init__(
         self,
@@ -183,7 +183,12 @@ class StationEnds:
         )
         if not self._moves:
             return self._succeeded(reply, now)
-        keep = KeepHeralded(at_ns=now, sequence=self._order.next_sequence(), qubit=batch.qubit.id)
+        keep = KeepHeralded(
+            at_ns=now,
+            sequence=self._order.next_sequence(),
+            qubit=batch.qubit.id,
+            cycle=said.cycle,
+        )
         self._kept[keep.sequence] = reply
         return self._order.submit(keep, now)
 

@@ -2,7 +2,8 @@
 
 It brings together the oldest waiting GENs of both ends of a link that name the same token, kind and
 parameters, has its detectors watched for their common cycles, and tells both ends what came of it.
-What its detectors do it learns from the fabric, as a node learns what its device does.
+What its detectors do it learns from the fabric, as a node learns what its device does, or from a
+driver in this process (`drivers/station_driver.py`).
 
 Rules
 1. Every GEN ends in one REPLY that names its batch (`station_messages.py` draws the exchange).
@@ -18,12 +19,13 @@ Rules
    none of a former life had so high a number, since a success takes longer than a nanosecond.
 """
 
+from collections.abc import Sequence
 from typing import Final, get_args
 
 from msgspec import Struct
 
 from qstack.machine import (
-    FABRIC,
+    CancelTimer,
     Effect,
     Event,
     FromPeer,
@@ -34,7 +36,8 @@ from qstack.machine import (
     SetTimer,
     TimerFired,
 )
-from qstack.physical.device import Calibrated, OperationRefused
+from qstack.physical.device import Answer, Calibrated, Device, OperationRefused
+from qstack.physical.emulated import EmulatedDevice
 from qstack.physical.generation import mismatch
 from qstack.physical.hardware import LinkHardware, World
 from qstack.physical.service import AttemptKind
@@ -67,6 +70,7 @@ CYCLE_MAX: Final = 2**53
 GENS_MAX: Final = 4096
 """Open GENs of one node on one link: as many as a node has memory at most."""
 PATIENCE_TIMER: Final = "patience/"
+DEVICE_TIMER: Final = "device"
 
 
 class _Gen(Struct, eq=False):
@@ -116,10 +120,12 @@ class _Line(Struct, eq=False):
 
 
 class StationMachine:
-    """The machine of station `name`, a `qstack.machine.Machine`."""
+    """The machine of station `name`, a `qstack.machine.Machine`; `device` are its detectors."""
 
-    def __init__(self, name: str, world: World) -> None:
+    def __init__(self, name: str, world: World, device: Device | None = None) -> None:
         self._name = name
+        self._device = EmulatedDevice() if device is None else device
+        self._wakes_ns: int | None = None  # when the device's timer is armed for
         self._lines: dict[str, _Line] = {}
         for link in world.links_through(name):
             profiles = world.end_profiles(link.id)
@@ -143,23 +149,27 @@ class StationMachine:
         """Take one event at network time `now` (ns); return everything that follows from it."""
         self._now = now
         match event:
-            case FromPeer(peer=peer, message=message) if peer == FABRIC:
-                self._on_detectors(message)
+            case FromPeer(peer=peer, message=message) if peer == self._device.peer:
+                self._on_answers(self._device.received(message, now))
             case FromPeer(peer=peer, message=message):
                 self._on_node(peer, message)
-            case PeerUp(peer=peer) if peer == FABRIC:
+            case PeerUp(peer=peer) if peer == self._device.peer:
                 self._on_ready()
-            case PeerDown(peer=peer) if peer == FABRIC:
+            case PeerDown(peer=peer) if peer == self._device.peer:
                 self._on_blind()
             case PeerUp(peer=peer):
                 self._leave(peer)  # what it said in a former life
                 self._up[peer] = None
             case PeerDown(peer=peer):
                 self._leave(peer)
+            case TimerFired(key=key) if key == DEVICE_TIMER:
+                self._wakes_ns = None
+                self._on_answers(self._device.answers(now))
             case TimerFired(key=key):
                 self._on_patience(key.removeprefix(PATIENCE_TIMER))
             case _:
                 self._refuse(type(event).__name__, "a station has no such layers")
+        self._wake()
         out, self._out = self._out, []
         return out
 
@@ -180,6 +190,7 @@ class StationMachine:
     def _on_ready(self) -> None:
         self._on_blind()
         self._is_ready = True
+        self._device.begin(self._now)
         for line in self._lines.values():
             line.sequence = max(line.sequence, self._now)
         self._out.append(Record("station.ready", {}))
@@ -192,6 +203,21 @@ class StationMachine:
         for line in self._lines.values():
             if line.gens:
                 self._fail(line, list(line.gens), "GENERAL")
+
+    def _wake(self) -> None:
+        """A device in this process is asked for its answers by a timer."""
+        wakes_ns = self._device.next_event_ns() if self._is_ready else None
+        if wakes_ns != self._wakes_ns:
+            self._wakes_ns = wakes_ns
+            cancel, arm = CancelTimer(DEVICE_TIMER), SetTimer(DEVICE_TIMER, wakes_ns or 0)
+            self._out.append(cancel if wakes_ns is None else arm)
+
+    def _on_answers(self, answers: Sequence[Answer]) -> None:
+        for answer in answers:
+            if isinstance(answer, Message):
+                self._on_detectors(answer)
+            else:
+                self._out.append(answer)
 
     def _on_detectors(self, message: Message) -> None:
         match message:
@@ -360,9 +386,12 @@ class StationMachine:
         if line is not None and gens:
             self._fail(line, gens, "OUT_OF_WINDOW")
         self._operations += 1
-        self._out += self._calibrations.begins(
+        calibrate, effects = self._calibrations.begins(
             node, said, self._now, self._operations, is_ready=self._is_ready
         )
+        self._out += effects
+        if calibrate is not None:
+            self._out += self._device.submit(calibrate, self._now)
 
     def _leave(self, node: str) -> None:
         """A node has gone: nothing of it is left, and who was with it is told."""
@@ -397,18 +426,20 @@ class StationMachine:
             batches=(first.said.batch, second.said.batch),
             first_cycle=begin,
             until_cycle=until,
+            kind=gen.said.kind,
+            bright_state=gen.said.bright_state,
             pairs=min(first.remaining, second.remaining),
         )
         first.watch = second.watch = watch.sequence
         self._watches[watch.sequence] = (line.link.id, (first, second))
-        self._out.append(Send(FABRIC, watch))
+        self._out += self._device.submit(watch, self._now)
 
     def _stop_watch(self, watch: int, until_cycle: int) -> None:
         self._operations += 1
         stop = StopWatch(
             at_ns=self._now, sequence=self._operations, watch=watch, until_cycle=until_cycle
         )
-        self._out.append(Send(FABRIC, stop))
+        self._out += self._device.submit(stop, self._now)
 
     def _on_patience(self, link: str) -> None:
         """Tell those that have waited too long what they waited for in vain."""

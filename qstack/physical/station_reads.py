@@ -138,8 +138,8 @@ class StationReads:
             return self._missed(number, told, reply, now)
         effects: list[Effect] = []
         batch = self._attempts.find(number)
-        if batch is not None and reply.is_last and told.told < batch.asked.pairs:
-            effects += self._attempts.give_up(batch, now)  # the far end wanted no more
+        if batch is not None and reply.is_last:
+            effects += self._attempts.give_up(batch, now)  # its device need not read any more
         effects += self._attempts.measured(reply, now)
         if reply.is_last:
             del self._open[number]

@@ -61,9 +61,16 @@ def _problem(link: LinkTable, tables: Tables, drivers: dict[str, str]) -> str:
             f'"{MIDPOINT}" or metres'
         )
     others = [drivers[end] for end in link.ends if drivers.get(end, EMULATED) != EMULATED]
-    if others:
+    stations = {station.name: station.driver for station in tables.stations.values()}
+    own = stations.get(name)  # None: it has another problem
+    if others and own == EMULATED:
         return (
-            f"station: nodes of driver {shown(others[0])} have a station of their own; expected "
-            f'"{MIDPOINT}" or metres'
+            f"station: nodes of driver {shown(others[0])} do not meet in emulated detectors; "
+            f'expected a driver for [[station]] "{name}", or "{MIDPOINT}" or metres'
+        )
+    if own not in (None, EMULATED) and not others:
+        return (
+            f"station: emulated nodes do not meet in the hardware of driver {shown(own)}; expected "
+            f'drivers for them, or none for [[station]] "{name}"'
         )
     return ""

@@ -562,7 +562,7 @@ def test_a_heralded_batch_stopped_while_its_bases_are_asked_for_ends_once_and_la
 def run_source(number: int = 7, link: str = "a-b", batches: tuple[int, int] = (1, 9)) -> WatchLink:
     return WatchLink(
         at_ns=0, sequence=number, link=link, batches=batches, first_cycle=0, until_cycle=None,
-        pairs=1,
+        pairs=1, kind="measure", bright_state=None,
     )  # fmt: skip
 
 

@@ -72,6 +72,7 @@ class Detectors:
     def watch(self, at_ns: int, **more: Any) -> int:
         fields: dict[str, Any] = {
             "link": "a-b", "batches": (1, 1), "first_cycle": 0, "until_cycle": None, "pairs": 1,
+            "kind": "keep", "bright_state": None,
         }  # fmt: skip
         return self.do("mid", WatchLink, at_ns, **(fields | more))
 
@@ -212,7 +213,7 @@ def test_a_heralded_qubit_is_moved_to_storage() -> None:
     made.emit("b")
     made.watch(0)
     made.run()
-    number = made.do("a", KeepHeralded, END_NS, qubit=QUBITS["a"])
+    number = made.do("a", KeepHeralded, END_NS, qubit=QUBITS["a"], cycle=0)
     made.run(2 * END_NS)
     assert made.told[-1] == ("a", END_NS + 5000, Kept(operation=number))
     keys = QubitKey("a", QUBITS["a"]), QubitKey("b", QUBITS["b"])
@@ -229,14 +230,18 @@ def test_a_heralded_qubit_is_moved_to_storage() -> None:
         ("mid", DoMeasure, {"qubit": QUBITS["a"], "basis": "Z"}),
         ("a", WatchLink, {"link": "a-b", "batches": (1, 1), "first_cycle": 0}),
         ("a", StopWatch, {"watch": 1, "until_cycle": 0}),
-        ("a", KeepHeralded, {"qubit": QUBITS["a"]}),
+        ("a", KeepHeralded, {"qubit": QUBITS["a"], "cycle": 0}),
     ],
 )
 def test_what_is_not_a_participants_to_ask_is_refused(
     name: str, kind: type[Operation], fields: dict[str, Any]
 ) -> None:
     made = Detectors(world())
-    more = {"until_cycle": None, "pairs": 1} if kind is WatchLink else {}
+    more = (
+        {"until_cycle": None, "pairs": 1, "kind": "keep", "bright_state": None}
+        if kind is WatchLink
+        else {}
+    )
     made.do(name, kind, 0, **(fields | more))
     made.run()
     assert made.kinds() == [(name, OperationRefused)]

@@ -129,7 +129,8 @@ BAD_CHANGES = [
     ),
     (
         '"127.0.0.1:0"\n\n[[link]]', '"127.0.0.1:0"\nlength_m = 1\n\n[[link]]',
-        ['station[0].length_m: unknown key; expected one of "name", "address"'],
+        ['station[0].length_m: unknown key; expected one of "name", "address", '
+         '"driver", "driver_options"'],
     ),
     (
         '[[link]]', '[[station]]\nname = "mid"\naddress = "127.0.0.1:0"\n[[link]]',
@@ -164,6 +165,6 @@ def test_nodes_with_hardware_of_their_own_have_a_station_of_their_own() -> None:
     driver = ("memory = 4", 'memory = 4\ndriver = "template"')
     (problem,) = problems(driver)
     assert problem == (
-        "link[0].station: nodes of driver 'template' have a station of their own; expected "
-        '"midpoint" or metres'
+        "link[0].station: nodes of driver 'template' do not meet in emulated detectors; expected "
+        'a driver for [[station]] "mid", or "midpoint" or metres'
     )
