@@ -256,6 +256,10 @@ class StationMachine:
         if found is None:
             return  # it was stopped, for an error that was told
         line, gens = self._lines[found[0]], found[1]
+        if clicked.pairs > min(gen.remaining for gen in gens):
+            self._refuse("ClickedInCycles", "more pairs than were wanted")
+            self._fail(line, [*gens], "GENERAL")
+            return
         line.calibration = clicked.calibration
         for gen in gens:
             gen.told += clicked.pairs

@@ -368,9 +368,9 @@ def cycles(station: Station, watch: WatchLink, pairs: int = 3, **more: Any) -> l
 
 def test_measured_pairs_are_told_to_both_ends_part_by_part_and_counted() -> None:
     station = Station()
-    station.gen("a", 4, kind="measure", pairs=7)
-    (watch,) = sent(station.gen("b", 9, kind="measure", pairs=5), FABRIC)
-    assert watch.pairs == 5
+    station.gen("a", 4, kind="measure", pairs=20)
+    (watch,) = sent(station.gen("b", 9, kind="measure", pairs=8), FABRIC)
+    assert watch.pairs == 8
     first, second = (sent(cycles(station, watch), "a")[0] for _ in range(2))
     assert (first.batch, first.sequence, first.pairs, first.is_last) == (4, 0, 3, False)
     assert (second.sequence, second.calibration) == (3, 4)
@@ -380,6 +380,13 @@ def test_measured_pairs_are_told_to_both_ends_part_by_part_and_counted() -> None
     facts = station.machine.summary()
     assert (facts["open_batches"], facts["watches"], facts["successes"]) == (0, 0, 8)
     assert cycles(station, watch) == []  # of a watch that is over
+
+
+def test_detectors_that_say_more_than_was_wanted_are_not_believed() -> None:
+    station = Station()
+    station.gen("a", 4, kind="measure", pairs=7)
+    (watch,) = sent(station.gen("b", 9, kind="measure", pairs=2), FABRIC)
+    assert replies(cycles(station, watch)) == [("a", 4, "GENERAL"), ("b", 9, "GENERAL")]
 
 
 def test_who_goes_on_after_the_far_end_has_stopped_wants_the_rest_only() -> None:

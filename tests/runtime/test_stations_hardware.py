@@ -249,7 +249,7 @@ def test_what_was_read_in_heralded_cycles_is_told_and_nothing_else() -> None:
     (told,) = all_of(device, 10**9)
     assert isinstance(told, HeraldedRead)
     assert len(told.outcomes) == bits_size(3)
-    for wrong in ({"batch": 4}, {"cycles": b"odd"}):
+    for wrong in ({"batch": 4}, {"cycles": b"odd"}, {"pairs": 2}, {"bases": b"x"}):
         device.submit(ReadHeralded(at_ns=10, sequence=3, **(fields | wrong)), 10)
         assert isinstance(all_of(device, 10**9)[0], OperationRefused)
 

@@ -46,7 +46,7 @@ from qstack.physical.service import GateName
 from qstack.physical.station_device import HeraldedRead, KeepHeralded, Kept, ReadHeralded
 from qstack.quantum.gates import GATES
 from qstack.wire.message import Basis, Message
-from qstack.wire.packed import Bits, Slots, pack_bits, unpack_slots
+from qstack.wire.packed import Bits, Codes, Slots, pack_bits, unpack_bases, unpack_slots
 
 if TYPE_CHECKING:
     from qstack.physical.hardware import LinkHardware
@@ -119,8 +119,8 @@ class Driver:
         detail = f"nothing of batch {batch.batch} and cycle {cycle} was kept"
         raise LocalError(ErrorCode.UNSUPPORTED, detail)
 
-    def read(self, batch: Generate, cycles: Slots, bases: bytes) -> Bits:
-        """What was read in these heralded cycles; `bases` are packed, where the node draws them."""
+    def read(self, batch: Generate, cycles: Slots, bases: Codes) -> Bits:
+        """What was read in these heralded cycles; `bases` of each, if the node has drawn them."""
         del cycles, bases
         raise LocalError(ErrorCode.UNSUPPORTED, f"nothing was read for batch {batch.batch}")
 
@@ -423,9 +423,12 @@ class Driver:
             raise LocalError(ErrorCode.BAD_REQUEST, f"batch {operation.batch} is not read")
         try:
             cycles = unpack_slots(operation.cycles, operation.first_cycle)
+            codes = unpack_bases(operation.bases, operation.pairs if batch.basis == "given" else 0)
         except ValueError as error:
             raise LocalError(ErrorCode.BAD_REQUEST, str(error)) from error
-        outcomes = pack_bits(self.read(batch, cycles, operation.bases))
+        if len(cycles) != operation.pairs:
+            raise LocalError(ErrorCode.BAD_REQUEST, f"{len(cycles)} cycles, not {operation.pairs}")
+        outcomes = pack_bits(self.read(batch, cycles, codes))
         due_ns = operation.at_ns + max(READOUT_NS, self.profile.readout_ns)
         self.say(due_ns, HeraldedRead(operation=operation.sequence, outcomes=outcomes))
 

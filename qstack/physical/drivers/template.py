@@ -25,7 +25,7 @@ from qstack.physical.service import GateName
 from qstack.quantum.gates import gate_transfer
 from qstack.quantum.measurement import readout_effect
 from qstack.wire.message import Basis
-from qstack.wire.packed import Bits, Slots, pack_bits
+from qstack.wire.packed import Bits, Codes, Slots, pack_bits
 
 if TYPE_CHECKING:
     from qstack.quantum.pauli import FloatArray
@@ -126,7 +126,7 @@ class TemplateDevice(Driver):
         assert batch.qubit is not None, "the base has found it by its name"
         self._states[batch.qubit] = np.array([1.0, 0.0, 0.0, 0.0])  # half of a Bell pair
 
-    def read(self, batch: Generate, cycles: Slots, bases: bytes) -> Bits:
+    def read(self, batch: Generate, cycles: Slots, bases: Codes) -> Bits:
         """HARDWARE: what was read in these cycles, in the batch's basis or in these `bases`."""
         del batch, bases
         return self._bits(len(cycles))
