@@ -115,6 +115,8 @@ class StationEnds:
 
     def _on_reply(self, message: Reply, now: int) -> list[Effect]:
         batch = None if message.batch is None else self._attempts.find(message.batch)
+        if batch is not None and batch.link != message.link:
+            return [_refused(message, f"batch {message.batch} is of {batch.link}")]
         kind = "keep" if batch is None else batch.asked.kind
         emitted_ns = self._gens.emitted_at_ns(message.link, kind, message.cycle)
         is_success = message.outcome == "success" and kind != "measure" and emitted_ns <= now

@@ -31,11 +31,11 @@ TOKEN = b"t" * 16
 
 
 class Node:
-    """The physical layer of `a`, ready, with the station `mid` of its one link."""
+    """The physical layer of `a`, ready, with the station `mid` of its two links."""
 
     def __init__(self, memory: int = 8) -> None:
-        made = chain("ab", memory=memory)
-        links = {"a-b": replace(made.links["a-b"], station="mid")}
+        made = chain("abc", memory=memory, is_ring=True)
+        links = {name: replace(made.links[name], station="mid") for name in ("a-b", "a-c")}
         world = World(nodes=made.nodes, links=links)
         boot = boot_id(0, "a", 0)
         self.layer = PhysicalLayer("a", boot, world, EmulatedDevice(), np.random.default_rng(0))
@@ -71,9 +71,13 @@ def told(effects: list[Effect], kind: type[Any]) -> list[Any]:
 
 def test_a_link_can_be_run_while_its_station_is_there() -> None:
     node = Node()
-    assert [m.link for m in told(node.do(PeerUp("mid", b"station2")), LinkCapability)] == ["a-b"]
+    came = told(node.do(PeerUp("mid", b"station2")), LinkCapability)
+    assert [m.link for m in came] == ["a-b", "a-c"]
     lost = told(node.do(PeerDown("mid")), LinkLost)
-    assert [(m.link, m.error) for m in lost] == [("a-b", "STATION_LOST")]
+    assert [(m.link, m.error) for m in lost] == [
+        ("a-b", "STATION_LOST"),
+        ("a-c", "STATION_LOST"),
+    ]
     assert told(node.start(), AttemptsEnded)[0].reason == "device"
     assert node.do(PeerDown("mid")) == []
 
@@ -149,6 +153,14 @@ def test_a_success_for_nobody_is_missed_and_so_is_one_that_was_not_heard_of() ->
     effects = node.hear(batch=None, outcome="NO_CLASSICAL_OTHER", sequence=9, cycle=0)
     assert [(m.low, m.high) for m in told(effects, HeraldsMissed)] == [(6, 9)]
     assert len(sent(effects, GenEnd)) == 1
+
+
+def test_a_batch_of_another_link_of_the_station_is_not_meant() -> None:
+    node = Node()
+    node.start()
+    (record,) = node.hear(link="a-c")
+    assert getattr(record, "name", "") == "physical.refused"
+    assert len(sent(node.hear(), KeepHeralded)) == 1
 
 
 def test_what_a_station_ends_by_itself_is_ended_at_the_device() -> None:
