@@ -71,7 +71,7 @@ from qstack.physical.service import (
     LinkOptions,
     MemoryFree,
 )
-from qstack.physical.station_device import Kept
+from qstack.physical.station_device import HeraldedRead, Kept
 from qstack.physical.station_ends import StationEnds
 from qstack.physical.station_gens import StationGens
 from qstack.physical.time_sync import SYNC_TIMER, TimeSync
@@ -107,17 +107,20 @@ class PhysicalLayer:
         numbers = count()
         gens = StationGens(node, world)
         self._attempts = Attempts(node, world, self._order, self._memory, numbers, gens, rng)
+        self._calibrations = Calibrations(node, world, self._order, self._attempts, gens)
+        self._receivers = Receivers(node, world, self._order, numbers, gens)
         self._stations = StationEnds(
             gens,
             self._attempts,
+            self._receivers,
             self._qubits,
             self._order,
-            moves=has_storage(hardware.memory, hardware.profile.comm_qubits),
+            self._calibrations,
+            moves=has_storage(hardware.memory, hardware.profile.comm_qubits)
+            or not hardware.is_emulated,
         )
         self._gens = gens
-        self._receivers = Receivers(node, world, self._order, numbers)
         self._time_sync = TimeSync(node, world, self._order)
-        self._calibrations = Calibrations(node, world, self._order, self._attempts)
 
     def handle(self, event: Event, now: int) -> list[Effect]:
         """Take one event at network time `now` (ns); return everything that follows from it."""
@@ -221,8 +224,8 @@ class PhysicalLayer:
                 return effects
             case OperationRefused():
                 return self._on_refused(message, now)
-            case Kept():
-                return self._stations.kept(message.operation, now)
+            case Kept() | HeraldedRead():
+                return self._stations.done(message, now)
             case Calibrated():
                 return self._calibrations.done(message, now)
             case Result():
@@ -250,7 +253,7 @@ class PhysicalLayer:
         if answers is None:
             answers = self._stations.refused(refusal.operation, now)
         if answers is None:
-            answers = self._receivers.refused(refusal.operation)
+            answers = self._receivers.refused(refusal.operation, now)
         if answers is None:
             answers = self._calibrations.refused(refusal.operation)
         return effects + (answers or [])
@@ -372,7 +375,7 @@ class PhysicalLayer:
         effects = [
             *self._qubits.device_lost(),
             *self._attempts.device_lost(now),
-            *self._receivers.device_lost(),
+            *self._receivers.device_lost(now),
             *self._calibrations.device_lost(),
         ]
         self._stations.device_lost()
