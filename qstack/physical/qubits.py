@@ -29,6 +29,7 @@ from qstack.physical.device import (
 )
 from qstack.physical.device_order import DeviceOrder
 from qstack.physical.durations import answer_ns
+from qstack.physical.frames import bell_bits_of, outcome_of
 from qstack.physical.memory import Memory, Qubit
 from qstack.physical.qubit_states import QUBIT, Input, State
 from qstack.physical.service import (
@@ -228,12 +229,14 @@ class Qubits:
         entry = self._open.pop(result.operation, None)
         if entry is None:
             return [_refused(type(result).__name__, f"no open operation {result.operation}")]
-        match result:
-            case Outcome():
+        match result, entry.operation:
+            case Outcome(), DoMeasure(basis=basis):
                 self._step_all(entry, Input.RESULT)
-                return _tell(entry, lambda call: Measured(call=call, outcome=result.outcome))
-            case BellOutcome(x_bit=x, z_bit=z):
+                bit = outcome_of(self._order.profile, result, basis)
+                return _tell(entry, lambda call: Measured(call=call, outcome=bit))
+            case BellOutcome(), _:
                 self._step_all(entry, Input.RESULT)
+                x, z = bell_bits_of(self._order.profile, result)
                 return _tell(entry, lambda call: BellMeasured(call=call, x_bit=x, z_bit=z))
             case _:
                 self._step_all(entry, Input.READY)

@@ -33,6 +33,8 @@ from qstack.physical.device import (
     OperationRefused,
     Outcome,
     Place,
+    PulsedBellOutcome,
+    PulsedOutcome,
     Release,
     Reply,
     SendPulse,
@@ -147,6 +149,15 @@ class Driver:
         """Bell-measure two qubits: the bits (x, z)."""
         del first, second
         raise LocalError(ErrorCode.UNSUPPORTED, "this device has no Bell measurement")
+
+    def pulses(self, qubit: bytes, at_ns: int) -> int | None:
+        """How many decoupling pulses have turned a qubit since it began; asked before it is read.
+
+        None, as in the base: nothing is left to account for, the device undoes them itself. One
+        that does not undoes them at least before a gate that is no Pauli operator.
+        """
+        del qubit, at_ns
+        return None
 
     def move(self, qubit: bytes, to: Place) -> None:
         """Bring a qubit to a communication qubit or to storage.
@@ -308,20 +319,9 @@ class Driver:
             case DoGate():
                 self._gate(operation)
             case DoMeasure():
-                self._require(operation.qubit)
-                outcome = self.measure(operation.qubit, operation.basis)
-                del self.qubits[operation.qubit]
-                self.say(due_ns, Outcome(operation=number, outcome=outcome))
+                self.say(due_ns, self._measure(operation))
             case DoBellMeasure():
-                if operation.first == operation.second:
-                    raise LocalError(ErrorCode.BAD_REQUEST, "a Bell measurement takes two qubits")
-                pair = operation.first, operation.second
-                for qubit in pair:
-                    self._require(qubit)
-                x, z = self.bell_measure(*pair)
-                for qubit in pair:
-                    del self.qubits[qubit]
-                self.say(due_ns, BellOutcome(operation=number, x_bit=x, z_bit=z))
+                self.say(due_ns, self._bell_measure(operation))
             case DoMove():
                 self._require(operation.qubit)
                 self.move(operation.qubit, operation.to)
@@ -337,6 +337,32 @@ class Driver:
                 self.align_clock(operation)
             case _:
                 raise LocalError(ErrorCode.UNSUPPORTED, type(operation).__name__)
+
+    def _measure(self, asked: DoMeasure) -> Outcome:
+        number, qubit = asked.sequence, asked.qubit
+        self._require(qubit)
+        pulses = self.pulses(qubit, asked.at_ns)
+        outcome = self.measure(qubit, asked.basis)
+        del self.qubits[qubit]
+        if pulses is None:
+            return Outcome(operation=number, outcome=outcome)
+        return PulsedOutcome(operation=number, outcome=outcome, pulses=pulses)
+
+    def _bell_measure(self, asked: DoBellMeasure) -> BellOutcome:
+        if asked.first == asked.second:
+            raise LocalError(ErrorCode.BAD_REQUEST, "a Bell measurement takes two qubits")
+        pair = asked.first, asked.second
+        for qubit in pair:
+            self._require(qubit)
+        first, second = (self.pulses(qubit, asked.at_ns) for qubit in pair)
+        x, z = self.bell_measure(*pair)
+        for qubit in pair:
+            del self.qubits[qubit]
+        number = asked.sequence
+        if first is None and second is None:
+            return BellOutcome(operation=number, x_bit=x, z_bit=z)
+        pulses = (first or 0, second or 0)
+        return PulsedBellOutcome(operation=number, x_bit=x, z_bit=z, pulses=pulses)
 
     def _calibrate(self, asked: Calibrate) -> None:
         link = self.links.get(asked.link)

@@ -35,6 +35,8 @@ from qstack.physical.device import (
     Operation,
     OperationRefused,
     Outcome,
+    PulsedBellOutcome,
+    PulsedOutcome,
     Release,
     Result,
     SendPulse,
@@ -296,16 +298,9 @@ class Fabric:
                 register.initialise(key, at_ns)
                 return Initialised(operation=sequence)
             case DoMeasure():
-                key = QubitKey(node, operation.qubit)
-                draw = self._draw(node, sequence)
-                outcome = register.measure(key, operation.basis, at_ns, draw)
-                return Outcome(operation=sequence, outcome=outcome)
+                return self._measure(node, operation, at_ns)
             case DoBellMeasure():
-                if operation.first == operation.second:
-                    raise RefusedError(ErrorCode.BAD_REQUEST, "a Bell measurement takes two qubits")
-                keys = QubitKey(node, operation.first), QubitKey(node, operation.second)
-                x, z = register.bell_measure(*keys, at_ns, self._draw(node, sequence))
-                return BellOutcome(operation=sequence, x_bit=x, z_bit=z)
+                return self._bell_measure(node, operation, at_ns)
             case DoMove():
                 register.move(QubitKey(node, operation.qubit), operation.to, at_ns)
             case Clear():
@@ -381,12 +376,37 @@ class Fabric:
         keys = [QubitKey(node, qubit) for qubit in qubits]
         self._register.gate(keys, operation.name, operation.angle, at_ns)
 
+    def _measure(self, node: str, operation: DoMeasure, at_ns: int) -> Outcome:
+        number, key = operation.sequence, QubitKey(node, operation.qubit)
+        pulses = self._register.pulses(key, at_ns)
+        draw = self._draw(node, number)
+        outcome = self._register.measure(key, operation.basis, at_ns, draw)
+        if pulses is None:
+            return Outcome(operation=number, outcome=outcome)
+        return PulsedOutcome(operation=number, outcome=outcome, pulses=pulses)
+
+    def _bell_measure(self, node: str, operation: DoBellMeasure, at_ns: int) -> BellOutcome:
+        number = operation.sequence
+        if operation.first == operation.second:
+            raise RefusedError(ErrorCode.BAD_REQUEST, "a Bell measurement takes two qubits")
+        keys = QubitKey(node, operation.first), QubitKey(node, operation.second)
+        first, second = (self._register.pulses(key, at_ns) for key in keys)
+        x, z = self._register.bell_measure(*keys, at_ns, self._draw(node, number))
+        if first is None or second is None:
+            return BellOutcome(operation=number, x_bit=x, z_bit=z)
+        return PulsedBellOutcome(operation=number, x_bit=x, z_bit=z, pulses=(first, second))
+
     # --- the truth: for checkers and reports, never for nodes ---
 
-    def truth(self, first: QubitKey, second: QubitKey, at_ns: int) -> FloatArray:
-        """The (4, 4) state of two qubits at `at_ns`. Raises ValueError if it cannot be told."""
+    def truth(
+        self, first: QubitKey, second: QubitKey, at_ns: int, *, with_pulses: bool = False
+    ) -> FloatArray:
+        """The (4, 4) state of two qubits at `at_ns`. Raises ValueError if it cannot be told.
+
+        Of decoupled qubits it is what they stand for; `with_pulses`: what they are.
+        """
         try:
-            return self._register.reduced_pair(first, second, at_ns)
+            return self._register.reduced_pair(first, second, at_ns, with_pulses=with_pulses)
         except RefusedError as refusal:
             raise ValueError(refusal.detail) from refusal
 
