@@ -279,7 +279,8 @@ class Register:
         for axis, qubit in enumerate(qubits):
             if at_ns < qubit.touched_ns:
                 raise RefusedError(ErrorCode.BAD_REQUEST, "the qubit was touched after that time")
-            pair = state.apply(pair, axis, self._waited(qubit, at_ns))
+            waiting = self._waiting(qubit, at_ns).transfer
+            pair = state.apply(pair, axis, _with_pulses(qubit, waiting, at_ns))
             if not with_pulses:
                 pair = _framed(pair, axis, _frame(qubit, at_ns))
         return pair
@@ -327,21 +328,14 @@ class Register:
         """Apply to `qubit` what waiting until `at_ns` has done to it."""
         if at_ns < qubit.touched_ns:
             return
-        group = qubit.group
-        group.tensor = state.apply(group.tensor, qubit.axis, self._waited(qubit, at_ns))
-        self._witness.changed(qubit.key, self._waiting(qubit, at_ns).transfer)
+        group, waiting = qubit.group, self._waiting(qubit, at_ns).transfer
+        done = _with_pulses(qubit, waiting, at_ns)
+        group.tensor = state.apply(group.tensor, qubit.axis, done)
+        self._witness.changed(qubit.key, waiting)
         qubit.touched_ns = at_ns
         qubit.attempts = self._disturbing(qubit.key.node, at_ns)
         if qubit.move is not None and qubit.move.at_ns <= at_ns:
             qubit.move = None
-
-    def _waited(self, qubit: _Qubit, at_ns: int) -> FloatArray:
-        """What waiting until `at_ns` has done to a qubit as it is: decay, and pulses."""
-        waited = self._waiting(qubit, at_ns).transfer
-        if qubit.profile.decoupling_spacing_ns is None:
-            return waited
-        before, after = _frame(qubit, qubit.touched_ns), _frame(qubit, at_ns)
-        return pauli_frame(*after) @ waited @ pauli_frame(*before)
 
     def _undo_pulses(self, qubit: _Qubit) -> None:
         """Bring a qubit that was just touched to what it stands for; its pulses count anew."""
@@ -398,6 +392,14 @@ def _frame(qubit: _Qubit, at_ns: int) -> Frame:
     spacing_ns = qubit.profile.decoupling_spacing_ns
     pulses = 0 if spacing_ns is None else pulses_by(at_ns - qubit.echo_ns, spacing_ns)
     return frame_after(qubit.profile.decoupling_axis, pulses)
+
+
+def _with_pulses(qubit: _Qubit, waiting: FloatArray, at_ns: int) -> FloatArray:
+    """What waiting since the last touch does to a qubit as it is, given what it does in its frame."""
+    if qubit.profile.decoupling_spacing_ns is None:
+        return waiting
+    before, after = _frame(qubit, qubit.touched_ns), _frame(qubit, at_ns)
+    return pauli_frame(*after) @ waiting @ pauli_frame(*before)
 
 
 def _framed(tensor: FloatArray, axis: int, frame: Frame) -> FloatArray:
