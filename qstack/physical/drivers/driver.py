@@ -10,6 +10,7 @@ Rules
 2. A batch is closed by exactly one of `herald`, a last `say`, `ended`; afterwards it is forgotten.
 """
 
+from collections.abc import Callable
 from heapq import heappop, heappush
 from typing import TYPE_CHECKING, Final, NamedTuple
 
@@ -37,13 +38,16 @@ from qstack.physical.device import (
     PulsedOutcome,
     Release,
     Reply,
+    Result,
     SendPulse,
     StopGenerate,
 )
+from qstack.physical.drivers.programs import book_of
 from qstack.physical.drivers.setup import Setup
 from qstack.physical.durations import result_ns
 from qstack.physical.generation import is_kept, mismatch
 from qstack.physical.params import READOUT_NS, RESULT_MIN_NS
+from qstack.physical.program_device import ArmProgram, DisarmProgram
 from qstack.physical.service import GateName
 from qstack.physical.station_device import HeraldedRead, KeepHeralded, Kept, ReadHeralded
 from qstack.quantum.gates import GATES
@@ -61,6 +65,7 @@ class _Due(NamedTuple):
     number: int  # makes every place different before the rest is compared
     batch: int | None  # to be woken for, if there is no message
     message: Message | None
+    call: Callable[[int], None] | None = None
 
 
 class Driver:
@@ -71,6 +76,8 @@ class Driver:
     """Whether two of it in one process answer for the two ends of one link."""
     prepares = False
     """Whether it takes part in batches of kind `prepare`; else the base refuses them."""
+    runs_programs = False
+    """Whether it takes device programs; then the base keeps and runs them, by the methods below."""
     rotates = False
     """Whether it turns qubits by `Generate.rotation` before it reads them; else it is refused."""
 
@@ -92,6 +99,7 @@ class Driver:
         self._calibrations: dict[int, int] = {}
         self._agenda: list[_Due] = []
         self._numbers = 0
+        self._programs = book_of(self, self._on_qubits, self._call_at)
 
     # --- what the hardware does: for a driver to write --------------------------------------------
 
@@ -224,6 +232,9 @@ class Driver:
             emitted_at_ns=emitted_at_ns,
             calibration=calibration,
         )
+        if self.runs_programs and batch.kind == "keep":
+            link, token, qubit = batch.link, batch.token, batch.qubit
+            self._call_at(due_ns, lambda at: self._programs.heralded(link, token, qubit, at))
         self.say(due_ns, reply)
 
     def calibration_of(self, batch: Generate) -> int:
@@ -251,6 +262,7 @@ class Driver:
         self.qubits.clear()
         self._calibrations.clear()
         self._agenda.clear()
+        self._programs.clear()
         self.began(now)
 
     def submit(self, operation: Operation, now: int) -> list[Effect]:
@@ -275,7 +287,7 @@ class Driver:
     def next_event_ns(self) -> int | None:
         """When the agenda has something next."""
         agenda = self._agenda
-        while agenda and agenda[0].message is None and agenda[0].batch not in self.batches:
+        while agenda and agenda[0].batch is not None and agenda[0].batch not in self.batches:
             heappop(agenda)
         return agenda[0].at_ns if agenda else None
 
@@ -286,11 +298,17 @@ class Driver:
             entry = heappop(self._agenda)
             if entry.message is not None:
                 due.append(entry.message)
+            elif entry.call is not None:
+                entry.call(entry.at_ns)
             elif entry.batch in self.batches:
                 self.woken(self.batches[entry.batch], entry.at_ns)
         return due
 
     # --- inside -----------------------------------------------------------------------------------
+
+    def _call_at(self, at_ns: int, call: Callable[[int], None]) -> None:
+        self._numbers += 1
+        heappush(self._agenda, _Due(at_ns, self._numbers, None, None, call))
 
     def _push(self, at_ns: int, batch: int | None, message: Message | None) -> None:
         self._numbers += 1
@@ -299,7 +317,6 @@ class Driver:
     def _take(self, operation: Operation) -> None:
         """Raises `LocalError`."""
         due_ns = operation.at_ns + result_ns(self.profile, operation)
-        number = operation.sequence
         match operation:
             case Generate():
                 self._start(operation)
@@ -311,22 +328,15 @@ class Driver:
                 self._read(operation)
             case GiveBases():
                 self.bases_given(operation)
-            case Initialise():
-                self._require_unclaimed(operation.qubit)
-                self.initialise(operation.qubit)
-                self.qubits[operation.qubit] = None
-                self.say(due_ns, Initialised(operation=number))
-            case DoGate():
-                self._gate(operation)
-            case DoMeasure():
-                self.say(due_ns, self._measure(operation))
-            case DoBellMeasure():
-                self.say(due_ns, self._bell_measure(operation))
-            case DoMove():
-                self._require(operation.qubit)
-                self.move(operation.qubit, operation.to)
+            case Initialise() | DoGate() | DoMeasure() | DoBellMeasure() | DoMove():
+                self._programs.require_free(operation)
+                result = self._on_qubits(operation)
+                if result is not None:
+                    self.say(due_ns, result)
+            case ArmProgram() | DisarmProgram():
+                self._program(operation)
             case Release():
-                if operation.qubit in self.qubits:
+                if operation.qubit in self.qubits and not self._programs.keeps(operation.qubit):
                     self.release(operation.qubit)
                     del self.qubits[operation.qubit]
             case Calibrate():
@@ -337,6 +347,36 @@ class Driver:
                 self.align_clock(operation)
             case _:
                 raise LocalError(ErrorCode.UNSUPPORTED, type(operation).__name__)
+
+    def _on_qubits(self, operation: Operation) -> Result | None:
+        """Do one, by itself or in a program; what is answered. Raises `LocalError`."""
+        match operation:
+            case Initialise():
+                self._require_unclaimed(operation.qubit)
+                self.initialise(operation.qubit)
+                self.qubits[operation.qubit] = None
+                return Initialised(operation=operation.sequence)
+            case DoGate():
+                self._gate(operation)
+            case DoMeasure():
+                return self._measure(operation)
+            case DoBellMeasure():
+                return self._bell_measure(operation)
+            case DoMove():
+                self._require(operation.qubit)
+                self.move(operation.qubit, operation.to)
+            case _:
+                raise LocalError(ErrorCode.UNSUPPORTED, type(operation).__name__)
+        return None
+
+    def _program(self, operation: ArmProgram | DisarmProgram) -> None:
+        if not self.runs_programs:
+            raise LocalError(ErrorCode.UNSUPPORTED, "this device runs no programs")
+        at_ns = operation.at_ns
+        if isinstance(operation, DisarmProgram):
+            self._programs.disarm(operation.program, at_ns)
+        else:
+            self._programs.arm(operation, at_ns)
 
     def _measure(self, asked: DoMeasure) -> Outcome:
         number, qubit = asked.sequence, asked.qubit

@@ -395,7 +395,7 @@ def _frame(qubit: _Qubit, at_ns: int) -> Frame:
 
 
 def _with_pulses(qubit: _Qubit, waiting: FloatArray, at_ns: int) -> FloatArray:
-    """What waiting since the last touch does to a qubit as it is, given what it does in its frame."""
+    """What waiting since the last touch does to a qubit as it is: `waiting`, and the pulses."""
     if qubit.profile.decoupling_spacing_ns is None:
         return waiting
     before, after = _frame(qubit, qubit.touched_ns), _frame(qubit, at_ns)
