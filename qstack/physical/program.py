@@ -106,7 +106,7 @@ class ProgramResult(_Asked, frozen=True, kw_only=True):
     TYPE = 0x0162
     call: Count
     qubits: Annotated[list[Id], Meta(max_length=PLACES_MAX)]
-    bits: list[Bit]
+    bits: Annotated[list[Bit], Meta(max_length=2 * PLACES_MAX)]
     steps_done: Count
     error: Label | None
     detail: Text

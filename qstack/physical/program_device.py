@@ -45,8 +45,8 @@ class ProgramDone(Result, frozen=True, kw_only=True):
 
     TYPE = 0x0033
     qubits: Annotated[list[Id], Meta(max_length=PLACES_MAX)]
-    bits: list[Bit]
-    pulses: list[Count]
+    bits: Annotated[list[Bit], Meta(max_length=2 * PLACES_MAX)]
+    pulses: Annotated[list[Count], Meta(max_length=PLACES_MAX)]
     steps_done: Count
     error: Label | None
     detail: Text

@@ -25,6 +25,7 @@ from qstack.physical.program import (
     Place,
     ProgramResult,
     begins_fresh,
+    bits_of,
     problem_of,
     read_places,
 )
@@ -153,7 +154,12 @@ class Programs:
         """The answer to a program that has not been answered."""
         match result:
             case ProgramDone():
-                return self._done(self._open.pop(result.operation), result)
+                entry = self._open.pop(result.operation)
+                problem = _mismatch(entry.operation, result)
+                if not problem:
+                    return self._done(entry, result)
+                refused = Record("physical.refused", {"what": "ProgramDone", "why": problem})
+                return [refused, *self._failed(entry, ErrorCode.INVALID.name, problem)]
             case ProgramEnded(reason=reason):
                 entry = self._open.pop(result.operation)
                 return self._failed(entry, _ERRORS[reason].name, f"the program {reason}")
@@ -164,8 +170,7 @@ class Programs:
 
     def _done(self, entry: _Open, done: ProgramDone) -> list[Effect]:
         steps = entry.operation.steps[: done.steps_done]
-        read = [done.qubits[place] for place in read_places(steps) if place < len(done.qubits)]
-        for name in read:
+        for name in [done.qubits[place] for place in read_places(steps)]:
             qubit = self._memory.find(name)
             if qubit is not None and QUBIT.allows(qubit.state, Input.CONSUMED):
                 self._memory.step(qubit, Input.CONSUMED)
@@ -245,6 +250,24 @@ class Programs:
                 self._memory.step(qubit, Input.RESUMED)
             elif qubit.state is State.RELEASING:
                 self._memory.step(qubit, Input.FREED)
+
+
+def _mismatch(asked: ArmProgram, done: ProgramDone) -> str:
+    """What of a result cannot be of this program; empty if nothing."""
+    steps = asked.steps[: done.steps_done]
+    if done.steps_done > len(asked.steps) or (
+        (done.error is None) != (done.steps_done == len(asked.steps))
+    ):
+        return f"{done.steps_done} of {len(asked.steps)} steps, and the error {done.error}"
+    given = [place.qubit for place in asked.places]
+    if len(done.qubits) != len(given) or any(
+        mine not in (None, said) for mine, said in zip(given, done.qubits, strict=True)
+    ):
+        return "its qubits are others"
+    read = read_places(steps)
+    if len(done.bits) != sum(map(bits_of, steps)) or len(done.pulses) not in (0, len(read)):
+        return f"{len(done.bits)} bits and {len(done.pulses)} pulses of {len(read)} qubits"
+    return ""
 
 
 def _meant(profile: Profile, asked: ArmProgram, done: ProgramDone) -> list[int]:

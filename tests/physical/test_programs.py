@@ -6,7 +6,7 @@ from typing import Any, Final
 import pytest
 
 from qstack.errors import ErrorCode
-from qstack.machine import FABRIC, OwnerGone, PeerDown, PeerUp
+from qstack.machine import FABRIC, FromPeer, OwnerGone, PeerDown, PeerUp, Record
 from qstack.physical.device import (
     DoMeasure,
     Initialise,
@@ -367,6 +367,39 @@ def test_stopped_attempts_leave_a_program_waiting_for_the_next() -> None:
     on.tell("b", "link", AttemptsStop(batch=1))
     on.run(on.now + 2 * MS)
     assert answer(on).error == "TIMEOUT"
+
+
+@pytest.mark.parametrize(
+    ("wrong", "why"),
+    [
+        ({"steps_done": 2}, "2 of 1 steps"),
+        ({"steps_done": 0}, "0 of 1 steps"),
+        ({"error": "GONE"}, "1 of 1 steps"),
+        ({"qubits": []}, "its qubits are others"),
+        ({"qubits": [OTHER, OTHER]}, "its qubits are others"),
+        ({"bits": [1]}, "1 bits"),
+        ({"pulses": [3]}, "1 pulses"),
+    ],
+)
+def test_a_result_that_cannot_be_is_refused_and_the_program_answered(
+    wrong: dict[str, Any], why: str
+) -> None:
+    on = programmed()
+    qubit = holding(on)
+    arm(on, *swap_program(Place(qubit=qubit), HERALD))
+    ((operation, _),) = on.nodes["b"]._programs._open.items()
+    said: dict[str, Any] = {
+        "qubits": [qubit, OTHER], "bits": [0, 1], "pulses": [], "steps_done": 1, "error": None,
+        "detail": "", "began_at_ns": on.now,
+    }  # fmt: skip
+    done = ProgramDone(operation=operation, **(said | wrong))
+    effects = on.handle("b", FromPeer(FABRIC, done))
+    assert answer(on).error == "INVALID"
+    assert any(isinstance(each, Record) and why in str(each.fields) for each in effects)
+    on.handle("b", FromPeer(FABRIC, done))  # and again: it is no program's any more
+    on.tell("b", "network", Free(qubit=qubit))
+    on.run(on.now + 100 * MS)
+    assert taken(on) == (0, 0)
 
 
 # --- refusals ------------------------------------------------------------------------------------

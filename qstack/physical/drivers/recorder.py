@@ -2,7 +2,7 @@
 
 What it writes the replay driver reads: heralds (`recording.py`) and time tags (`time_tags.py`).
 What these files have no words for is passed on and not written: what was rotated before it was
-read, and remote state preparation.
+read, remote state preparation, and device programs.
 """
 
 from collections.abc import Sequence
