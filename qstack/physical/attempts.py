@@ -139,7 +139,8 @@ class Attempts:
     def _may_begin_at_once(self) -> bool:
         """Whether there is a communication qubit for everybody, so that nobody is chosen."""
         profile = self._order.profile
-        has_room = not self._queued and len(self._batches) <= self._comm_qubits
+        wanted = len(self._batches) + len(self._memory.lent)
+        has_room = not self._queued and wanted <= profile.comm_qubits
         return has_room and (profile.parallel_links or len(self._links) == 1)
 
     def stop(self, asked: AttemptsStop, now: int) -> list[Effect]:

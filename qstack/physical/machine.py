@@ -242,7 +242,7 @@ class PhysicalLayer:
                 return self._stations.done(message, now)
             case Calibrated():
                 return self._calibrations.done(message, now)
-            case Result() if self._programs.owes(message.operation):
+            case Result() if message.operation in self._programs.open:
                 return self._programs.on_result(message)
             case Result():
                 return self._qubits.on_result(message)

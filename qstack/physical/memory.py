@@ -78,7 +78,8 @@ class Memory:
         qubit.state = QUBIT.step(qubit.state, received)
         if qubit.state is State.ENDED:
             del self._qubits[qubit.id]
-            self.lent.pop(qubit.id, None)
+            if self.lent:
+                self.lent.pop(qubit.id, None)
             if qubit.link is not None:
                 self._per_link[qubit.link] -= 1
 

@@ -64,14 +64,15 @@ class Programs:
         self._world = world
         self._order = order
         self._memory = memory
-        self._open: dict[int, _Open] = {}
+        self.open: dict[int, _Open] = {}
+        """Those that have not been answered, by operation."""
 
     # --- what owners ask ---
 
     def on_call(self, source: str, call: Arm | Disarm, now: int, *, is_ready: bool) -> list[Effect]:
         """Take a call of `source`."""
         if isinstance(call, Disarm):
-            entries = [e for e in self._open.values() if e.owner == source]
+            entries = [e for e in self.open.values() if e.owner == source]
             return self._disarm([e for e in entries if e.call == call.program], now)
         try:
             if is_ready:
@@ -85,9 +86,9 @@ class Programs:
 
     def freed(self, qubit: bytes, now: int) -> list[Effect]:
         """A qubit is being freed: its program is withdrawn, if it has not begun."""
-        if not self._open:
+        if not self.open:
             return []
-        entries = self._open.values()
+        entries = self.open.values()
         return self._disarm([e for e in entries if any(q.id == qubit for q in e.qubits)], now)
 
     def _arm(self, source: str, call: Arm, now: int) -> list[Effect]:
@@ -126,7 +127,7 @@ class Programs:
             steps=call.steps,
             until_ns=call.deadline_ns,
         )
-        self._open[operation.sequence] = _Open(source, call.call, operation, named)
+        self.open[operation.sequence] = _Open(source, call.call, operation, named)
         return self._order.submit(operation, now)
 
     def _require(self, source: str, name: bytes) -> None:
@@ -146,22 +147,18 @@ class Programs:
 
     # --- what the device says ---
 
-    def owes(self, operation: int) -> bool:
-        """Whether this operation is a program that has not been answered."""
-        return operation in self._open
-
     def on_result(self, result: Result) -> list[Effect]:
         """The answer to a program that has not been answered."""
         match result:
             case ProgramDone():
-                entry = self._open.pop(result.operation)
+                entry = self.open.pop(result.operation)
                 problem = _mismatch(entry.operation, result)
                 if not problem:
                     return self._done(entry, result)
                 refused = Record("physical.refused", {"what": "ProgramDone", "why": problem})
                 return [refused, *self._failed(entry, ErrorCode.INVALID.name, problem)]
             case ProgramEnded(reason=reason):
-                entry = self._open.pop(result.operation)
+                entry = self.open.pop(result.operation)
                 return self._failed(entry, _ERRORS[reason].name, f"the program {reason}")
             case _:
                 why = f"it is no answer to program {result.operation}"
@@ -194,14 +191,14 @@ class Programs:
 
     def refused(self, refusal: OperationRefused) -> list[Effect] | None:
         """The device does not take it; None if it was no program."""
-        entry = self._open.pop(refusal.operation, None)
+        entry = self.open.pop(refusal.operation, None)
         return None if entry is None else self._failed(entry, refusal.error, refusal.detail)
 
     # --- owners go ---
 
     def owner_gone(self, owner: str, now: int) -> list[Effect]:
         """Withdraw what `owner` has asked for; its qubits are freed by whoever frees qubits."""
-        entries = [entry for entry in self._open.values() if entry.owner == owner]
+        entries = [entry for entry in self.open.values() if entry.owner == owner]
         for entry in entries:
             entry.call = None
             entry.qubits = [q for q in entry.qubits if q.state is not State.INITIALISING]
@@ -209,12 +206,12 @@ class Programs:
 
     def owners(self) -> list[str]:
         """Who waits for an answer."""
-        return [entry.owner for entry in self._open.values() if entry.call is not None]
+        return [entry.owner for entry in self.open.values() if entry.call is not None]
 
     def device_lost(self) -> list[Effect]:
         """Answer every open call."""
-        entries = [*self._open.values()]
-        self._open.clear()
+        entries = [*self.open.values()]
+        self.open.clear()
         lost = ErrorCode.DEVICE_LOST.name
         return [
             Tell(entry.owner, CallFailed(call=entry.call, error=lost, detail=""))

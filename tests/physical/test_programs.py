@@ -387,7 +387,7 @@ def test_a_result_that_cannot_be_is_refused_and_the_program_answered(
     on = programmed()
     qubit = holding(on)
     arm(on, *swap_program(Place(qubit=qubit), HERALD))
-    ((operation, _),) = on.nodes["b"]._programs._open.items()
+    ((operation, _),) = on.nodes["b"]._programs.open.items()
     said: dict[str, Any] = {
         "qubits": [qubit, OTHER], "bits": [0, 1], "pulses": [], "steps_done": 1, "error": None,
         "detail": "", "began_at_ns": on.now,

@@ -66,10 +66,11 @@ class QubitOperations:
 
     def _measure(self, node: str, operation: DoMeasure, at_ns: int, uniform: float) -> Outcome:
         number, key = operation.sequence, QubitKey(node, operation.qubit)
+        if node not in self._register.decoupled:
+            outcome = self._register.measure(key, operation.basis, at_ns, uniform)
+            return Outcome(operation=number, outcome=outcome)
         pulses = self._register.pulses(key, at_ns)
         outcome = self._register.measure(key, operation.basis, at_ns, uniform)
-        if pulses is None:
-            return Outcome(operation=number, outcome=outcome)
         return PulsedOutcome(operation=number, outcome=outcome, pulses=pulses)
 
     def _bell_measure(
@@ -79,8 +80,9 @@ class QubitOperations:
         if operation.first == operation.second:
             raise RefusedError(ErrorCode.BAD_REQUEST, "a Bell measurement takes two qubits")
         keys = QubitKey(node, operation.first), QubitKey(node, operation.second)
-        first, second = (self._register.pulses(key, at_ns) for key in keys)
-        x, z = self._register.bell_measure(*keys, at_ns, uniform)
-        if first is None or second is None:
+        if node not in self._register.decoupled:
+            x, z = self._register.bell_measure(*keys, at_ns, uniform)
             return BellOutcome(operation=number, x_bit=x, z_bit=z)
-        return PulsedBellOutcome(operation=number, x_bit=x, z_bit=z, pulses=(first, second))
+        pulses = self._register.pulses(keys[0], at_ns), self._register.pulses(keys[1], at_ns)
+        x, z = self._register.bell_measure(*keys, at_ns, uniform)
+        return PulsedBellOutcome(operation=number, x_bit=x, z_bit=z, pulses=pulses)

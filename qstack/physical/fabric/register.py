@@ -118,6 +118,12 @@ class Register:
             name: has_storage(node.memory, node.profile.comm_qubits)
             for name, node in world.nodes.items()
         }
+        self.decoupled = frozenset(
+            name
+            for name, profile in self._profiles.items()
+            if profile.decoupling_spacing_ns is not None
+        )
+        """The nodes whose qubits are turned by pulses that are counted."""
         self._attempts_before = attempts_before
         self._witness = witness
         self._qubits: dict[QubitKey, _Qubit] = {}
@@ -258,14 +264,9 @@ class Register:
         self._shrink((first, second), rest)
         return OUTCOMES[place]
 
-    def pulses(self, key: QubitKey, at_ns: int) -> int | None:
-        """How many pulses have turned a qubit up to `at_ns`; None where none are counted.
-
-        Raises `RefusedError`.
-        """
-        qubit = self._get(key)
-        spacing_ns = qubit.profile.decoupling_spacing_ns
-        return None if spacing_ns is None else pulses_by(at_ns - qubit.echo_ns, spacing_ns)
+    def pulses(self, key: QubitKey, at_ns: int) -> int:
+        """How many pulses have turned a qubit up to `at_ns`. Raises `RefusedError`."""
+        return _pulses(self._get(key), at_ns)
 
     def reduced_pair(
         self, first_key: QubitKey, second_key: QubitKey, at_ns: int, *, with_pulses: bool = False
@@ -280,8 +281,11 @@ class Register:
             if at_ns < qubit.touched_ns:
                 raise RefusedError(ErrorCode.BAD_REQUEST, "the qubit was touched after that time")
             waiting = self._waiting(qubit, at_ns).transfer
-            pair = state.apply(pair, axis, _with_pulses(qubit, waiting, at_ns))
-            if not with_pulses:
+            is_decoupled = qubit.profile.decoupling_spacing_ns is not None
+            if is_decoupled:
+                waiting = _with_pulses(qubit, waiting, at_ns)
+            pair = state.apply(pair, axis, waiting)
+            if is_decoupled and not with_pulses:
                 pair = _framed(pair, axis, _frame(qubit, at_ns))
         return pair
 
@@ -329,7 +333,9 @@ class Register:
         if at_ns < qubit.touched_ns:
             return
         group, waiting = qubit.group, self._waiting(qubit, at_ns).transfer
-        done = _with_pulses(qubit, waiting, at_ns)
+        done = waiting
+        if qubit.profile.decoupling_spacing_ns is not None:
+            done = _with_pulses(qubit, waiting, at_ns)
         group.tensor = state.apply(group.tensor, qubit.axis, done)
         self._witness.changed(qubit.key, waiting)
         qubit.touched_ns = at_ns
@@ -339,6 +345,8 @@ class Register:
 
     def _undo_pulses(self, qubit: _Qubit) -> None:
         """Bring a qubit that was just touched to what it stands for; its pulses count anew."""
+        if qubit.profile.decoupling_spacing_ns is None:
+            return
         frame = _frame(qubit, qubit.touched_ns)
         qubit.group.tensor = _framed(qubit.group.tensor, qubit.axis, frame)
         qubit.echo_ns = qubit.touched_ns
@@ -389,15 +397,16 @@ def _decay(qubit: _Qubit, start_ns: int, end_ns: int, *, is_stored: bool) -> Dec
 
 def _frame(qubit: _Qubit, at_ns: int) -> Frame:
     """What the pulses up to `at_ns` have done to a qubit."""
+    return frame_after(qubit.profile.decoupling_axis, _pulses(qubit, at_ns))
+
+
+def _pulses(qubit: _Qubit, at_ns: int) -> int:
     spacing_ns = qubit.profile.decoupling_spacing_ns
-    pulses = 0 if spacing_ns is None else pulses_by(at_ns - qubit.echo_ns, spacing_ns)
-    return frame_after(qubit.profile.decoupling_axis, pulses)
+    return 0 if spacing_ns is None else pulses_by(at_ns - qubit.echo_ns, spacing_ns)
 
 
 def _with_pulses(qubit: _Qubit, waiting: FloatArray, at_ns: int) -> FloatArray:
     """What waiting since the last touch does to a qubit as it is: `waiting`, and the pulses."""
-    if qubit.profile.decoupling_spacing_ns is None:
-        return waiting
     before, after = _frame(qubit, qubit.touched_ns), _frame(qubit, at_ns)
     return pauli_frame(*after) @ waiting @ pauli_frame(*before)
 
