@@ -183,8 +183,8 @@ class Sleepy(TemplateDevice):
 
     lateness_ns = 0
 
-    def _call_at(self, at_ns: int, call: Callable[[int], None]) -> None:
-        super()._call_at(at_ns + self.lateness_ns, call)
+    def _call_at(self, at_ns: int, *words: Any) -> None:
+        super()._call_at(at_ns + self.lateness_ns, *words)
 
 
 class Hoards(TemplateDevice):

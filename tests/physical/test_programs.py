@@ -7,14 +7,6 @@ import pytest
 
 from qstack.errors import ErrorCode
 from qstack.machine import FABRIC, FromPeer, OwnerGone, PeerDown, PeerUp, Record
-from qstack.physical.device import (
-    DoMeasure,
-    Initialise,
-    OperationRefused,
-    Outcome,
-    Release,
-)
-from qstack.physical.fabric import Fabric
 from qstack.physical.fabric.keys import QubitKey
 from qstack.physical.params import RESULT_MIN_NS
 from qstack.physical.program import (
@@ -27,8 +19,9 @@ from qstack.physical.program import (
     problem_of,
     swap_program,
 )
-from qstack.physical.program_book import PROGRAMS_MAX
-from qstack.physical.program_device import ArmProgram, ProgramDone, ProgramEnded
+from qstack.physical.program_device import (
+    ProgramDone,
+)
 from qstack.physical.service import (
     AttemptsStop,
     CallFailed,
@@ -43,12 +36,10 @@ from qstack.physical.service import (
 from qstack.runtime.layer_messages import REGISTRY
 from qstack.wire.codec import encode
 from tests.physical.calls import APP, MS, TOKEN, allocate, bench, start
-from tests.physical.test_fabric_reference import generate
-from tests.physical.worlds import Bench, chain, started_fabric
+from tests.physical.test_program_book import HERALD, READ_Z, armed, device, results
+from tests.physical.worlds import Bench
 
-HERALD: Final = Place(link="a-b", token=TOKEN)
 OTHER: Final = b"u" * 16
-READ_Z: Final = Step("measure", [0], basis="Z")
 
 
 def programmed(nodes: str = "abc", probability: float = 1.0, **more: Any) -> Bench:
@@ -309,21 +300,6 @@ def test_a_qubit_that_is_freed_takes_its_program_with_it() -> None:
     assert taken(on) == (0, 0)
 
 
-def test_a_qubit_that_has_gone_from_the_device_ends_its_program() -> None:
-    """In wall time an operation may be overtaken; the herald is then for the next who waits."""
-    fabric, names = device(2)
-    place = Place(link="a-b", token=TOKEN)
-    steps = [Step("bell-measure", [0, 1])]
-    fabric.apply("b", armed(10, [Place(qubit=names[0]), place], steps))
-    fabric.apply("b", armed(11, [Place(qubit=names[1]), place], steps))
-    fabric.apply("b", DoMeasure(at_ns=30_000, sequence=12, qubit=names[0], basis="Z"))
-    herald(fabric, 40_000)
-    said = results(fabric)
-    assert [type(each) for each in said] == [Outcome, ProgramEnded, ProgramDone]
-    assert said[1].reason == "gone"
-    assert said[2].qubits[0] == names[1]
-
-
 # --- owners, devices and layers go ---------------------------------------------------------------
 
 
@@ -469,30 +445,6 @@ def test_a_device_that_runs_no_programs_says_so() -> None:
     assert answer(on).error == "UNSUPPORTED"
 
 
-def test_the_device_refuses_more_programs_than_it_has_room_for() -> None:
-    fabric, _ = device(0)
-    for sequence in range(PROGRAMS_MAX + 1):
-        fabric.apply("b", armed(sequence, [HERALD], [READ_Z]))
-    (full,) = results(fabric, 10**6)
-    assert (full.operation, full.error) == (PROGRAMS_MAX, "NO_RESOURCES")
-
-
-def test_the_device_keeps_what_a_running_program_has() -> None:
-    """Others are refused; a release waits for the end."""
-    fabric, names = device(2)
-    places = [Place(qubit=name) for name in names]
-    steps = [Step("gate", [0], gate="h"), Step("gate", [0, 1], gate="cz")] * 4
-    fabric.apply("b", armed(10, places, steps))
-    fabric.apply("b", DoMeasure(at_ns=22_000, sequence=11, qubit=names[0], basis="Z"))
-    fabric.apply("b", Release(at_ns=22_000, sequence=12, qubit=names[1]))
-    fabric.apply("b", armed(13, places[:1], [READ_Z], at_ns=22_100))
-    said = {each.operation: each for each in results(fabric)}
-    assert (said[11].error, said[13].error) == ("OUT_OF_STATE", "BAD_REQUEST")
-    assert (said[10].steps_done, said[10].error) == (8, None)
-    snapshot = fabric.snapshot()
-    assert (snapshot.qubits["b"], snapshot.programs["b"]) == (1, 0)
-
-
 # --- all together --------------------------------------------------------------------------------
 
 
@@ -553,36 +505,3 @@ def test_programs_cross_the_wire_and_are_bounded_there() -> None:
     with pytest.raises(Exception, match=ErrorCode.INVALID.name):
         REGISTRY.decode(encode(long))
     assert problem_of(asked.places, asked.steps) == ""
-
-
-# --- the emulated device by itself ---------------------------------------------------------------
-
-
-def device(qubits: int) -> tuple[Fabric, list[bytes]]:
-    """The device of b, with so many qubits, at 20 us."""
-    fabric = started_fabric(chain("abc", runs_programs=True))
-    names = [bytes([number + 1] * 16) for number in range(qubits)]
-    for sequence, name in enumerate(names):
-        fabric.apply("b", Initialise(at_ns=0, sequence=sequence, qubit=name))
-    fabric.run(20_000)
-    return fabric, names
-
-
-def armed(sequence: int, places: list[Place], steps: list[Step], at_ns: int = 20_000) -> ArmProgram:
-    return ArmProgram(
-        at_ns=at_ns, sequence=sequence, places=places, steps=steps, until_ns=at_ns + MS
-    )
-
-
-def herald(fabric: Fabric, at_ns: int) -> None:
-    for node in "ab":
-        asked = generate(at_ns, 50, "a-b", token=TOKEN, qubit=node.encode() * 16)
-        fabric.apply(node, asked)
-
-
-def results(fabric: Fabric, until_ns: int = 10**9) -> list[Any]:
-    kinds = OperationRefused | Outcome | ProgramDone | ProgramEnded
-    return [
-        each.message for each in fabric.run(until_ns)
-        if each.node == "b" and isinstance(each.message, kinds)
-    ]  # fmt: skip

@@ -47,6 +47,7 @@ from qstack.physical.drivers.setup import Setup
 from qstack.physical.durations import result_ns
 from qstack.physical.generation import is_kept, mismatch
 from qstack.physical.params import READOUT_NS, RESULT_MIN_NS
+from qstack.physical.program_book import Program
 from qstack.physical.program_device import ArmProgram, DisarmProgram
 from qstack.physical.service import GateName
 from qstack.physical.station_device import HeraldedRead, KeepHeralded, Kept, ReadHeralded
@@ -66,6 +67,7 @@ class _Due(NamedTuple):
     batch: int | None  # to be woken for, if there is no message
     message: Message | None
     call: Callable[[int], None] | None = None
+    program: Program | None = None  # that the call is for: it may have gone on
 
 
 class Driver:
@@ -287,7 +289,7 @@ class Driver:
     def next_event_ns(self) -> int | None:
         """When the agenda has something next."""
         agenda = self._agenda
-        while agenda and agenda[0].batch is not None and agenda[0].batch not in self.batches:
+        while agenda and self._is_void(agenda[0]):
             heappop(agenda)
         return agenda[0].at_ns if agenda else None
 
@@ -298,6 +300,8 @@ class Driver:
             entry = heappop(self._agenda)
             if entry.message is not None:
                 due.append(entry.message)
+            elif self._is_void(entry):
+                continue
             elif entry.call is not None:
                 entry.call(entry.at_ns)
             elif entry.batch in self.batches:
@@ -306,9 +310,17 @@ class Driver:
 
     # --- inside -----------------------------------------------------------------------------------
 
-    def _call_at(self, at_ns: int, call: Callable[[int], None]) -> None:
+    def _is_void(self, entry: _Due) -> bool:
+        """Whether what it was for is over."""
+        if entry.program is not None:
+            return entry.program.event_ns != entry.at_ns
+        return entry.batch is not None and entry.batch not in self.batches
+
+    def _call_at(
+        self, at_ns: int, call: Callable[[int], None], program: Program | None = None
+    ) -> None:
         self._numbers += 1
-        heappush(self._agenda, _Due(at_ns, self._numbers, None, None, call))
+        heappush(self._agenda, _Due(at_ns, self._numbers, None, None, call, program))
 
     def _push(self, at_ns: int, batch: int | None, message: Message | None) -> None:
         self._numbers += 1

@@ -11,7 +11,7 @@ if TYPE_CHECKING:
     from qstack.physical.drivers.driver import Driver
 
 Perform = Callable[[Operation], Result | None]
-At = Callable[[int, Callable[[int], None]], None]
+At = Callable[[int, Callable[[int], None], Program], None]
 
 
 class DriverHands:
@@ -50,12 +50,8 @@ def book_of(driver: "Driver", perform: Perform, at: At) -> ProgramBook:
     """The programs of a driver; `at` has something called at its time."""
 
     def schedule(program: Program) -> None:
-        def call(at_ns: int) -> None:
-            if program.event_ns == at_ns:  # else it has gone on
-                book.due(program, at_ns)
-
         assert program.event_ns is not None, "it has just been set"
-        at(program.event_ns, call)
+        at(program.event_ns, lambda at_ns: book.due(program, at_ns), program)
 
     hands = DriverHands(driver, perform)
     book = ProgramBook(driver.profile, hands, say=driver.say, schedule=schedule)
