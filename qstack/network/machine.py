@@ -24,6 +24,7 @@ from qstack.machine import (
     Told,
 )
 from qstack.network import messages, service
+from qstack.network.armed import ArmedRelay, ArmedSwaps
 from qstack.network.circuit import Circuit, Circuits
 from qstack.network.circuit_states import CircuitInput
 from qstack.network.end import End
@@ -34,13 +35,17 @@ from qstack.network.outbox import TRANSPORT, Outbox
 from qstack.network.relay import Relay, Swaps
 from qstack.network.tail import Tails
 from qstack.physical import service as physical
+from qstack.physical.program import ProgramResult
 from qstack.wire.message import Message
 
 _OUT_OF_TIME = (ErrorCode.TIMEOUT.name, ErrorCode.NO_TIME.name)
 
 
 class NetworkLayer:
-    """A `Machine`. `cutoff_ns` overrides the cutoff predicted for circuits this node asks for."""
+    """A `Machine`. `cutoff_ns` overrides the cutoff predicted for circuits this node asks for.
+
+    `swaps_in_device`: the device is to swap by itself when both pairs are heralded (`armed`).
+    """
 
     def __init__(
         self,
@@ -48,12 +53,15 @@ class NetworkLayer:
         boot_id: bytes,
         rng: np.random.Generator,
         cutoff_ns: int | None = None,
+        *,
+        swaps_in_device: bool = False,
     ) -> None:
         self._out = Outbox(node)
         self._database = LinkStateDatabase(node, boot_id, self._out)
         ids = FreshIds(rng)
         self._generation = Generation(self._database, ids, self._out)
         self._swaps = Swaps(self._out)
+        self._armed = ArmedSwaps(self._swaps, self._out) if swaps_in_device else None
         self._heads = Heads(self._database, ids, cutoff_ns, self._out)
         self._tails = Tails(self._database, self._out)
         self._circuits = Circuits(self._database, self._out, self)
@@ -100,6 +108,8 @@ class NetworkLayer:
             self._heads.on_active(circuit)
         elif circuit.downstream is None:
             self._trackers[circuit.id] = End(circuit, "tail", self._tails, self._out)
+        elif self._armed is not None:
+            self._trackers[circuit.id] = ArmedRelay(circuit, self._swaps, self._armed, self._out)
         else:
             self._trackers[circuit.id] = Relay(circuit, self._swaps, self._out)
 
@@ -214,6 +224,10 @@ class NetworkLayer:
                 relay = self._trackers.get(swap.circuit) if swap is not None else None
                 if swap is not None and isinstance(relay, Relay):
                     relay.on_swapped(swap, (message.x_bit, message.z_bit))
+            case ProgramResult():
+                self._on_program(message)
+            case physical.CallFailed() if self._on_program(message):
+                pass
             case physical.CallFailed():
                 swap = self._swaps.take(message.call)
                 if swap is None:
@@ -226,6 +240,20 @@ class NetworkLayer:
             case _:
                 pass  # DeviceReady and the like: NodeCapability says all we need
 
+    def _on_program(self, answer: ProgramResult | physical.CallFailed) -> bool:
+        """The answer of a device program; whether it was one of ours."""
+        armed = self._armed
+        circuit = None if armed is None else armed.circuit_of(answer.call)
+        if armed is None or circuit is None:
+            return False
+        tracker = self._trackers.get(circuit)
+        relay = tracker if isinstance(tracker, ArmedRelay) else None
+        if isinstance(answer, ProgramResult):
+            armed.on_result(answer, relay)
+        else:
+            armed.on_failed(answer, relay)
+        return True
+
     def _on_device_lost(self) -> None:
         self._heads.on_device_lost()
         self._tails.on_device_lost()
@@ -234,6 +262,8 @@ class NetworkLayer:
                 circuit, CircuitInput.LOST, ErrorCode.DEVICE_LOST, f"at {self._out.node}"
             )
         self._swaps.clear()
+        if self._armed is not None:
+            self._armed.clear()
         self._database.on_capability(None)
 
     def _on_link(self, message: Message) -> None:

@@ -29,6 +29,7 @@ class Segment:
     side: Side
     qubit: bytes
     bits: tuple[int, int]
+    void_at_ns: int = 0
     state: SegmentState = SEGMENT.start
     partner: "Segment | None" = None
     swap: tuple[int, int] = (0, 0)
@@ -55,12 +56,15 @@ class Swaps:
 
     def begin(self, swap: Swap) -> None:
         """Ask physical for the Bell measurement, the qubit towards the head first."""
-        self._calls += 1
-        self._open[self._calls] = swap
+        call = self.next_call()
+        self._open[call] = swap
         first, second = swap.qubits
-        self._out.tell(
-            physical.LAYER, physical.BellMeasure(call=self._calls, first=first, second=second)
-        )
+        self._out.tell(physical.LAYER, physical.BellMeasure(call=call, first=first, second=second))
+
+    def next_call(self) -> int:
+        """A number for a call of this layer at the physical one."""
+        self._calls += 1
+        return self._calls
 
     def take(self, call: int) -> Swap | None:
         """The swap this call number was, or None if it is not open."""
@@ -84,14 +88,15 @@ class Relay(Tracker[Segment]):
         if message.pair in self._pairs:  # given up before it came
             self._free(message.qubit)
             return
-        side: Side = "head" if message.peer == self.circuit.upstream else "tail"
-        segment = Segment(message.pair, side, message.qubit, (message.x_bit, message.z_bit))
+        side = self._side_of(message)
+        void_at_ns = message.emitted_at_ns + self.circuit.install.cutoff_ns
+        bits = message.x_bit, message.z_bit
+        segment = Segment(message.pair, side, message.qubit, bits, void_at_ns)
         early = self._arrived(message.pair, segment)
         if early is not None and early.origin == side:
             segment.track = early
         elif early is not None:  # nonsense, but its origin must not wait for ever
             self._expire(early.origin, early.origin_pair)
-        void_at_ns = message.emitted_at_ns + self.circuit.install.cutoff_ns
         self._waiting[side][segment.pair] = segment
         if not self.circuit.requests or void_at_ns <= self._out.now:
             self._discard(segment, SegmentInput.CUTOFF)
@@ -186,9 +191,15 @@ class Relay(Tracker[Segment]):
             self._no_longer_waits(segment)
             segment.partner = partner
             self._step(segment, SegmentInput.PARTNER)
-        self._swaps.begin(
-            Swap(self.circuit.id, first.pair, second.pair, (first.qubit, second.qubit))
-        )
+        qubits = first.qubit, second.qubit
+        self._begin(Swap(self.circuit.id, first.pair, second.pair, qubits))
+
+    def _begin(self, swap: Swap) -> None:
+        """Have a swap done."""
+        self._swaps.begin(swap)
+
+    def _side_of(self, message: LinkPair) -> Side:
+        return "head" if message.peer == self.circuit.upstream else "tail"
 
     def _pass_on(self, segment: Segment, track: Track) -> None:
         partner = segment.partner
@@ -229,7 +240,8 @@ class Relay(Tracker[Segment]):
         segment.state = SEGMENT.step(segment.state, received)
 
     def _discarded_unseen(self, track: Track) -> Segment:
-        return Segment(track.pair, track.origin, b"", (0, 0), SegmentState.DISCARDED, track=track)
+        state = SegmentState.DISCARDED
+        return Segment(track.pair, track.origin, b"", (0, 0), state=state, track=track)
 
 
 def cutoff_timer(circuit: Circuit, pair: bytes) -> str:

@@ -139,7 +139,8 @@ class Attempts:
     def _may_begin_at_once(self) -> bool:
         """Whether there is a communication qubit for everybody, so that nobody is chosen."""
         profile = self._order.profile
-        has_room = not self._queued and len(self._batches) <= profile.comm_qubits
+        wanted = len(self._batches) + len(self._memory.lent)
+        has_room = not self._queued and wanted <= profile.comm_qubits
         return has_room and (profile.parallel_links or len(self._links) == 1)
 
     def stop(self, asked: AttemptsStop, now: int) -> list[Effect]:
@@ -335,6 +336,16 @@ class Attempts:
 
     # --- the communication qubits ---
 
+    @property
+    def _comm_qubits(self) -> int:
+        """Those there are for attempts."""
+        return self._order.profile.comm_qubits - len(self._memory.lent)
+
+    @property
+    def at_work(self) -> int:
+        """How many communication qubits attempts have now."""
+        return sum(batch.state is not State.QUEUED for batch in self._batches.values())
+
     def slice_over(self, now: int) -> list[Effect]:
         """The timer of the time slice has fired."""
         self._is_timer_set = False
@@ -349,7 +360,7 @@ class Attempts:
         chosen = choose(
             wanting,
             now // SHARE_NS,
-            qubits=profile.comm_qubits,
+            qubits=self._comm_qubits,
             is_parallel=profile.parallel_links,
         )
         effects: list[Effect] = []
@@ -358,7 +369,7 @@ class Attempts:
                 effects += self._halt(batch, "handed-over", now)
         holding = [b for b in self._batches.values() if b.state is not State.QUEUED]
         for batch in chosen:
-            is_free = len(holding) < profile.comm_qubits and (
+            is_free = len(holding) < self._comm_qubits and (
                 profile.parallel_links or all(other.link == batch.link for other in holding)
             )
             if batch.state is State.QUEUED and is_free:

@@ -188,6 +188,24 @@ class BellOutcome(Result, frozen=True, kw_only=True):
     z_bit: Bit
 
 
+class PulsedOutcome(Outcome, frozen=True, kw_only=True):
+    """The reported outcome of a qubit that was decoupled: what the hardware read.
+
+    `pulses` is how many there have been since the qubit was initialised or emitted, or since the
+    device last undid them. What that means for the outcome is the physical layer's to say.
+    """
+
+    TYPE = 0x002C
+    pulses: Count
+
+
+class PulsedBellOutcome(BellOutcome, frozen=True, kw_only=True):
+    """The reported Bell state of two qubits that were decoupled; their pulses in their order."""
+
+    TYPE = 0x002D
+    pulses: tuple[Count, Count]
+
+
 class Cleared(Result, frozen=True, kw_only=True):
     """There is nothing of the node in the device."""
 
@@ -360,7 +378,7 @@ MESSAGES = (
     Generate, StopGenerate, GiveBases, Initialise, DoGate, DoMeasure, DoBellMeasure, Release, Clear,
     Initialised, Outcome, BellOutcome, Cleared, OperationRefused, Reply, MeasuredReply, BasesWanted,
     DetectionReply, BatchEnded, DeviceHealth, DoMove, SendPulse, AlignClock, PulseStamped,
-    Calibrate, Calibrated,
+    Calibrate, Calibrated, PulsedOutcome, PulsedBellOutcome,
 )  # fmt: skip
 
 

@@ -3,7 +3,7 @@
 from qstack.machine import Effect
 from qstack.physical.device import Device, DoMove, Operation, Place
 from qstack.physical.durations import duration_ns
-from qstack.physical.generation import compiles_moves
+from qstack.physical.generation import compiles_moves, has_storage
 from qstack.physical.profile import Profile
 
 
@@ -12,6 +12,7 @@ class DeviceOrder:
 
     def __init__(self, device: Device, profile: Profile, memory: int) -> None:
         self.profile = profile
+        self.has_storage = has_storage(memory, profile.comm_qubits)
         self.compiles_moves = compiles_moves(profile, memory)
         """Whether stored qubits have to be brought to a communication qubit to meet."""
         self._device = device
@@ -39,8 +40,12 @@ class DeviceOrder:
 
     def move(self, qubit: bytes, to: Place, now: int) -> list[Effect]:
         """Have a qubit moved, when the device comes to it."""
+        return self.submit(self.move_of(qubit, to, now), now)
+
+    def move_of(self, qubit: bytes, to: Place, now: int) -> DoMove:
+        """The operation that does so."""
         at_ns, sequence = self.start_ns(now), self.next_sequence()
-        return self.submit(DoMove(at_ns=at_ns, sequence=sequence, qubit=qubit, to=to), now)
+        return DoMove(at_ns=at_ns, sequence=sequence, qubit=qubit, to=to)
 
     def reset(self) -> None:
         """A new device has nothing to do."""

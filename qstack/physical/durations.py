@@ -13,12 +13,15 @@ from qstack.physical.device import (
 )
 from qstack.physical.params import RESULT_MIN_NS
 from qstack.physical.profile import Profile
+from qstack.physical.program import Step
+from qstack.physical.program_device import ArmProgram
 
 
 def duration_ns(profile: Profile, operation: Operation) -> int:
     """How long the device is busy with `operation`; start and stop of attempts take no time.
 
-    A Bell measurement is a two-qubit gate, a one-qubit gate and a readout of both at once.
+    A Bell measurement is a two-qubit gate, a one-qubit gate and a readout of both at once. A
+    program is all of its steps, if it begins at once; one that waits for a herald keeps nobody.
     """
     match operation:
         case Release() | Generate():  # by far the likeliest
@@ -33,21 +36,44 @@ def duration_ns(profile: Profile, operation: Operation) -> int:
             return profile.gate_2q_ns + profile.gate_1q_ns + profile.readout_ns
         case DoMove():
             return profile.move_ns
+        case ArmProgram() if all(place.link is None for place in operation.places):
+            return sum(step_ns(profile, step) for step in operation.steps)
         case _:
             return 0
 
 
+def step_ns(profile: Profile, step: Step) -> int:
+    """How long one step of a device program takes."""
+    match step.kind:
+        case "initialise":
+            return profile.t_init_ns
+        case "move":
+            return profile.move_ns
+        case "gate":
+            return profile.gate_1q_ns if len(step.places) == 1 else profile.gate_2q_ns
+        case "measure":
+            return profile.readout_ns
+        case "bell-measure":
+            return profile.gate_2q_ns + profile.gate_1q_ns + profile.readout_ns
+
+
 def result_ns(profile: Profile, operation: Operation) -> int:
-    """How long after its start the result of `operation` is at the node."""
+    """How long after its start the result of `operation` is at the node.
+
+    That of a program: when its last step is done, and no sooner than RESULT_MIN_NS after its start.
+    """
+    if isinstance(operation, ArmProgram):
+        return duration_ns(profile, operation) + RESULT_MIN_NS
     return max(duration_ns(profile, operation), RESULT_MIN_NS)
 
 
 def answer_ns(profile: Profile, operation: Operation) -> int:
     """How long after its start an operation without result counts as done.
 
-    A two-qubit gate can be refused (the joint state would be too large): it is not answered
-    before a refusal, due RESULT_MIN_NS after the start, would have come.
+    A two-qubit gate can be refused (the joint state would be too large), and so can a move: it is
+    not answered before a refusal, due RESULT_MIN_NS after the start, would have come.
     """
-    if isinstance(operation, DoGate) and len(operation.qubits) > 1:
+    is_refusable = isinstance(operation, DoGate) and len(operation.qubits) > 1
+    if is_refusable or isinstance(operation, DoMove):
         return max(duration_ns(profile, operation), RESULT_MIN_NS + 1)
     return duration_ns(profile, operation)

@@ -442,6 +442,7 @@ class NodeHardware(Struct, frozen=True, kw_only=True):
     """One node: its hardware, and how many qubits it holds at once. No `clock`: a perfect one.
 
     `is_emulated`: whether its device is the fabric's, and not a driver's.
+    `runs_programs`: its device takes programs (`qstack.physical.program`).
     """
 
     name: str
@@ -449,6 +450,7 @@ class NodeHardware(Struct, frozen=True, kw_only=True):
     memory: int
     clock: ClockHardware | None = None
     is_emulated: bool = True
+    runs_programs: bool = False
 
 
 class World(Struct, frozen=True, kw_only=True):

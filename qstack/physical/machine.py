@@ -58,6 +58,8 @@ from qstack.physical.prediction import (
     link_slots,
     node_capability,
 )
+from qstack.physical.program import Arm, Disarm
+from qstack.physical.programs import Programs
 from qstack.physical.qubits import CALL_TIMER, CALLS, FREE_TIMER, Qubits
 from qstack.physical.receivers import Receivers
 from qstack.physical.service import (
@@ -70,6 +72,7 @@ from qstack.physical.service import (
     LinkCapability,
     LinkOptions,
     MemoryFree,
+    Move,
 )
 from qstack.physical.station_device import HeraldedRead, Kept
 from qstack.physical.station_ends import StationEnds
@@ -103,7 +106,13 @@ class PhysicalLayer:
         self._wakes_ns: int | None = None  # when the device's timer is armed for
         self._order = DeviceOrder(device, hardware.profile, hardware.memory)
         self._memory = Memory(boot_id, hardware.memory, link_slots(world, node))
-        self._qubits = Qubits(self._order, self._memory)
+        self._programs = Programs(node, world, self._order, self._memory)
+        self._qubits = Qubits(
+            self._order,
+            self._memory,
+            withdraw=self._programs.freed,
+            comm_qubits_at_work=lambda: self._attempts.at_work,
+        )
         numbers = count()
         gens = StationGens(node, world)
         self._attempts = Attempts(node, world, self._order, self._memory, numbers, gens, rng)
@@ -188,6 +197,11 @@ class PhysicalLayer:
         if isinstance(message, CALLS):  # by far the likeliest
             return self._qubits.on_call(source, message, now, is_ready=self._is_ready)
         match message:
+            case Move():
+                effects = self._qubits.on_call(source, message, now, is_ready=self._is_ready)
+                return effects + self._attempts.arbitrate(now)
+            case Arm() | Disarm():
+                return self._programs.on_call(source, message, now, is_ready=self._is_ready)
             case AttemptsStart() if source == LINK_LAYER and self._receivers.serves(message.link):
                 return self._receivers.start(message, now, is_ready=self._is_ready)
             case AttemptsStart() if source == LINK_LAYER:
@@ -228,6 +242,8 @@ class PhysicalLayer:
                 return self._stations.done(message, now)
             case Calibrated():
                 return self._calibrations.done(message, now)
+            case Result() if message.operation in self._programs.open:
+                return self._programs.on_result(message)
             case Result():
                 return self._qubits.on_result(message)
             case MeasuredReply():
@@ -248,6 +264,8 @@ class PhysicalLayer:
         why = f"operation {refusal.operation}: {refusal.error} {refusal.detail}"
         effects: list[Effect] = [_refused(refusal, why)]
         answers = self._qubits.on_refused(refusal, now)
+        if answers is None:
+            answers = self._programs.refused(refusal)
         if answers is None:
             answers = self._attempts.refused(refusal.operation, now)
         if answers is None:
@@ -295,6 +313,7 @@ class PhysicalLayer:
             effects += self._attempts.asker_gone(now)
             effects += self._receivers.asker_gone(now)
             self._calibrations.asker_gone()
+        effects += self._programs.owner_gone(owner, now)
         return effects + self._qubits.owner_gone(owner, now)
 
     def _came(self, station: str) -> list[Effect]:
@@ -370,10 +389,18 @@ class PhysicalLayer:
             return []
         self._is_ready = False
         self._time_sync.device_down()
-        owners = dict.fromkeys((*TOLD_LAYERS, *self._memory.owners(), *self._qubits.owners()))
+        owners = dict.fromkeys(
+            (
+                *TOLD_LAYERS,
+                *self._memory.owners(),
+                *self._qubits.owners(),
+                *self._programs.owners(),
+            )
+        )
         owners.pop(LAYER, None)
         effects = [
             *self._qubits.device_lost(),
+            *self._programs.device_lost(),
             *self._attempts.device_lost(now),
             *self._receivers.device_lost(now),
             *self._calibrations.device_lost(),

@@ -4,7 +4,8 @@ Rules
 1. Qubits alive, reserved and not yet free again never exceed the memory.
 2. A link never has more than its slots: pairs in the making, and qubits it made and that live on,
    whoever owns them.
-3. A batch of attempts takes a place even when it reads its spins at once: the emitter is a qubit.
+3. A qubit that was moved to a communication qubit for its owner keeps it from attempts (`lent`).
+4. A batch of attempts takes a place even when it reads its spins at once: the emitter is a qubit.
 """
 
 from collections import Counter
@@ -36,6 +37,8 @@ class Memory:
         self._qubits: dict[QubitId, Qubit] = {}
         self._per_link: dict[str, int] = {}
         self.refused_links: dict[str, None] = {}
+        self.lent: dict[QubitId, None] = {}
+        """The qubits on communication qubits because their owners asked for it."""
 
     def __len__(self) -> int:
         """Places taken."""
@@ -75,6 +78,8 @@ class Memory:
         qubit.state = QUBIT.step(qubit.state, received)
         if qubit.state is State.ENDED:
             del self._qubits[qubit.id]
+            if self.lent:
+                self.lent.pop(qubit.id, None)
             if qubit.link is not None:
                 self._per_link[qubit.link] -= 1
 
@@ -90,6 +95,7 @@ class Memory:
         self._qubits.clear()
         self._per_link.clear()
         self.refused_links.clear()
+        self.lent.clear()
 
     def _has_room(self, link: str | None) -> bool:
         if len(self._qubits) >= self._capacity:

@@ -26,6 +26,7 @@ from qstack.physical.document import (
     read_value,
     shown,
 )
+from qstack.physical.models.decoupling import Axis
 
 DecayLaw = Literal["exponential", "gaussian"]
 Topology = Literal["all-to-all", "star"]
@@ -87,6 +88,8 @@ class Profile(Struct, frozen=True, kw_only=True):
     left out), or only a communication qubit with another one (`star`: electron and carbons).
     `t1_s`, `t2_s` are those of where qubits rest; `comm_t1_s`, `comm_t2_s` of communication qubits,
     where they are others.
+    Qubits that wait may be decoupled by pi pulses every `decoupling_spacing_ns` about
+    `decoupling_axis` (`models/decoupling.py`); both are left out where nobody has to count them.
     """
 
     name: Label
@@ -125,6 +128,8 @@ class Profile(Struct, frozen=True, kw_only=True):
     topology: Topology | None = None
     comm_t1_s: DecayTime | None = None
     comm_t2_s: DecayTime | None = None
+    decoupling_spacing_ns: Latency | None = None
+    decoupling_axis: Axis | None = None
     sources: tuple[Provenance, ...] = ()
 
     @property
@@ -175,7 +180,7 @@ _PLAIN = ("name", "platform")
 # Left out where there is no converter, no check, no fixed delay: TOML has no null.
 _OPTIONAL = (
     "converted_to_nm", "ready_check_ns", "ready_check_pass", "fixed_delay_s", "topology",
-    "comm_t1_s", "comm_t2_s",
+    "comm_t1_s", "comm_t2_s", "decoupling_spacing_ns", "decoupling_axis",
 )  # fmt: skip
 
 
@@ -246,7 +251,11 @@ def _expected_line(key: str, kind: object) -> str:
 
 def _cross_check(values: dict[str, Any], problems: list[str]) -> None:
     """What no single number can tell: coherence cannot outlive the populations twice over."""
-    for first, second in (("ready_check_ns", "ready_check_pass"), ("comm_t1_s", "comm_t2_s")):
+    for first, second in (
+        ("ready_check_ns", "ready_check_pass"),
+        ("comm_t1_s", "comm_t2_s"),
+        ("decoupling_spacing_ns", "decoupling_axis"),
+    ):
         if (values.get(first) is None) != (values.get(second) is None):
             problems.append(f"{first}, {second}: one without the other; expected both")
     for first, second in (("t1_s", "t2_s"), ("comm_t1_s", "comm_t2_s")):

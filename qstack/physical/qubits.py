@@ -20,15 +20,18 @@ from qstack.physical.device import (
     DoBellMeasure,
     DoGate,
     DoMeasure,
+    DoMove,
     Initialise,
     Operation,
     OperationRefused,
     Outcome,
+    Place,
     Release,
     Result,
 )
 from qstack.physical.device_order import DeviceOrder
 from qstack.physical.durations import answer_ns
+from qstack.physical.frames import bell_bits_of, outcome_of
 from qstack.physical.memory import Memory, Qubit
 from qstack.physical.qubit_states import QUBIT, Input, State
 from qstack.physical.service import (
@@ -43,6 +46,7 @@ from qstack.physical.service import (
     Free,
     Measure,
     Measured,
+    Move,
     QubitsFreed,
     Reset,
     Transfer,
@@ -54,9 +58,9 @@ CALL_TIMER: Final = "call/"
 FREE_TIMER: Final = "free/"
 ROTATIONS: Final = ("rx", "ry", "rz")
 
-Call = Allocate | ApplyGate | Measure | BellMeasure | Reset | Free | Transfer
+Call = Allocate | ApplyGate | Measure | BellMeasure | Reset | Free | Transfer | Move
 CALLS: Final = (Transfer, Free, ApplyGate, Measure, BellMeasure, Allocate, Reset)
-"""The same, the likeliest first."""
+"""The same but for Move, the likeliest first."""
 
 
 class _Open(Struct, eq=False):
@@ -76,9 +80,19 @@ class _Open(Struct, eq=False):
 class Qubits:
     """The open calls of a node."""
 
-    def __init__(self, order: DeviceOrder, memory: Memory) -> None:
+    def __init__(
+        self,
+        order: DeviceOrder,
+        memory: Memory,
+        *,
+        withdraw: Callable[[bytes, int], list[Effect]],
+        comm_qubits_at_work: Callable[[], int],
+    ) -> None:
+        """`withdraw` takes back the device program that has a qubit."""
         self._order = order
         self._memory = memory
+        self._withdraw = withdraw
+        self._at_work = comm_qubits_at_work
         self._open: dict[int, _Open] = {}
         self._releasing: dict[int, Qubit] = {}
 
@@ -102,7 +116,7 @@ class Qubits:
             case Transfer():  # a pair passes three owners: by far the likeliest call
                 return self._transfer(source, call)
             case Free():
-                return self._release(self._owned(source, call.qubit), now)
+                return self._free(source, call, now)
             case ApplyGate():
                 return self._gate(source, call, now)
             case Measure():
@@ -111,6 +125,8 @@ class Qubits:
                 return self._bell_measure(source, call, now)
             case Allocate():
                 return self._allocate(source, call, now)
+            case Move():
+                return self._move(source, call, now)
             case Reset():
                 qubit = self._owned(source, call.qubit)
                 operation = self._initialise(qubit, now)
@@ -133,7 +149,7 @@ class Qubits:
             raise LocalError(ErrorCode.BAD_REQUEST, f"{call.name} has no angle")
         for name in call.qubits:
             self._owned(source, name)
-        moved = call.qubits[0] if wanted == 2 and self._order.compiles_moves else None
+        moved = call.qubits[0] if wanted == 2 and self._must_move(*call.qubits) else None
         before = [] if moved is None else self._order.move(moved, "communication", now)
         operation = DoGate(
             at_ns=self._order.start_ns(now),
@@ -170,11 +186,10 @@ class Qubits:
         if call.first == call.second:
             raise LocalError(ErrorCode.BAD_REQUEST, "a Bell measurement takes two qubits")
         qubits = [self._owned(source, name) for name in (call.first, call.second)]
+        must_move = self._must_move(call.first, call.second)
         for qubit in qubits:
             self._memory.step(qubit, Input.MEASURE)
-        moved: list[Effect] = []
-        if self._order.compiles_moves:
-            moved = self._order.move(call.first, "communication", now)
+        moved = self._order.move(call.first, "communication", now) if must_move else []
         operation = DoBellMeasure(
             at_ns=self._order.start_ns(now),
             sequence=self._order.next_sequence(),
@@ -182,6 +197,44 @@ class Qubits:
             second=call.second,
         )
         return [*moved, *self._submit(_Open(source, call.call, operation, qubits), now)]
+
+    def _must_move(self, first: bytes, second: bytes) -> bool:
+        """Whether one of two qubits has to be brought to the middle, for none is there.
+
+        Raises `LocalError` if others have it.
+        """
+        lent = self._memory.lent
+        if not self._order.compiles_moves or first in lent or second in lent:
+            return False
+        if len(lent) >= self._order.profile.comm_qubits:
+            raise LocalError(ErrorCode.NO_RESOURCES, "the communication qubits are taken")
+        return True
+
+    def _move(self, source: str, call: Move, now: int) -> list[Effect]:
+        qubit = self._owned(source, call.qubit)
+        if not self._order.has_storage:
+            raise LocalError(ErrorCode.UNSUPPORTED, "there is no storage")
+        lent = self._memory.lent
+        if call.to == "communication" and qubit.id not in lent:
+            if len(lent) + self._at_work() >= self._order.profile.comm_qubits:
+                raise LocalError(ErrorCode.NO_RESOURCES, "the communication qubits are taken")
+            lent[qubit.id] = None
+        operation = self._order.move_of(qubit.id, call.to, now)
+        entry = _Open(source, call.call, operation, [qubit], has_timer=True)
+        effects = self._submit(entry, now)
+        done_ns = operation.at_ns + answer_ns(self._order.profile, operation)
+        return [*effects, SetTimer(f"{CALL_TIMER}{operation.sequence}", done_ns)]
+
+    def _moved(self, entry: _Open, *, to: Place) -> None:
+        """Where the qubit of a move is now: what is back in storage leaves a place to attempts."""
+        if to == "storage":
+            self._memory.lent.pop(entry.qubits[0].id, None)
+
+    def _free(self, source: str, call: Free, now: int) -> list[Effect]:
+        qubit = self._memory.find(call.qubit)
+        if qubit is not None and qubit.state is State.ARMED and qubit.owner == source:
+            return self._release_armed(qubit, now)
+        return self._release(self._owned(source, call.qubit), now)
 
     def _transfer(self, source: str, call: Transfer) -> list[Effect]:
         qubit = self._owned(source, call.qubit)
@@ -204,14 +257,16 @@ class Qubits:
         effects: list[Effect] = []
         freed: list[bytes] = []
         for qubit in self._memory.owned_by(owner):
-            if qubit.state is State.ALIVE:
+            if qubit.state in (State.ALIVE, State.ARMED):
                 freed.append(qubit.id)
             if qubit.state is State.INITIALISING:
                 for entry in pending:
                     entry.qubits = [other for other in entry.qubits if other is not qubit]
             if qubit.state is not State.ATTEMPTING:
                 qubit.owner = LAYER
-            if QUBIT.allows(qubit.state, Input.FREE):
+            if qubit.state is State.ARMED:
+                effects += self._release_armed(qubit, now)
+            elif QUBIT.allows(qubit.state, Input.FREE):
                 effects += self._release(qubit, now)
         if freed:
             effects.append(Tell("transport", QubitsFreed(owner=owner, qubits=freed)))
@@ -228,12 +283,14 @@ class Qubits:
         entry = self._open.pop(result.operation, None)
         if entry is None:
             return [_refused(type(result).__name__, f"no open operation {result.operation}")]
-        match result:
-            case Outcome():
+        match result, entry.operation:
+            case Outcome(), DoMeasure(basis=basis):
                 self._step_all(entry, Input.RESULT)
-                return _tell(entry, lambda call: Measured(call=call, outcome=result.outcome))
-            case BellOutcome(x_bit=x, z_bit=z):
+                bit = outcome_of(self._order.profile, result, basis)
+                return _tell(entry, lambda call: Measured(call=call, outcome=bit))
+            case BellOutcome(), _:
                 self._step_all(entry, Input.RESULT)
+                x, z = bell_bits_of(self._order.profile, result)
                 return _tell(entry, lambda call: BellMeasured(call=call, x_bit=x, z_bit=z))
             case _:
                 self._step_all(entry, Input.READY)
@@ -247,8 +304,11 @@ class Qubits:
         entry = self._open.pop(refusal.operation, None)
         if entry is None:
             return None
-        self._step_all(entry, Input.REFUSED)
         effects: list[Effect] = []
+        if isinstance(entry.operation, DoMove):  # it is where it was
+            self._moved(entry, to="storage")
+        else:
+            self._step_all(entry, Input.REFUSED)
         if entry.has_timer:
             effects.append(CancelTimer(f"{CALL_TIMER}{refusal.operation}"))
         if entry.is_orphan:
@@ -260,7 +320,11 @@ class Qubits:
     def call_timer(self, sequence: int) -> list[Effect]:
         """An operation without result has been done."""
         entry = self._open.pop(sequence, None)
-        return [] if entry is None else _done(entry)
+        if entry is None:
+            return []
+        if isinstance(entry.operation, DoMove):
+            self._moved(entry, to=entry.operation.to)
+        return _done(entry)
 
     def free_timer(self, sequence: int) -> list[Effect]:
         """The device has come to a release: the place is free."""
@@ -288,10 +352,16 @@ class Qubits:
     # --- inside ---
 
     def _owned(self, source: str, name: bytes) -> Qubit:
-        """The living qubit `name` of `source`. Raises `LocalError` GONE or NOT_OWNER."""
+        """The living qubit `name` of `source`.
+
+        Raises `LocalError` GONE or NOT_OWNER; OUT_OF_STATE for one of its own that is ARMED.
+        """
         qubit = self._memory.find(name)
         if qubit is None or not QUBIT.allows(qubit.state, Input.USE):
-            raise LocalError(ErrorCode.GONE, name.hex())
+            if qubit is None or qubit.state is not State.ARMED:
+                raise LocalError(ErrorCode.GONE, name.hex())
+            if qubit.owner == source:
+                raise LocalError(ErrorCode.OUT_OF_STATE, f"{name.hex()} is in a device program")
         if qubit.owner != source:
             raise LocalError(ErrorCode.NOT_OWNER, name.hex())
         return qubit
@@ -319,6 +389,14 @@ class Qubits:
             return effects
         self._releasing[sequence] = qubit
         return [*effects, SetTimer(f"{FREE_TIMER}{sequence}", at_ns)]
+
+    def _release_armed(self, qubit: Qubit, now: int) -> list[Effect]:
+        """End a qubit of a program, which is withdrawn; its place is free when that is answered."""
+        self._memory.step(qubit, Input.FREE)
+        withdrawn = self._withdraw(qubit.id, now)
+        at_ns, sequence = self._order.start_ns(now), self._order.next_sequence()
+        release = Release(at_ns=at_ns, sequence=sequence, qubit=qubit.id)
+        return [*withdrawn, *self._order.submit(release, now)]
 
     def _step_all(self, entry: _Open, received: Input) -> None:
         for qubit in entry.qubits:

@@ -402,6 +402,19 @@ class Transfer(_Physical, frozen=True, kw_only=True):
     to: Label
 
 
+class Move(_Physical, frozen=True, kw_only=True):
+    """Bring a qubit to a communication qubit, or from there to storage; answered by CallDone.
+
+    One that is there stays as it is. CallFailed with UNSUPPORTED where there is no storage, with
+    NO_RESOURCES where no communication qubit is free. With `call` absent no answer is given.
+    """
+
+    TYPE = 0x0128
+    call: Count | None
+    qubit: Id
+    to: Literal["communication", "storage"]
+
+
 class QubitsFreed(_Physical, frozen=True, kw_only=True):
     """Indication to the transport layer: `owner` has ended, and with it these qubits."""
 
@@ -456,5 +469,5 @@ MESSAGES = (
     MeasuredPairs, Detections, AttemptsEnded, MemoryFree, DeviceLost, DeviceReady, LinkLost,
     HeraldsMissed, Allocate, ApplyGate, Measure, BellMeasure, Reset, Free, Transfer, QubitsFreed,
     Allocated, CallDone, Measured, BellMeasured, CallFailed, LinkOptions, LinkCare, CalibrateLink,
-    LinkCalibrated,
+    LinkCalibrated, Move,
 )  # fmt: skip

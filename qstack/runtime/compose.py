@@ -57,7 +57,8 @@ def make_machine(
             neighbours = [link.other_end(name) for link in network.world.links_of(name)]
             return LinkLayer(name, boot_id, neighbours, network.link_weights, network.test_rounds)
         case "network":
-            return NetworkLayer(name, boot_id, rng, network.cutoff_ns)
+            in_device = network.nodes[name].programs
+            return NetworkLayer(name, boot_id, rng, network.cutoff_ns, swaps_in_device=in_device)
         case "transport":
             return TransportLayer(name, boot_id, rng, known_nodes=frozenset(network.nodes))
         case _:
@@ -136,7 +137,8 @@ def lookahead_ns(network: Network) -> int:
     answers = [
         min(node.profile.t_init_ns, node.profile.readout_ns) for node in network.nodes.values()
     ]
-    if network.stations:  # which hear of clicks as soon as any device answers
+    # Stations hear of clicks, and programs end, as soon as any device answers.
+    if network.stations or any(node.programs for node in network.nodes.values()):
         answers.append(RESULT_MIN_NS)
     for station in network.stations:
         ends = network.neighbours_of(station)

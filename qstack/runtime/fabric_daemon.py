@@ -19,7 +19,7 @@ from qstack.channel.ends import ChannelClosed
 from qstack.channel.hello import open_channel
 from qstack.channel.identity import Identity
 from qstack.errors import ErrorCode, PeerError
-from qstack.physical import device, station_device
+from qstack.physical import device, program_device, station_device
 from qstack.physical.fabric import Fabric
 from qstack.runtime.clock_messages import FABRIC_MESSAGES, Join
 from qstack.runtime.control_server import serve_control
@@ -35,7 +35,14 @@ from qstack.wire.frame import Frame, Layer
 from qstack.wire.message import Message
 from qstack.wire.session import Error, Hello, Stamp
 
-REGISTRY: Final = Registry((*device.MESSAGES, *station_device.MESSAGES, *FABRIC_MESSAGES))
+REGISTRY: Final = Registry(
+    (
+        *device.MESSAGES,
+        *station_device.MESSAGES,
+        *program_device.MESSAGES,
+        *FABRIC_MESSAGES,
+    )
+)
 
 
 @dataclass(frozen=True)

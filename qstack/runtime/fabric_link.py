@@ -11,7 +11,7 @@ from qstack.channel.channel import Channel
 from qstack.channel.ends import ChannelClosed, ChannelRefused
 from qstack.channel.hello import open_channel
 from qstack.channel.identity import Identity
-from qstack.physical import device, station_device
+from qstack.physical import device, program_device, station_device
 from qstack.runtime.clock_messages import NODE_MESSAGES
 from qstack.runtime.listen import Unreached
 from qstack.runtime.network_file import Network
@@ -23,7 +23,9 @@ from qstack.wire.session import Error, Hello, Stamp
 FABRIC_NODE: Final = "fabric"
 """The name of the fabric in identities; no node may have it."""
 REDIAL_S: Final = 0.05
-REGISTRY: Final = Registry((*device.MESSAGES, *station_device.MESSAGES, *NODE_MESSAGES))
+REGISTRY: Final = Registry(
+    (*device.MESSAGES, *station_device.MESSAGES, *program_device.MESSAGES, *NODE_MESSAGES)
+)
 
 
 class FabricLink:

@@ -21,7 +21,7 @@ from qstack.link import messages as link_messages
 from qstack.link import service as link
 from qstack.network import messages as network_messages
 from qstack.network import service as network
-from qstack.physical import device, station_device, station_messages
+from qstack.physical import device, program, program_device, station_device, station_messages
 from qstack.physical import messages as physical_messages
 from qstack.physical import service as physical
 from qstack.runtime.network_tables import LayerName
@@ -126,6 +126,7 @@ REGISTRY = Registry(
         *link_messages.MESSAGES, *link.MESSAGES, *network_messages.MESSAGES, *network.MESSAGES,
         *transport_messages.MESSAGES, *transport.MESSAGES, *SESSION_MESSAGES,
         *station_messages.MESSAGES, *station_device.MESSAGES,
+        *program.MESSAGES, *program_device.MESSAGES,
     )
 )  # fmt: skip
 """All a layer may be told or say: it is on this host, and its user's process."""

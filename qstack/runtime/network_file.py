@@ -58,6 +58,7 @@ class NetworkNode(Struct, frozen=True, kw_only=True):
     """One node: where it listens, what hardware it has, how its layers are laid out.
 
     `split`: each layer is a process; those that are `external` somebody else starts.
+    `programs`: the device takes programs, and the network layer has it swap by one.
     """
 
     name: str
@@ -68,6 +69,7 @@ class NetworkNode(Struct, frozen=True, kw_only=True):
     driver_options: dict[str, object]
     layout: Layout
     external: tuple[LayerName, ...]
+    programs: bool
     clock: ClockHardware | None
 
 
@@ -148,6 +150,7 @@ class Network(Struct, frozen=True, kw_only=True, dict=True):
                 memory=node.memory,
                 clock=node.clock,
                 is_emulated=node.driver == EMULATED,
+                runs_programs=node.programs,
             )
             for node in self.nodes.values()
         }
@@ -331,6 +334,7 @@ def parse_network(text: str, *, where: str, folder: Path | None = None) -> Netwo
     )
     problems += _unmatched_drivers(tables)
     problems += station_problems(tables)
+    problems += _program_problems(tables)
     if problems:
         raise NetworkFileError(where, problems)
     assert tables.network is not None, "a missing [network] is a problem"
@@ -344,6 +348,7 @@ def parse_network(text: str, *, where: str, folder: Path | None = None) -> Netwo
             driver_options=node.driver_options,
             layout=node.layout,
             external=tuple(node.external),
+            programs=node.programs,
             clock=clocks.get(node.name),
         )
         for index, node in tables.nodes.items()
@@ -417,6 +422,18 @@ def _unmatched_drivers(tables: Tables) -> list[str]:
                 " their attempts would never meet"
             )
     return problems
+
+
+def _program_problems(tables: Tables) -> list[str]:
+    """Test rounds read pairs whose number says so; a device swaps before anybody knows it."""
+    if tables.network is None or not tables.network.test_rounds:
+        return []
+    return [
+        f"node[{index}].programs: true, and test_rounds are {tables.network.test_rounds}; expected"
+        " one of them alone: a device would swap the pairs that are to be read"
+        for index, node in tables.nodes.items()
+        if node.programs
+    ]
 
 
 def _load_profile(reference: str, folder: Path | None) -> Profile:

@@ -149,7 +149,10 @@ class FabricTable(Struct, frozen=True, kw_only=True):
 
 
 class NodeTable(Struct, frozen=True, kw_only=True):
-    """One `[[node]]`. Without `clock` (`qstack.physical.clock_hardware`) its clock is perfect."""
+    """One `[[node]]`. Without `clock` (`qstack.physical.clock_hardware`) its clock is perfect.
+
+    `programs`: its device takes programs, and swaps by itself when both pairs are heralded.
+    """
 
     name: Name
     address: AddressText
@@ -159,6 +162,7 @@ class NodeTable(Struct, frozen=True, kw_only=True):
     driver_options: DriverOptions = {}
     layout: Layout = "fused"
     external: list[LayerName] = []
+    programs: bool = False
     clock: ClockTable | None = None
 
 

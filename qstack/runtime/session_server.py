@@ -36,7 +36,7 @@ CALLS: Final = (
     transport.ReceiveQubit, transport.SendMessage, transport.ReceiveMessage,
     transport.CloseSocket, transport.CancelCall, transport.RouteAsk,
     physical.Allocate, physical.ApplyGate, physical.Measure, physical.BellMeasure,
-    physical.Reset, physical.Free, physical.Transfer,
+    physical.Reset, physical.Free, physical.Transfer, physical.Move,
     words.Sleep, words.CancelSleep,
 )  # fmt: skip
 """What a session may ask of the layers."""

@@ -25,7 +25,7 @@ def test_a_good_driver_has_a_table_of_verdicts_and_status_0() -> None:
     result = run(*CHECK)
     assert result.exit_code == 0, result.output
     assert "template as bench" in result.output
-    assert "27 checks, 0 failed" in result.output
+    assert "31 checks, 0 failed" in result.output
     said = json.loads(run(*CHECK, "--json").output)
     assert (said["driver"], said["profile"], said["is_passed"]) == ("template", "bench", True)
     assert {each["verdict"] for each in said["checks"]} == {"passed", "not-offered"}

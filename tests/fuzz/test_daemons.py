@@ -19,7 +19,7 @@ from qstack.channel.ends import ChannelRefused
 from qstack.channel.tls import harden
 from qstack.link import messages as link
 from qstack.network import messages as network
-from qstack.physical import device
+from qstack.physical import device, program_device
 from qstack.runtime import control_server, fabric_daemon, peers, session_server
 from qstack.runtime.clock_messages import FABRIC_MESSAGES, PEER_MESSAGES, Join
 from qstack.runtime.control_client import open_control
@@ -40,7 +40,9 @@ ATTACH = pack(encode(Attach(application="fuzz", versions=[1], is_observer=False)
 LOOK = pack(encode(Attach(application="fuzz", versions=[1], is_observer=True)))
 PEER_CLASSES = [*link.MESSAGES, *network.MESSAGES, *transport.MESSAGES, *PEER_MESSAGES, Stamp]
 FOR_PEERS = valid_frames(PEER_CLASSES, Random(1), 12)
-FOR_FABRIC = valid_frames([*device.MESSAGES, *FABRIC_MESSAGES, Stamp], Random(2), 12)
+FOR_FABRIC = valid_frames(
+    [*device.MESSAGES, *program_device.MESSAGES, *FABRIC_MESSAGES, Stamp], Random(2), 12
+)
 FOR_SESSIONS = valid_frames(list(CALLS), Random(3), 12)
 FOR_CONTROL = valid_frames(list(REQUESTS), Random(4), 4)
 

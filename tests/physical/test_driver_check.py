@@ -2,11 +2,13 @@
 
 import math
 from collections.abc import Callable
+from typing import Any
 
 import numpy as np
 import pytest
 
 from qstack.machine import Effect, Tell
+from qstack.physical.check.programs import PROGRAMS
 from qstack.physical.check.report import Verdict, check_driver
 from qstack.physical.check.statistical import FALSE_ALARM, Counted, is_credible
 from qstack.physical.device import (
@@ -22,6 +24,7 @@ from qstack.physical.drivers.template import TemplateDevice
 from qstack.physical.emulated import EmulatedDevice
 from qstack.physical.hardware import Scheme
 from qstack.physical.profiles import load_packaged_profile
+from qstack.physical.program_device import DisarmProgram
 from qstack.physical.service import DeviceLost
 from qstack.wire.message import Basis, Message
 
@@ -170,6 +173,33 @@ class Talks(TemplateDevice):
         return [*super().submit(operation, now), Tell("link", DeviceLost())]
 
 
+class Sleepy(TemplateDevice):
+    """Hears of heralds a microsecond later in its programs."""
+
+    def herald(self, batch: Generate, **words: Any) -> None:
+        self.lateness_ns = 1000
+        super().herald(batch, **words)
+        self.lateness_ns = 0
+
+    lateness_ns = 0
+
+    def _call_at(self, at_ns: int, *words: Any) -> None:
+        super()._call_at(at_ns + self.lateness_ns, *words)
+
+
+class Hoards(TemplateDevice):
+    """Begins programs that were withdrawn."""
+
+    def submit(self, operation: Operation, now: int) -> list[Effect]:
+        return [] if isinstance(operation, DisarmProgram) else super().submit(operation, now)
+
+
+class Ordinary(TemplateDevice):
+    """Runs no programs."""
+
+    runs_programs = False
+
+
 class Sick(TemplateDevice):
     """Is down from the beginning."""
 
@@ -197,6 +227,8 @@ class Sick(TemplateDevice):
         (Overcounts, "a stopped batch ends", "400 attempts were counted in 200 cycles"),
         (Repeats, "heralds are counted", "herald 7 was followed by 7"),
         (Talks, "a fresh qubit is answered", "the device wants Tell done"),
+        (Sleepy, "a program begins at its herald", "answered by nothing"),
+        (Hoards, "a program that does not begin ends", "disarmed was answered by nothing"),
         (Sick, "a fresh qubit is answered", "down: no helium"),
     ],
 )
@@ -205,6 +237,11 @@ def test_a_wrong_driver_is_caught_by_the_check_of_what_is_wrong(
 ) -> None:
     found = failed(wrong)
     assert words in found[check], found
+
+
+def test_a_driver_need_not_run_programs_but_says_so() -> None:
+    verdicts = {each.check: each.verdict for each in check_driver(Ordinary, BENCH)}
+    assert [verdicts[check] for check in PROGRAMS] == ["not-offered"] * len(PROGRAMS)
 
 
 def test_what_a_driver_raises_is_reported_and_the_other_checks_go_on() -> None:

@@ -102,6 +102,7 @@ def chain(
     memory: int = 4,
     is_ring: bool = False,
     arms_m: tuple[float, float] = (100.0, 200.0),
+    runs_programs: bool = False,
     **profile: Any,
 ) -> World:
     """Nodes of one letter in a row or ring, the perfect profile but for what is given."""
@@ -109,7 +110,12 @@ def chain(
     ends = [*pairwise(nodes), *([(nodes[0], nodes[-1])] if is_ring else [])]
     links = [fixed_link(first, second, probability, arms_m) for first, second in ends]
     return World(
-        nodes={name: NodeHardware(name=name, profile=hardware, memory=memory) for name in nodes},
+        nodes={
+            name: NodeHardware(
+                name=name, profile=hardware, memory=memory, runs_programs=runs_programs
+            )
+            for name in nodes
+        },
         links={link.id: link for link in links},
     )
 
@@ -187,6 +193,11 @@ class Bench:
                 case _:
                     pass
         return effects
+
+    def forget(self, node: str) -> None:
+        """What the fabric has on its way to a node is not told."""
+        self._heap = [entry for entry in self._heap if (entry[1], entry[3]) != (FABRIC, node)]
+        heapq.heapify(self._heap)
 
     def post(self, node: str, peer: str, message: Message) -> None:
         """A message to a neighbour, or to or from a station."""

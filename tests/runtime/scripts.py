@@ -197,6 +197,7 @@ class WatchedNetwork(VirtualNetwork):
         snapshot = self.fabric.snapshot()
         assert not any(snapshot.qubits.values()), snapshot
         assert not any(snapshot.batches.values()), snapshot
+        assert not any(snapshot.programs.values()), snapshot
         for name, node in self.nodes.items():
             if name in self.network.stations:
                 station: Any = node.machines["physical"]

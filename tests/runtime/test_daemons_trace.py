@@ -6,6 +6,7 @@ import subprocess
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
+from pathlib import Path
 
 import pytest
 
@@ -24,6 +25,17 @@ async def test_daemons_leave_the_trace_of_the_virtual_runner(name: str) -> None:
     assert chains == virtual_chains(packaged(name), 1, PAIRS)
     outcomes = [len(program.outcomes) for program in programs.values()]
     assert outcomes == [PAIRS, PAIRS]
+
+
+async def test_swaps_in_the_device_leave_the_trace_of_the_virtual_runner(tmp_path: Path) -> None:
+    """Programs and what comes of them cross the wire; the fabric begins them at the same times."""
+    source = tmp_path / "metro.toml"
+    text = packaged("metro").read_text()
+    source.write_text(text.replace('name = "r', 'programs = true\nname = "r'))
+    with network(source, "metro", "--seed", "1", "--apps", "2") as running:
+        chains, programs = await daemon_chains(running, PAIRS)
+    assert chains == virtual_chains(source, 1, PAIRS)
+    assert [len(program.outcomes) for program in programs.values()] == [PAIRS, PAIRS]
 
 
 async def test_measured_pairs_of_a_photon_pair_link_leave_the_trace_of_the_virtual_runner() -> None:

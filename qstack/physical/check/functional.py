@@ -46,6 +46,7 @@ from qstack.physical.device import (
     Initialised,
     OperationRefused,
     Outcome,
+    PulsedOutcome,
     Release,
     Reply,
     Result,
@@ -80,7 +81,10 @@ def a_qubit_can_be_initialised_again(bench: Bench) -> str:
 def a_measurement_is_answered_and_ends_the_qubit(bench: Bench) -> str:
     """DoMeasure: Outcome by at_ns + readout_ns; the qubit is gone."""
     qubit = bench.initialised()
-    bench.answer_to(measurement(bench, qubit), Outcome)
+    said = bench.answer_to(measurement(bench, qubit), Outcome)
+    is_decoupled = bench.world.nodes[HERE].profile.decoupling_axis is not None
+    if isinstance(said, PulsedOutcome) and not is_decoupled:
+        raise CheckFailedError(f"{said.pulses} pulses were counted; the profile has none")
     expect_refused(bench, measurement(bench, qubit), "a measurement of a qubit that was measured")
     return ""
 

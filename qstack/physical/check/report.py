@@ -6,7 +6,7 @@ from typing import Literal
 
 from msgspec import Struct
 
-from qstack.physical.check import functional, statistical
+from qstack.physical.check import functional, programs, statistical
 from qstack.physical.check.bench import Bench, CheckFailedError, NotOfferedError
 from qstack.physical.check.world import check_world
 from qstack.physical.drivers.setup import DriverError, MakeDevice, Setup
@@ -44,7 +44,8 @@ def check_driver(
     def bench() -> Bench:
         return Bench(make, world, seed, setup)
 
-    functions = functional.FUNCTIONAL | (functional.TWO_ENDS if has_two_ends else {})
+    functions = functional.FUNCTIONAL | programs.PROGRAMS
+    functions |= functional.TWO_ENDS if has_two_ends else {}
     for name, check in functions.items():
         yield _verdict(name, "functional", check, bench)
     counts = statistical.STATISTICAL | (statistical.TWO_ENDS if has_two_ends else {})

@@ -32,6 +32,7 @@ from qstack.physical.device import (
 )
 from qstack.physical.fabric.clicks import SourceModel
 from qstack.physical.fabric.link_model import LinkModel
+from qstack.physical.frames import outcome_of
 from qstack.physical.profile import Profile
 from qstack.quantum.channels import depolarising
 from qstack.quantum.gates import gate_transfer
@@ -127,7 +128,7 @@ def readout(bench: Bench) -> Iterator[Counted]:
     """A fresh qubit read in Z, as it is and after an X gate: initialisation and readout errors."""
     profile = bench.world.nodes[HERE].profile
     for flips in (0, 1):
-        ones = 0
+        ones, probability = 0, 0.0
         for _ in range(READ):
             qubit = bench.initialised()
             if flips:
@@ -135,9 +136,14 @@ def readout(bench: Bench) -> Iterator[Counted]:
             measure = DoMeasure(
                 at_ns=bench.start_ns(), sequence=bench.next_sequence(), qubit=qubit, basis="Z"
             )
-            ones += bench.answer_to(measure, Outcome).outcome
+            said = bench.answer_to(measure, Outcome)
+            meant = outcome_of(profile, said, "Z")
+            ones += meant
+            is_turned = meant != said.outcome  # by its pulses: the hardware reads the other state
+            as_one = _read_as_one(profile, flips ^ is_turned)
+            probability += 1.0 - as_one if is_turned else as_one
         what = "state 0 read as 1" if not flips else "state 1 read as 1"
-        yield Counted(what, ones, READ, _read_as_one(profile, flips))
+        yield Counted(what, ones, READ, probability / READ)
 
 
 def detections(bench: Bench) -> Iterator[Counted]:

@@ -54,6 +54,9 @@ def check_world(profile: Profile, scheme: Scheme) -> World:
     links = [link("there", 0.0), link("beyond", _HOPELESS_DB), link("lit", 0.0, source)]
     nodes = (HERE, *FAR)
     return World(
-        nodes={name: NodeHardware(name=name, profile=profile, memory=MEMORY) for name in nodes},
+        nodes={
+            name: NodeHardware(name=name, profile=profile, memory=MEMORY, runs_programs=True)
+            for name in nodes
+        },
         links={each.id: each for each in links},
     )

@@ -10,6 +10,7 @@ Rules
 2. A batch is closed by exactly one of `herald`, a last `say`, `ended`; afterwards it is forgotten.
 """
 
+from collections.abc import Callable
 from heapq import heappop, heappush
 from typing import TYPE_CHECKING, Final, NamedTuple
 
@@ -33,15 +34,21 @@ from qstack.physical.device import (
     OperationRefused,
     Outcome,
     Place,
+    PulsedBellOutcome,
+    PulsedOutcome,
     Release,
     Reply,
+    Result,
     SendPulse,
     StopGenerate,
 )
+from qstack.physical.drivers.programs import book_of
 from qstack.physical.drivers.setup import Setup
 from qstack.physical.durations import result_ns
 from qstack.physical.generation import is_kept, mismatch
 from qstack.physical.params import READOUT_NS, RESULT_MIN_NS
+from qstack.physical.program_book import Program
+from qstack.physical.program_device import ArmProgram, DisarmProgram
 from qstack.physical.service import GateName
 from qstack.physical.station_device import HeraldedRead, KeepHeralded, Kept, ReadHeralded
 from qstack.quantum.gates import GATES
@@ -59,6 +66,8 @@ class _Due(NamedTuple):
     number: int  # makes every place different before the rest is compared
     batch: int | None  # to be woken for, if there is no message
     message: Message | None
+    call: Callable[[int], None] | None = None
+    program: Program | None = None  # that the call is for: it may have gone on
 
 
 class Driver:
@@ -69,6 +78,8 @@ class Driver:
     """Whether two of it in one process answer for the two ends of one link."""
     prepares = False
     """Whether it takes part in batches of kind `prepare`; else the base refuses them."""
+    runs_programs = False
+    """Whether it takes device programs; then the base keeps and runs them, by the methods below."""
     rotates = False
     """Whether it turns qubits by `Generate.rotation` before it reads them; else it is refused."""
 
@@ -90,6 +101,7 @@ class Driver:
         self._calibrations: dict[int, int] = {}
         self._agenda: list[_Due] = []
         self._numbers = 0
+        self._programs = book_of(self, self._on_qubits, self._call_at)
 
     # --- what the hardware does: for a driver to write --------------------------------------------
 
@@ -147,6 +159,15 @@ class Driver:
         """Bell-measure two qubits: the bits (x, z)."""
         del first, second
         raise LocalError(ErrorCode.UNSUPPORTED, "this device has no Bell measurement")
+
+    def pulses(self, qubit: bytes, at_ns: int) -> int | None:
+        """How many decoupling pulses have turned a qubit since it began; asked before it is read.
+
+        None, as in the base: nothing is left to account for, the device undoes them itself. One
+        that does not undoes them at least before a gate that is no Pauli operator.
+        """
+        del qubit, at_ns
+        return None
 
     def move(self, qubit: bytes, to: Place) -> None:
         """Bring a qubit to a communication qubit or to storage.
@@ -213,6 +234,9 @@ class Driver:
             emitted_at_ns=emitted_at_ns,
             calibration=calibration,
         )
+        if self.runs_programs and batch.kind == "keep":
+            link, token, qubit = batch.link, batch.token, batch.qubit
+            self._call_at(due_ns, lambda at: self._programs.heralded(link, token, qubit, at))
         self.say(due_ns, reply)
 
     def calibration_of(self, batch: Generate) -> int:
@@ -240,6 +264,7 @@ class Driver:
         self.qubits.clear()
         self._calibrations.clear()
         self._agenda.clear()
+        self._programs.clear()
         self.began(now)
 
     def submit(self, operation: Operation, now: int) -> list[Effect]:
@@ -264,7 +289,7 @@ class Driver:
     def next_event_ns(self) -> int | None:
         """When the agenda has something next."""
         agenda = self._agenda
-        while agenda and agenda[0].message is None and agenda[0].batch not in self.batches:
+        while agenda and self._is_void(agenda[0]):
             heappop(agenda)
         return agenda[0].at_ns if agenda else None
 
@@ -275,11 +300,27 @@ class Driver:
             entry = heappop(self._agenda)
             if entry.message is not None:
                 due.append(entry.message)
+            elif self._is_void(entry):
+                continue
+            elif entry.call is not None:
+                entry.call(entry.at_ns)
             elif entry.batch in self.batches:
                 self.woken(self.batches[entry.batch], entry.at_ns)
         return due
 
     # --- inside -----------------------------------------------------------------------------------
+
+    def _is_void(self, entry: _Due) -> bool:
+        """Whether what it was for is over."""
+        if entry.program is not None:
+            return entry.program.event_ns != entry.at_ns
+        return entry.batch is not None and entry.batch not in self.batches
+
+    def _call_at(
+        self, at_ns: int, call: Callable[[int], None], program: Program | None = None
+    ) -> None:
+        self._numbers += 1
+        heappush(self._agenda, _Due(at_ns, self._numbers, None, None, call, program))
 
     def _push(self, at_ns: int, batch: int | None, message: Message | None) -> None:
         self._numbers += 1
@@ -288,7 +329,6 @@ class Driver:
     def _take(self, operation: Operation) -> None:
         """Raises `LocalError`."""
         due_ns = operation.at_ns + result_ns(self.profile, operation)
-        number = operation.sequence
         match operation:
             case Generate():
                 self._start(operation)
@@ -300,33 +340,15 @@ class Driver:
                 self._read(operation)
             case GiveBases():
                 self.bases_given(operation)
-            case Initialise():
-                self._require_unclaimed(operation.qubit)
-                self.initialise(operation.qubit)
-                self.qubits[operation.qubit] = None
-                self.say(due_ns, Initialised(operation=number))
-            case DoGate():
-                self._gate(operation)
-            case DoMeasure():
-                self._require(operation.qubit)
-                outcome = self.measure(operation.qubit, operation.basis)
-                del self.qubits[operation.qubit]
-                self.say(due_ns, Outcome(operation=number, outcome=outcome))
-            case DoBellMeasure():
-                if operation.first == operation.second:
-                    raise LocalError(ErrorCode.BAD_REQUEST, "a Bell measurement takes two qubits")
-                pair = operation.first, operation.second
-                for qubit in pair:
-                    self._require(qubit)
-                x, z = self.bell_measure(*pair)
-                for qubit in pair:
-                    del self.qubits[qubit]
-                self.say(due_ns, BellOutcome(operation=number, x_bit=x, z_bit=z))
-            case DoMove():
-                self._require(operation.qubit)
-                self.move(operation.qubit, operation.to)
+            case Initialise() | DoGate() | DoMeasure() | DoBellMeasure() | DoMove():
+                self._programs.require_free(operation)
+                result = self._on_qubits(operation)
+                if result is not None:
+                    self.say(due_ns, result)
+            case ArmProgram() | DisarmProgram():
+                self._program(operation)
             case Release():
-                if operation.qubit in self.qubits:
+                if operation.qubit in self.qubits and not self._programs.keeps(operation.qubit):
                     self.release(operation.qubit)
                     del self.qubits[operation.qubit]
             case Calibrate():
@@ -337,6 +359,62 @@ class Driver:
                 self.align_clock(operation)
             case _:
                 raise LocalError(ErrorCode.UNSUPPORTED, type(operation).__name__)
+
+    def _on_qubits(self, operation: Operation) -> Result | None:
+        """Do one, by itself or in a program; what is answered. Raises `LocalError`."""
+        match operation:
+            case Initialise():
+                self._require_unclaimed(operation.qubit)
+                self.initialise(operation.qubit)
+                self.qubits[operation.qubit] = None
+                return Initialised(operation=operation.sequence)
+            case DoGate():
+                self._gate(operation)
+            case DoMeasure():
+                return self._measure(operation)
+            case DoBellMeasure():
+                return self._bell_measure(operation)
+            case DoMove():
+                self._require(operation.qubit)
+                self.move(operation.qubit, operation.to)
+            case _:
+                raise LocalError(ErrorCode.UNSUPPORTED, type(operation).__name__)
+        return None
+
+    def _program(self, operation: ArmProgram | DisarmProgram) -> None:
+        if not self.runs_programs:
+            raise LocalError(ErrorCode.UNSUPPORTED, "this device runs no programs")
+        at_ns = operation.at_ns
+        if isinstance(operation, DisarmProgram):
+            self._programs.disarm(operation.program, at_ns)
+        else:
+            self._programs.arm(operation, at_ns)
+
+    def _measure(self, asked: DoMeasure) -> Outcome:
+        number, qubit = asked.sequence, asked.qubit
+        self._require(qubit)
+        pulses = self.pulses(qubit, asked.at_ns)
+        outcome = self.measure(qubit, asked.basis)
+        del self.qubits[qubit]
+        if pulses is None:
+            return Outcome(operation=number, outcome=outcome)
+        return PulsedOutcome(operation=number, outcome=outcome, pulses=pulses)
+
+    def _bell_measure(self, asked: DoBellMeasure) -> BellOutcome:
+        if asked.first == asked.second:
+            raise LocalError(ErrorCode.BAD_REQUEST, "a Bell measurement takes two qubits")
+        pair = asked.first, asked.second
+        for qubit in pair:
+            self._require(qubit)
+        first, second = (self.pulses(qubit, asked.at_ns) for qubit in pair)
+        x, z = self.bell_measure(*pair)
+        for qubit in pair:
+            del self.qubits[qubit]
+        number = asked.sequence
+        if first is None and second is None:
+            return BellOutcome(operation=number, x_bit=x, z_bit=z)
+        pulses = (first or 0, second or 0)
+        return PulsedBellOutcome(operation=number, x_bit=x, z_bit=z, pulses=pulses)
 
     def _calibrate(self, asked: Calibrate) -> None:
         link = self.links.get(asked.link)

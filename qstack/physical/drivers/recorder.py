@@ -2,7 +2,7 @@
 
 What it writes the replay driver reads: heralds (`recording.py`) and time tags (`time_tags.py`).
 What these files have no words for is passed on and not written: what was rotated before it was
-read, and remote state preparation.
+read, remote state preparation, and device programs.
 """
 
 from collections.abc import Sequence
@@ -24,6 +24,8 @@ from qstack.physical.device import (
     Operation,
     OperationRefused,
     Outcome,
+    PulsedBellOutcome,
+    PulsedOutcome,
     Reply,
 )
 from qstack.physical.drivers.recording import (
@@ -208,7 +210,10 @@ class RecordingDevice:
             herald = self._qubits.pop(operation.qubit, None)
             if herald is not None:
                 self._kept[herald] = replace(
-                    self._kept[herald], basis=operation.basis, outcome=outcome.outcome
+                    self._kept[herald],
+                    basis=operation.basis,
+                    outcome=outcome.outcome,
+                    pulses=outcome.pulses if isinstance(outcome, PulsedOutcome) else None,
                 )
 
     def _note_swap(self, outcome: BellOutcome) -> None:
@@ -219,7 +224,8 @@ class RecordingDevice:
             self._qubits.pop(qubit, None) for qubit in (operation.first, operation.second)
         )
         if first is not None and second is not None:
-            self._swaps.append(Swap(first, second, outcome.x_bit, outcome.z_bit))
+            pulses = outcome.pulses if isinstance(outcome, PulsedBellOutcome) else None
+            self._swaps.append(Swap(first, second, outcome.x_bit, outcome.z_bit, pulses))
 
 
 def _codes(asked: Generate, count: int, bases: bytes) -> Codes:

@@ -12,6 +12,7 @@ qubits were emitted, `at_ns` when the node knew. `keep` is a pair whose qubit wa
 `outcome` say how it was read in the end, after the one-qubit `gates`, and are null if it was not.
 `measure` is a pair that was read at once. `swap` is a Bell measurement of two kept qubits, named by
 link and herald sequence. `calibration` (0 if left out) is how often the device had been calibrated.
+`pulses` of what was read and of a swap are decoupling pulses to account for, if any were counted.
 """
 
 from collections.abc import Iterable
@@ -61,6 +62,7 @@ class KeptPair(Struct, frozen=True, tag="keep", tag_field="record", forbid_unkno
     basis: Basis | None = None
     outcome: Bit | None = None
     calibration: Count = 0
+    pulses: Count | None = None
 
 
 class MeasuredPair(
@@ -86,6 +88,7 @@ class Swap(Struct, frozen=True, tag="swap", tag_field="record", forbid_unknown_f
     second: Herald
     x_bit: Bit
     z_bit: Bit
+    pulses: tuple[Count, Count] | None = None
 
 
 Line = Header | KeptPair | MeasuredPair | Swap

@@ -69,6 +69,7 @@ class ReplayDevice(Driver):
     def __init__(self, setup: Setup) -> None:
         super().__init__(setup)
         self._swaps: Recording | None = None
+        self._swap_pulses: dict[tuple[str, int], int] = {}
         self._tracks: dict[tuple[str, str], _Track] = {}
         self._tags: dict[str, TimeTags] = {}
         for name, data in setup.files.items():
@@ -91,6 +92,9 @@ class ReplayDevice(Driver):
                 [f"is of node {recording.header.node}; expected one of {self.setup.node}"],
             )
         self._swaps = recording
+        for names, swap in recording.swaps.items():
+            if swap.pulses is not None:
+                self._swap_pulses |= dict(zip(names, swap.pulses, strict=True))
         for link, kept in recording.kept.items():
             self._tracks[link, "keep"] = _Track(kept)
         for link, measured in recording.measured.items():
@@ -293,6 +297,12 @@ class ReplayDevice(Driver):
             self._refuse(f"{_named(pair)} was read after gate {pair.gates[kept.gates].name}")
         del self._kept[qubit]
         return pair.outcome
+
+    def pulses(self, qubit: bytes, at_ns: int) -> int | None:
+        """The recorded number, of how the qubit was read in the end."""
+        del at_ns
+        pair = self._kept[qubit].pair
+        return self._swap_pulses.get((pair.link, pair.herald_sequence), pair.pulses)
 
     def bell_measure(self, first: bytes, second: bytes) -> tuple[int, int]:
         """The recorded outcome of these two."""

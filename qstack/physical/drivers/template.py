@@ -37,6 +37,8 @@ class TemplateDevice(Driver):
     """One node's device. The base class keeps the books, refuses wrong use and times answers."""
 
     emits = True
+    runs_programs = True
+    """HARDWARE: leave this out unless the methods below take effect with no daemon in between."""
 
     def __init__(self, setup: Setup) -> None:
         super().__init__(setup)

@@ -5,9 +5,9 @@ to nodes and when each is due. What it draws depends on the seed and on names al
 
 Order
 1. Operations and the fabric's own events (emissions) are processed in the order of time.
-2. At equal times operations come first, by node name, then by sequence; then emissions and ends of
-   calibrations, by link, then by number of the match. So a stop at the time of an emission prevents
-   it.
+2. At equal times what device programs do comes first, for they do not wait for a daemon; then
+   operations, by node name, then by sequence; then emissions and ends of calibrations, by link,
+   then by number of the match. So a stop at the time of an emission prevents it.
 3. An operation for the past (wall mode only) is done at the time of the last thing done.
 4. A node that is not up is not heard: what comes from it is of a former life.
 """
@@ -20,7 +20,6 @@ from msgspec import Struct
 from qstack.errors import ErrorCode
 from qstack.physical.device import (
     AlignClock,
-    BellOutcome,
     Calibrate,
     Clear,
     Cleared,
@@ -31,10 +30,8 @@ from qstack.physical.device import (
     Generate,
     GiveBases,
     Initialise,
-    Initialised,
     Operation,
     OperationRefused,
-    Outcome,
     Release,
     Result,
     SendPulse,
@@ -47,6 +44,8 @@ from qstack.physical.fabric.chance import Chance
 from qstack.physical.fabric.circumstances import Circumstances
 from qstack.physical.fabric.clocks import Clocks
 from qstack.physical.fabric.keys import QubitKey
+from qstack.physical.fabric.programs import Arrival, Due, Programs
+from qstack.physical.fabric.qubit_operations import QubitOperations
 from qstack.physical.fabric.readings import Readings
 from qstack.physical.fabric.register import RefusedError, Register
 from qstack.physical.fabric.source_station import SourceMatch, SourceStation
@@ -56,9 +55,9 @@ from qstack.physical.fabric.watches import Watch, Watches
 from qstack.physical.fabric.witness import Witness
 from qstack.physical.hardware import LinkHardware, World
 from qstack.physical.params import RESULT_MIN_NS
+from qstack.physical.program_device import ArmProgram, DisarmProgram
 from qstack.physical.station_device import KeepHeralded, ReadHeralded, StopWatch, WatchLink
 from qstack.quantum.bell import fidelity
-from qstack.quantum.gates import GATES
 from qstack.quantum.pauli import FloatArray
 from qstack.wire.message import Message
 
@@ -77,6 +76,7 @@ class Snapshot(Struct, frozen=True):
 
     qubits: dict[str, int]
     batches: dict[str, int]
+    programs: dict[str, int]
     operations_waiting: int
 
 
@@ -84,17 +84,17 @@ class _Entry(NamedTuple):
     """One place in the heap; `number` makes every place different before `work` is compared."""
 
     at_ns: int
-    rank: int  # 0: operation, 1: emission
+    rank: int  # -1: of a program, 0: operation, 1: emission
     name: str
     number: int
     push: int
     work: "Operation | Emission"
 
 
-Emission = Match | SourceMatch | Watch | Calibration
+Emission = Match | SourceMatch | Watch | Calibration | Arrival | Due
 """What has an event to come that no operation brings about."""
 
-_OPERATION, _EMISSION = 0, 1
+_PROGRAM, _OPERATION, _EMISSION = -1, 0, 1
 
 
 class Fabric:
@@ -133,6 +133,17 @@ class Fabric:
             deliver=self._deliver,
             schedule=self._schedule,
         )
+        self._operations = QubitOperations(self._register, self._station, self._chance)
+        self._programs = Programs(
+            world,
+            self._register,
+            self._operations,
+            lambda node: self._up[node],
+            deliver=self._deliver,
+            schedule=self._schedule_program,
+        )
+        if self._programs.nodes:
+            self._station.heralded = self._programs.heralded
         self._watches = Watches(
             world,
             self._station,
@@ -203,6 +214,7 @@ class Fabric:
         self._station.node_gone(node, self._latest_ns)
         self._sources.node_gone(node, self._latest_ns)
         self._readings.node_gone(node)
+        self._programs.node_gone(node)
         self._clocks.forget(node)
         self._calibrations.forget(node)
         for key in self._register.qubits_of(node):
@@ -235,9 +247,11 @@ class Fabric:
                 self._watches.clicks(work)
             elif isinstance(work, Calibration):
                 self._end_calibration(work)
+            elif isinstance(work, Arrival | Due):
+                self._programs.due(work, at_ns)
             else:
                 self._operate(name, work, at_ns)
-            if self._heap and self._heap[0].rank == _EMISSION:
+            if self._heap and self._heap[0].rank != _OPERATION:
                 self._drop_void()
         outbox, self._outbox = self._outbox, []
         return outbox
@@ -258,15 +272,19 @@ class Fabric:
 
     def _perform(self, node: str, operation: Operation, at_ns: int) -> Result | None:
         """One operation and its result, if it has one. Raises `RefusedError`."""
-        sequence, register = operation.sequence, self._register
+        sequence = operation.sequence
         if node in self._stations:
             self._watch(node, operation, at_ns)
             return None
         match operation:
             case Release():
-                register.release(QubitKey(node, operation.qubit))
-            case DoGate():
-                self._gate(node, operation, at_ns)
+                if not self._programs.nodes or not self._programs.keeps(node, operation):
+                    self._register.release(QubitKey(node, operation.qubit))
+            case DoGate() | DoMeasure() | DoBellMeasure() | Initialise() | DoMove():
+                if self._programs.nodes:
+                    self._programs.require_free(node, operation)
+                draw = "operation", node, self._up[node], sequence
+                return self._operations.perform(node, operation, at_ns, draw)
             case Generate() if self._sources.serves(operation.link):
                 self._sources.generate(node, operation, at_ns)
             case Generate() if self._watches.serves(operation.link):
@@ -289,25 +307,8 @@ class Fabric:
                 self._time(node, operation, at_ns)
             case Calibrate():
                 self._calibrate(node, operation, at_ns)
-            case Initialise():
-                key = QubitKey(node, operation.qubit)
-                if self._station.holds(key):
-                    raise RefusedError(ErrorCode.BAD_REQUEST, "the qubit is being attempted with")
-                register.initialise(key, at_ns)
-                return Initialised(operation=sequence)
-            case DoMeasure():
-                key = QubitKey(node, operation.qubit)
-                draw = self._draw(node, sequence)
-                outcome = register.measure(key, operation.basis, at_ns, draw)
-                return Outcome(operation=sequence, outcome=outcome)
-            case DoBellMeasure():
-                if operation.first == operation.second:
-                    raise RefusedError(ErrorCode.BAD_REQUEST, "a Bell measurement takes two qubits")
-                keys = QubitKey(node, operation.first), QubitKey(node, operation.second)
-                x, z = register.bell_measure(*keys, at_ns, self._draw(node, sequence))
-                return BellOutcome(operation=sequence, x_bit=x, z_bit=z)
-            case DoMove():
-                register.move(QubitKey(node, operation.qubit), operation.to, at_ns)
+            case ArmProgram() | DisarmProgram():
+                self._programs.ask(node, operation, at_ns)
             case Clear():
                 self._clear(node)
                 self._up[node] = operation.boot_id  # its operations are counted anew
@@ -372,21 +373,17 @@ class Fabric:
         due_ns = calibration.event_ns + max(link.delay_ns, RESULT_MIN_NS)
         self._deliver(calibration.node, due_ns, answer)
 
-    def _gate(self, node: str, operation: DoGate, at_ns: int) -> None:
-        qubits = operation.qubits
-        if len(qubits) != GATES[operation.name] or len({*qubits}) != len(qubits):
-            raise RefusedError(ErrorCode.BAD_REQUEST, f"wrong qubits for the gate {operation.name}")
-        if operation.angle != 0.0 and operation.name not in ("rx", "ry", "rz"):
-            raise RefusedError(ErrorCode.BAD_REQUEST, f"the gate {operation.name} has no angle")
-        keys = [QubitKey(node, qubit) for qubit in qubits]
-        self._register.gate(keys, operation.name, operation.angle, at_ns)
-
     # --- the truth: for checkers and reports, never for nodes ---
 
-    def truth(self, first: QubitKey, second: QubitKey, at_ns: int) -> FloatArray:
-        """The (4, 4) state of two qubits at `at_ns`. Raises ValueError if it cannot be told."""
+    def truth(
+        self, first: QubitKey, second: QubitKey, at_ns: int, *, with_pulses: bool = False
+    ) -> FloatArray:
+        """The (4, 4) state of two qubits at `at_ns`. Raises ValueError if it cannot be told.
+
+        Of decoupled qubits it is what they stand for; `with_pulses`: what they are.
+        """
         try:
-            return self._register.reduced_pair(first, second, at_ns)
+            return self._register.reduced_pair(first, second, at_ns, with_pulses=with_pulses)
         except RefusedError as refusal:
             raise ValueError(refusal.detail) from refusal
 
@@ -397,11 +394,12 @@ class Fabric:
         return fidelity(self.truth(first, second, at_ns), x, z)
 
     def snapshot(self) -> Snapshot:
-        """How many qubits and batches there are at each node."""
+        """How many qubits, batches and programs there are at each node."""
         nodes = self._world.nodes
         return Snapshot(
             qubits={node: self._register.count(node) for node in nodes},
             batches={node: self._open_batches(node) for node in nodes},
+            programs={node: self._programs.count(node) for node in sorted(self._programs.nodes)},
             operations_waiting=sum(entry.rank == _OPERATION for entry in self._heap),
         )
 
@@ -412,9 +410,6 @@ class Fabric:
         attempts = len(self._counter.open_batches(node)) + self._sources.open_batches(node)
         return attempts + self._readings.count(node) + self._watches.unread(node)
 
-    def _draw(self, node: str, sequence: int) -> float:
-        return self._chance.uniform("operation", node, self._up[node], sequence)
-
     def _deliver(self, node: str, due_ns: int, message: Message) -> None:
         self._outbox.append(Delivery(node, due_ns, self._sequence, message))
         self._sequence += 1
@@ -422,6 +417,10 @@ class Fabric:
     def _schedule(self, match: Match | SourceMatch | Watch) -> None:
         assert match.event_ns is not None
         self._push(match.event_ns, _EMISSION, match.model.link.id, match.number, match)
+
+    def _schedule_program(self, node: str, work: Arrival | Due) -> None:
+        assert work.event_ns is not None
+        self._push(work.event_ns, _PROGRAM, node, work.number, work)
 
     def _push(
         self,

@@ -8,6 +8,9 @@ Rules
 1. Operations are instantaneous maps at their time; the time they take is waiting time.
 2. A group larger than GROUP_QUBITS_MAX is refused, never approximated.
 3. Only `RefusedError` is raised, before anything has changed.
+4. Where memories are decoupled the pi pulses are done: states are those of the qubits as they are,
+   not as they would be without. A gate that is no Pauli operator is done without them in its way:
+   the device undoes the pulses first, and counts anew.
 """
 
 from collections.abc import Callable
@@ -23,16 +26,18 @@ from qstack.physical.fabric.witness import Witness
 from qstack.physical.generation import has_storage
 from qstack.physical.hardware import World
 from qstack.physical.models import storage
+from qstack.physical.models.decoupling import Frame, frame_after, pulses_by, toggled
 from qstack.physical.params import GROUP_QUBITS_MAX
 from qstack.physical.profile import Profile
 from qstack.quantum import channels, decay, state
 from qstack.quantum.decay import Decay
-from qstack.quantum.gates import gate_transfer
+from qstack.quantum.gates import gate_transfer, pauli_frame
 from qstack.quantum.measurement import bell_measurement, readout_effect
 from qstack.quantum.pauli import Basis, FloatArray
 
 NS = 1e-9
 OUTCOMES = ((0, 0), (0, 1), (1, 0), (1, 1))
+PAULIS = ("x", "y", "z")
 
 
 class RefusedError(Exception):
@@ -69,6 +74,7 @@ class _Qubit:
     __slots__ = (
         "attempts",
         "born_ns",
+        "echo_ns",
         "group",
         "is_stored",
         "key",
@@ -91,6 +97,7 @@ class _Qubit:
         self.is_stored = is_stored  # its node hears of it when it is
         self.profile = profile
         self.born_ns = self.touched_ns = born_ns
+        self.echo_ns = born_ns  # since when pulses are counted
         self.attempts = attempts
         self.move = move
         self.group: _Group
@@ -111,6 +118,12 @@ class Register:
             name: has_storage(node.memory, node.profile.comm_qubits)
             for name, node in world.nodes.items()
         }
+        self.decoupled = frozenset(
+            name
+            for name, profile in self._profiles.items()
+            if profile.decoupling_spacing_ns is not None
+        )
+        """The nodes whose qubits are turned by pulses that are counted."""
         self._attempts_before = attempts_before
         self._witness = witness
         self._qubits: dict[QubitKey, _Qubit] = {}
@@ -168,6 +181,8 @@ class Register:
         if len(qubits) == 1:
             (qubit,) = qubits
             self._age(qubit, at_ns)
+            if name not in PAULIS:
+                self._undo_pulses(qubit)
             noisy = _noisy_gate(name, angle, profile.gate_1q_depolarising)
             qubit.group.tensor = state.apply(qubit.group.tensor, qubit.axis, noisy)
             self._witness.changed(qubit.key, noisy)
@@ -179,6 +194,8 @@ class Register:
         group = self._joined(first, second)
         self._age(first, at_ns)
         self._age(second, at_ns)
+        self._undo_pulses(first)
+        self._undo_pulses(second)
         noisy = _noisy_gate(name, angle, profile.gate_2q_depolarising)
         group.tensor = state.apply_two(group.tensor, first.axis, second.axis, noisy)
 
@@ -212,6 +229,8 @@ class Register:
         self._witness.read(key)
         if self._witness.is_watching and len(qubit.group.qubits) == 2:
             pair = tensor if axis == 0 else tensor.T
+            for place, each in enumerate((qubit, qubit.group.qubits[1 - axis])):
+                pair = _framed(pair, place, _frame(each, each.touched_ns))
             self._witness.first_read(key, qubit.group.qubits[1 - axis].key, pair)
         effects = _readout_effects(basis, profile.readout_f0, profile.readout_f1)
         outcome = _choose(effects.dot(_alone(tensor, axis)).tolist(), uniform)
@@ -245,14 +264,29 @@ class Register:
         self._shrink((first, second), rest)
         return OUTCOMES[place]
 
-    def reduced_pair(self, first_key: QubitKey, second_key: QubitKey, at_ns: int) -> FloatArray:
-        """The (4, 4) of two qubits as it is at `at_ns`; changes nothing. Raises `RefusedError`."""
+    def pulses(self, key: QubitKey, at_ns: int) -> int:
+        """How many pulses have turned a qubit up to `at_ns`. Raises `RefusedError`."""
+        return _pulses(self._get(key), at_ns)
+
+    def reduced_pair(
+        self, first_key: QubitKey, second_key: QubitKey, at_ns: int, *, with_pulses: bool = False
+    ) -> FloatArray:
+        """The (4, 4) of two qubits as it is at `at_ns`; changes nothing. Raises `RefusedError`.
+
+        `with_pulses`: as the hardware has them; else as they stand for in the frame of the pulses.
+        """
         qubits = self._get(first_key), self._get(second_key)
         pair = _reduced(*qubits)
         for axis, qubit in enumerate(qubits):
             if at_ns < qubit.touched_ns:
                 raise RefusedError(ErrorCode.BAD_REQUEST, "the qubit was touched after that time")
-            pair = state.apply(pair, axis, self._waiting(qubit, at_ns).transfer)
+            waiting = self._waiting(qubit, at_ns).transfer
+            is_decoupled = qubit.profile.decoupling_spacing_ns is not None
+            if is_decoupled:
+                waiting = _with_pulses(qubit, waiting, at_ns)
+            pair = state.apply(pair, axis, waiting)
+            if is_decoupled and not with_pulses:
+                pair = _framed(pair, axis, _frame(qubit, at_ns))
         return pair
 
     # --- inside ---
@@ -299,12 +333,23 @@ class Register:
         if at_ns < qubit.touched_ns:
             return
         group, waiting = qubit.group, self._waiting(qubit, at_ns).transfer
-        group.tensor = state.apply(group.tensor, qubit.axis, waiting)
+        done = waiting
+        if qubit.profile.decoupling_spacing_ns is not None:
+            done = _with_pulses(qubit, waiting, at_ns)
+        group.tensor = state.apply(group.tensor, qubit.axis, done)
         self._witness.changed(qubit.key, waiting)
         qubit.touched_ns = at_ns
         qubit.attempts = self._disturbing(qubit.key.node, at_ns)
         if qubit.move is not None and qubit.move.at_ns <= at_ns:
             qubit.move = None
+
+    def _undo_pulses(self, qubit: _Qubit) -> None:
+        """Bring a qubit that was just touched to what it stands for; its pulses count anew."""
+        if qubit.profile.decoupling_spacing_ns is None:
+            return
+        frame = _frame(qubit, qubit.touched_ns)
+        qubit.group.tensor = _framed(qubit.group.tensor, qubit.axis, frame)
+        qubit.echo_ns = qubit.touched_ns
 
     def _disturbing(self, node: str, at_ns: int) -> int:
         """The attempts made at `node` before `at_ns`, where they disturb idle qubits at all."""
@@ -313,16 +358,19 @@ class Register:
         return self._attempts_before(node, at_ns)
 
     def _waiting(self, qubit: _Qubit, at_ns: int) -> Decay:
-        """The channel of waiting since the last touch: decay, a move, attempts."""
-        profile, born_ns, start_ns = qubit.profile, qubit.born_ns, qubit.touched_ns
+        """The channel of waiting since the last touch: decay, a move, attempts.
+
+        Where the qubit is decoupled it is that of what the qubit stands for.
+        """
+        profile, start_ns = qubit.profile, qubit.touched_ns
         move = qubit.move
         if move is not None and move.at_ns <= at_ns and _matters(move, profile):
-            waiting = _decay(profile, born_ns, start_ns, move.at_ns, is_stored=False)
+            waiting = _decay(qubit, start_ns, move.at_ns, is_stored=False)
             waiting = waiting.then(decay.depolarised(move.depolarising))
-            waiting = waiting.then(_decay(profile, born_ns, move.at_ns, at_ns, is_stored=True))
+            waiting = waiting.then(_decay(qubit, move.at_ns, at_ns, is_stored=True))
         else:
             is_stored = qubit.is_stored and (move is None or move.at_ns <= at_ns)
-            waiting = _decay(profile, born_ns, start_ns, at_ns, is_stored=is_stored)
+            waiting = _decay(qubit, start_ns, at_ns, is_stored=is_stored)
         attempts = self._disturbing(qubit.key.node, at_ns) - qubit.attempts
         if attempts > 0:
             # Dephasing commutes with all of the above: it may come last.
@@ -335,10 +383,37 @@ def _matters(move: Move, profile: Profile) -> bool:
     return move.depolarising > 0.0 or profile.comm_t2_s is not None
 
 
-def _decay(profile: Profile, born_ns: int, start_ns: int, end_ns: int, *, is_stored: bool) -> Decay:
-    """Waiting from `start_ns` to `end_ns` in a memory born at `born_ns`."""
+def _decay(qubit: _Qubit, start_ns: int, end_ns: int, *, is_stored: bool) -> Decay:
+    """Waiting from `start_ns` to `end_ns`, decoupled where the node does so."""
+    profile, born_ns = qubit.profile, qubit.born_ns
     ages_s = (start_ns - born_ns) * NS, (end_ns - born_ns) * NS
-    return storage.waiting(profile.decay_law, *profile.decay_times_s(is_stored=is_stored), *ages_s)
+    t1_s, t2_s = profile.decay_times_s(is_stored=is_stored)
+    waited = storage.waiting(profile.decay_law, t1_s, t2_s, *ages_s)
+    spacing_ns = profile.decoupling_spacing_ns
+    if spacing_ns is None:
+        return waited
+    return toggled(waited, t1_s, spacing_ns, start_ns - qubit.echo_ns, end_ns - qubit.echo_ns)
+
+
+def _frame(qubit: _Qubit, at_ns: int) -> Frame:
+    """What the pulses up to `at_ns` have done to a qubit."""
+    return frame_after(qubit.profile.decoupling_axis, _pulses(qubit, at_ns))
+
+
+def _pulses(qubit: _Qubit, at_ns: int) -> int:
+    spacing_ns = qubit.profile.decoupling_spacing_ns
+    return 0 if spacing_ns is None else pulses_by(at_ns - qubit.echo_ns, spacing_ns)
+
+
+def _with_pulses(qubit: _Qubit, waiting: FloatArray, at_ns: int) -> FloatArray:
+    """What waiting since the last touch does to a qubit as it is: `waiting`, and the pulses."""
+    before, after = _frame(qubit, qubit.touched_ns), _frame(qubit, at_ns)
+    return pauli_frame(*after) @ waiting @ pauli_frame(*before)
+
+
+def _framed(tensor: FloatArray, axis: int, frame: Frame) -> FloatArray:
+    """A state with the frame of one of its qubits undone."""
+    return state.apply(tensor, axis, pauli_frame(*frame)) if frame.is_flipped else tensor
 
 
 @lru_cache(maxsize=4096)

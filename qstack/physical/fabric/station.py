@@ -53,6 +53,7 @@ if TYPE_CHECKING:
 _EMPTY: Final = Chunk(np.zeros(0, dtype=np.int64), np.zeros(0, dtype=np.uint8), np.zeros((2, 0)), 0)
 
 Schedule = Callable[["Match"], None]
+Heralded = Callable[[Batch, int], None]
 
 
 class Match:
@@ -104,6 +105,8 @@ class Station:
         self._heralds = dict.fromkeys(world.links, self._first_herald)
         self._deliver = deliver
         self._schedule = schedule
+        self.heralded: Heralded | None = None
+        """Is told of what is kept, and when its node hears of it; where nodes run programs."""
 
     # --- what nodes ask ---
 
@@ -217,7 +220,10 @@ class Station:
             calibration=batch.calibration,
         )
         back_ns = at_ns + match.model.herald_back_ns(batch.node)
-        self._deliver(batch.node, back_ns if move is None else move.at_ns, reply)
+        due_ns = back_ns if move is None else move.at_ns
+        if self.heralded is not None:
+            self.heralded(batch, due_ns)
+        self._deliver(batch.node, due_ns, reply)
 
     def _prepared(self, match: Match, pattern: int, at_ns: int) -> None:
         """One end has read its half right after the emission: the other's state is prepared."""
