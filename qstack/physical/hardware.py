@@ -23,6 +23,7 @@ from msgspec import Meta, Struct, structs
 from qstack.ids import link_id
 from qstack.physical.clock_hardware import PERFECT_CLOCK, ClockHardware, LinkTiming
 from qstack.physical.conditions import IDEAL, Conditions
+from qstack.physical.detector_hardware import ReceiverDetectors
 from qstack.physical.drift_hardware import LinkDrift
 from qstack.physical.link_equipment import (
     SCHEME_OF,
@@ -101,6 +102,7 @@ class LinkHardware(Struct, frozen=True, kw_only=True):
     group_index: float = STANDARD_GROUP_INDEX
     extra_loss_db: float = 0.0
     source: PairSourceHardware | None = None
+    detectors: ReceiverDetectors | None = None  # None: ready, alike, on time
     equipment: Equipment | None = None
     station: str | None = None  # the name of one that is a participant of its own
     channel: LinkChannel | None = None
@@ -113,6 +115,8 @@ class LinkHardware(Struct, frozen=True, kw_only=True):
         """Refuse what cannot be."""
         if (self.scheme == "spdc") != (self.source is not None):
             raise ValueError(f"a source goes with spdc, and only there, not with {self.scheme}")
+        if self.detectors is not None and self.source is None:
+            raise ValueError(f"receivers go with spdc, not with {self.scheme}")
         has = None if self.equipment is None else SCHEME_OF[type(self.equipment)]
         if has != (self.scheme if self.scheme in SCHEME_OF.values() else None):
             raise ValueError(f"equipment of {has or 'no scheme'} does not go with {self.scheme}")
@@ -156,6 +160,7 @@ class LinkHardware(Struct, frozen=True, kw_only=True):
         """The same numbers, without where they come from."""
         parts = {
             "source": self.source,
+            "detectors": self.detectors,
             "timing": self.timing,
             "drift": self.drift,
             "equipment": self.equipment,
@@ -256,8 +261,11 @@ class LinkHardware(Struct, frozen=True, kw_only=True):
         if self.source is None:
             raise ValueError(f"{self.id} is a heralded link: it has no pair source")
         given = arms or (None, None)
+        seen = self.source.detector_efficiency
+        if self.detectors is not None:
+            seen *= self.detectors.acceptance
         first, second = (
-            self.source.detector_efficiency * self._arm_transmission(end, share)
+            seen * self._arm_transmission(end, share)
             for end, share in zip(self.ends, given, strict=True)
         )
         of_light = self.source.wavelength_nm, self.source.detector_efficiency

@@ -12,7 +12,14 @@ from qstack.physical.generation import compiles_moves, has_storage
 from qstack.physical.hardware import LinkHardware, World
 from qstack.physical.link_options import either
 from qstack.physical.models.heralding import Heralded
-from qstack.physical.models.pair_source import bell_weights, gain
+from qstack.physical.models.pair_source import (
+    BellWeights,
+    PairSource,
+    bell_weights,
+    gain,
+    werner_weights,
+)
+from qstack.physical.models.receiver import click_patterns, coincidences
 from qstack.physical.params import BRIGHT_STATES, SOURCE_SLOTS
 from qstack.physical.profile import Profile
 from qstack.physical.round_forecast import round_forecast
@@ -187,15 +194,13 @@ def _source_option(link: LinkHardware, conditions: Conditions) -> GenerationOpti
     Of a satellite's link the mean over a pass, coincidence by coincidence.
     """
     assert link.source is not None
-    gains = [(share * gain(source), source) for share, source in link.pair_sources(conditions)]
-    total = sum(part for part, _ in gains)
-    weights = [
-        sum(
-            part / total * weight
-            for part, weight in zip((part for part, _ in gains), of, strict=True)
-        )
-        for of in zip(*(bell_weights(source) for _, source in gains), strict=True)
+    parts = [
+        (share * total, weights)
+        for share, source in link.pair_sources(conditions)
+        for total, weights in (_detected(link, source),)
     ]
+    total = sum(part for part, _ in parts)
+    weights = [sum(part / total * of[place] for part, of in parts) for place in range(4)]
     return GenerationOption(
         bright_state=None,
         probability=_clipped(total),
@@ -203,6 +208,17 @@ def _source_option(link: LinkHardware, conditions: Conditions) -> GenerationOpti
         measure_cycle_ns=link.source.slot_ns,
         bell_probabilities=[_clipped(weight) for weight in weights],
     )
+
+
+def _detected(link: LinkHardware, source: PairSource) -> tuple[float, BellWeights]:
+    """Coincidences of a slot in equal bases, and their qubit pair."""
+    if link.detectors is None or link.source is None:
+        return gain(source), bell_weights(source)
+    patterns = click_patterns(source, "Z", "Z", link.detectors.shares)
+    outcomes = coincidences(patterns, link.detectors.kind(link.source.slot_ns))
+    total = float(outcomes.sum())
+    seen = float(np.trace(outcomes) - np.trace(outcomes[::-1])) / total
+    return total, werner_weights(seen)
 
 
 def _corrected(heralded: Heralded) -> list[float]:

@@ -9,6 +9,7 @@ from typing import Any, Final
 from msgspec import structs
 
 from qstack.physical.clock_hardware import read_timing
+from qstack.physical.detector_hardware import ReceiverDetectors, read_detectors
 from qstack.physical.document import DocumentError, shown
 from qstack.physical.drift_hardware import read_drift
 from qstack.physical.hardware import STATION_SCHEMES, LinkHardware
@@ -96,6 +97,11 @@ def _build_steady(
         return None
     if not _has_its_equipment_alone(table, path, problems):
         return None
+    if table.detectors is not None and table.pair_source is None:
+        problems.append(
+            f'{path}.detectors: a link of scheme "{table.scheme}" has no receivers; expected none'
+        )
+        return None
     if table.pair_source is not None:
         source, arm_loss_db = _pair_source(table.pair_source, f"{path}.pair_source", load, problems)
         if source is None or arms_m is None:
@@ -105,7 +111,11 @@ def _build_steady(
         attenuation = _attenuation(table, source.wavelength_nm, advice, path, problems)
         if attenuation is None:
             return None
-        return _of_bearable_rate(_link(table, arms_m, attenuation, options, source), path, problems)
+        detectors = _detectors(table, source, f"{path}.detectors", problems)
+        link = structs.replace(
+            _link(table, arms_m, attenuation, options, source), detectors=detectors
+        )
+        return _of_bearable_rate(link, path, problems)
     ends = [profiles.get(end) for end in table.ends]
     first, second = ends
     for kind, name in TABLE_OF.items():
@@ -224,6 +234,18 @@ def _pair_source(
         )
         return None, 0.0
     return profile.hardware(), profile.arm_loss_db
+
+
+def _detectors(
+    table: LinkTable, source: PairSourceHardware, path: str, problems: list[str]
+) -> ReceiverDetectors | None:
+    """Both receivers' detectors; None if they are ideal, or cannot be."""
+    if table.detectors is None:
+        return None
+    detectors = read_detectors(table.detectors, source, path, problems)
+    if detectors is None or table.ends[0] < table.ends[1]:
+        return detectors
+    return detectors.turned()
 
 
 def _has_its_equipment_alone(table: LinkTable, path: str, problems: list[str]) -> bool:

@@ -31,6 +31,8 @@ MEAN_PAIRS_MAX: Final = 1.0
 """The largest lam: at 1 the sum takes 45 terms, and half of the slots have two pairs or more."""
 PHI_PLUS: Final = np.array([1.0, -1.0, 1.0])
 """<XX>, <YY> and <ZZ> of the pair."""
+BellWeights = tuple[float, float, float, float]
+"""Of phi+, phi-, psi+, psi-."""
 _SILENT: Final = ((), (0,), (1,), (0, 1))
 """Sets of detectors of one side."""
 
@@ -128,7 +130,7 @@ def outcome_table(
     The entries sum to the sum of the weights.
     """
     numbers = pair_numbers(source.mean_pairs) if weights is None else weights
-    overlap = _overlap(basis_a, basis_b)
+    overlap = mode_overlap(basis_a, basis_b)
     quiet = np.array([[_quiet(source, numbers, overlap, a, b) for b in _SILENT] for a in _SILENT])
     seen = _seen(source.misalignment)
     table: FloatArray = seen @ quiet @ seen.T
@@ -152,16 +154,24 @@ def _quiet(
     common = float(sum(overlap[a, b] for a in silent_a for b in silent_b))
     trace = 2.0 - eta_a * len(silent_a) - eta_b * len(silent_b) + eta_a * eta_b * common
     determinant = (1.0 - eta_a) ** len(silent_a) * (1.0 - eta_b) ** len(silent_b)
+    dark_a, dark_b = source.backgrounds
+    dark = float((1.0 - dark_a) ** (len(silent_a) / 2) * (1.0 - dark_b) ** (len(silent_b) / 2))
+    return unseen(numbers, trace, determinant) * dark
+
+
+def unseen(numbers: FloatArray, trace: float, determinant: float) -> float:
+    """sum_n P(n) h_n / (n+1): no photon is detected, of M_A M_B^T with this trace and determinant.
+
+    h_n is the complete homogeneous polynomial of its two eigenvalues (`_quiet`).
+    """
     total, before, now = 0.0, 0.0, 1.0
     for number, weight in enumerate(numbers):
         total += float(weight) * now / (number + 1)
         before, now = now, trace * now - determinant * before
-    dark_a, dark_b = source.backgrounds
-    dark = float((1.0 - dark_a) ** (len(silent_a) / 2) * (1.0 - dark_b) ** (len(silent_b) / 2))
-    return total * dark
+    return total
 
 
-def _overlap(basis_a: Basis | FloatArray, basis_b: Basis | FloatArray) -> FloatArray:
+def mode_overlap(basis_a: Basis | FloatArray, basis_b: Basis | FloatArray) -> FloatArray:
     """How much mode i of A (row) and mode j of B have in common in |n>: phi+ as in bell.py.
 
     (1 + c) / 2 for equal outcomes, with phi+'s correlation c = a_x b_x - a_y b_y + a_z b_z.
@@ -203,12 +213,16 @@ def visibility(source: PairSource) -> float:
     return float((clicked[0, 0] + clicked[1, 1] - clicked[0, 1] - clicked[1, 0]) / clicked.sum())
 
 
-def bell_weights(source: PairSource) -> tuple[float, float, float, float]:
+def bell_weights(source: PairSource) -> BellWeights:
     """The qubit pair with the error rates of the coincidences: a Werner state of weight V.
 
     F = (1 + 3 V) / 4 is the fidelity to phi+ that somebody who saw only coincidences, each taken
     for one pair of qubits, would estimate; the three other Bell states share the rest.
     """
-    seen = visibility(source)
+    return werner_weights(visibility(source))
+
+
+def werner_weights(seen: float) -> BellWeights:
+    """Of a Werner state whose correlation in X and Z is `seen`."""
     rest = (1.0 - seen) / 4.0
     return (1.0 + 3.0 * seen) / 4.0, rest, rest, rest
