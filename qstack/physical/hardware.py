@@ -18,6 +18,7 @@ import math
 from collections.abc import Mapping
 from typing import Annotated, Final, Literal, Self
 
+import numpy as np
 from msgspec import Meta, Struct, structs
 
 from qstack.ids import link_id
@@ -58,7 +59,12 @@ from qstack.physical.models.fibre import (
 from qstack.physical.models.heralding import Heralded, double_click, single_click
 from qstack.physical.models.midpoint_source import MidpointSource, midpoint_source, spdc_pairs
 from qstack.physical.models.pair_source import PairSource
-from qstack.physical.models.timing import gate_share, polarisation_overlap, residual_visibility
+from qstack.physical.models.timing import (
+    gate_share,
+    pair_fading,
+    polarisation_overlap,
+    residual_visibility,
+)
 from qstack.physical.profile import Profile
 from qstack.physical.retrieved_photon import RetrievedPhotonEquipment
 from qstack.physical.service import AttemptKind
@@ -261,7 +267,7 @@ class LinkHardware(Struct, frozen=True, kw_only=True):
         if self.source is None:
             raise ValueError(f"{self.id} is a heralded link: it has no pair source")
         given = arms or (None, None)
-        seen = self.source.detector_efficiency
+        seen = self.source.detector_efficiency * conditions.transmission
         if self.detectors is not None:
             seen *= self.detectors.acceptance
         first, second = (
@@ -276,6 +282,8 @@ class LinkHardware(Struct, frozen=True, kw_only=True):
             efficiencies=(first, second * max(GATE_SHARE_MIN, self._timed(conditions)[1])),
             backgrounds=(dark[0], dark[1]),
             misalignment=self.source.misalignment,
+            polarisation_rad=conditions.polarisation_rad,
+            phase_rad=self._held_rad(conditions),
         )
 
     def pair_sources(self, conditions: Conditions = IDEAL) -> list[tuple[float, PairSource]]:
@@ -313,11 +321,11 @@ class LinkHardware(Struct, frozen=True, kw_only=True):
         profile_b: Profile,
         alpha: float | None = None,
     ) -> Heralded:
-        """As `herald`, under these conditions: they matter where the nodes' photons meet."""
+        """As `herald`, under these conditions (docs/clocks.md: what they cost each scheme)."""
         if not self.is_heralded:
             raise ValueError(f"{self.id} is a photon-pair link: nothing heralds")
         if self.equipment is not None:
-            return self._equipped(self.equipment)
+            return self._equipped(self.equipment, conditions)
         left = conditions.transmission
         matching, in_gate = self._timed(conditions)
         eta_a = self.efficiency(self.ends[0], profile_a) * left
@@ -347,25 +355,32 @@ class LinkHardware(Struct, frozen=True, kw_only=True):
             eta_b=eta_b,
             dark_probability=dark,
             visibility=visibility,
-            phase_sigma_rad=math.hypot(self._phase_rad(profile_a, profile_b), conditions.phase_rad),
+            phase_sigma_rad=self._phase_rad(profile_a, profile_b, conditions),
             emission_fidelity=emission,
             double_excitation=_double_excitation(profile_a, profile_b),
             number_resolving=is_resolving,
         )
 
-    def _phase_rad(self, profile_a: Profile, profile_b: Profile) -> float:
-        """The optical phase's deviation: of like nodes what their profile says, and the lock's."""
+    def _phase_rad(self, profile_a: Profile, profile_b: Profile, conditions: Conditions) -> float:
+        """The optical phase's deviation: of like nodes what their profile says, and the rest."""
         of_nodes = math.hypot(profile_a.phase_sigma_rad, profile_b.phase_sigma_rad) / math.sqrt(2.0)
-        return (
-            of_nodes if self.drift is None else math.hypot(of_nodes, self.drift.lock_residual_rad)
-        )
+        return math.hypot(of_nodes, self._held_rad(conditions))
 
-    def _equipped(self, equipment: Equipment) -> Heralded:
+    def _held_rad(self, conditions: Conditions) -> float:
+        """What has drifted of a phase, and what its lock leaves."""
+        residual = 0.0 if self.drift is None else self.drift.lock_residual_rad
+        return math.hypot(residual, conditions.phase_rad)
+
+    def _equipped(self, equipment: Equipment, conditions: Conditions) -> Heralded:
         """One frame of a midpoint source, or one train of modes into or out of memories."""
-        first, second = (self._arm_transmission(end) for end in self.ends)
+        matching, in_gate = self._timed(conditions)
+        left = conditions.transmission
+        first = self._arm_transmission(self.ends[0]) * left
+        second = self._arm_transmission(self.ends[1]) * left * in_gate
+        matching *= polarisation_overlap(conditions.polarisation_rad)
         if isinstance(equipment, MidpointEquipment):
             latch, false = equipment.latch_efficiency, equipment.false_latch_probability
-            return midpoint_source(
+            sent = midpoint_source(
                 MidpointSource(
                     pair_numbers=spdc_pairs(equipment.pair_parameter),
                     efficiencies=(latch * first, latch * second),
@@ -378,10 +393,13 @@ class LinkHardware(Struct, frozen=True, kw_only=True):
                     write_fidelities=(equipment.write_fidelity, equipment.write_fidelity),
                 )
             )
+            angles = conditions.polarisation_rad, self._held_rad(conditions)
+            kept = np.array([1.0, *pair_fading(*angles)])
+            return Heralded(sent.probability, sent.state * kept, sent.state_minus * kept)
         if isinstance(equipment, RetrievedPhotonEquipment):
             noise = self._noise_in_station(equipment.wavelength_nm)
             return equipment.heralded(
-                (first, second), either(equipment.dark_count_probability, noise)
+                (first, second), either(equipment.dark_count_probability, noise), matching
             )
         idler, write = equipment.idler_efficiency, equipment.write_efficiency
         absorbed = absorptive(
@@ -393,7 +411,7 @@ class LinkHardware(Struct, frozen=True, kw_only=True):
                     equipment.dark_count_probability,
                     self._noise_in_station(equipment.wavelength_nm),
                 ),
-                visibility=equipment.visibility,
+                visibility=equipment.visibility * matching,
                 number_resolving=equipment.number_resolving,
             )
         )

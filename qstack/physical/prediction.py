@@ -17,7 +17,7 @@ from qstack.physical.models.pair_source import (
     PairSource,
     bell_weights,
     gain,
-    werner_weights,
+    weights_of,
 )
 from qstack.physical.models.receiver import click_patterns, coincidences
 from qstack.physical.params import BRIGHT_STATES, SOURCE_SLOTS
@@ -33,6 +33,7 @@ from qstack.quantum.bell import bell_probabilities, fidelity
 from qstack.quantum.channels import depolarising
 from qstack.quantum.gates import pauli_frame
 from qstack.quantum.state import apply
+from qstack.wire.packed import BASES
 
 
 def announced(
@@ -194,6 +195,10 @@ def _source_option(link: LinkHardware, conditions: Conditions) -> GenerationOpti
     Of a satellite's link the mean over a pass, coincidence by coincidence.
     """
     assert link.source is not None
+    availability = 1.0
+    if link.drift is not None:
+        conditions = link.drift.after(link.drift.calibration_period_ns, conditions)
+        availability = link.drift.availability  # slots come as they do: it is in their probability
     parts = [
         (share * total, weights)
         for share, source in link.pair_sources(conditions)
@@ -203,7 +208,7 @@ def _source_option(link: LinkHardware, conditions: Conditions) -> GenerationOpti
     weights = [sum(part / total * of[place] for part, of in parts) for place in range(4)]
     return GenerationOption(
         bright_state=None,
-        probability=_clipped(total),
+        probability=_clipped(total * availability),
         cycle_ns=link.source.slot_ns,
         measure_cycle_ns=link.source.slot_ns,
         bell_probabilities=[_clipped(weight) for weight in weights],
@@ -214,11 +219,13 @@ def _detected(link: LinkHardware, source: PairSource) -> tuple[float, BellWeight
     """Coincidences of a slot in equal bases, and their qubit pair."""
     if link.detectors is None or link.source is None:
         return gain(source), bell_weights(source)
-    patterns = click_patterns(source, "Z", "Z", link.detectors.shares)
-    outcomes = coincidences(patterns, link.detectors.kind(link.source.slot_ns))
-    total = float(outcomes.sum())
-    seen = float(np.trace(outcomes) - np.trace(outcomes[::-1])) / total
-    return total, werner_weights(seen)
+    kind, seen, totals = link.detectors.kind(link.source.slot_ns), [], []
+    for basis in BASES:
+        patterns = click_patterns(source, basis, basis, link.detectors.shares)
+        outcomes = coincidences(patterns, kind)
+        totals.append(float(outcomes.sum()))
+        seen.append(float(np.trace(outcomes) - np.trace(outcomes[::-1])) / totals[-1])
+    return totals[BASES.index("Z")], weights_of(*seen)
 
 
 def _corrected(heralded: Heralded) -> list[float]:

@@ -58,9 +58,12 @@ class RetrievedPhotonEquipment(Sourced, frozen=True, kw_only=True):
         """How long from the first photon's making until the last one has been read out."""
         return self.memory.modes * self.memory.mode_ns + self.storage_ns
 
-    def heralded(self, arms: tuple[float, float], noise_probability: float) -> Heralded:
+    def heralded(
+        self, arms: tuple[float, float], noise_probability: float, matching: float = 1.0
+    ) -> Heralded:
         """An attempt with these transmissions of the arms; noise is of each detector and window.
 
+        `matching` is what is left of the visibility in the station.
         Raises ValueError if no herald is possible.
         """
         storage_s = self.storage_ns * 1e-9
@@ -74,7 +77,7 @@ class RetrievedPhotonEquipment(Sourced, frozen=True, kw_only=True):
             first,
             second,
             dark_probability=noise_probability,
-            visibility=self.visibility,
+            visibility=self.visibility * matching,
             number_resolving=self.number_resolving,
         )
         made = apply(bell_state(0, 0), 0, depolarising(4.0 * (1.0 - self.pair_fidelity) / 3.0))

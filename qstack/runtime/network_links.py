@@ -31,6 +31,8 @@ UNCONVERTED_LOSS_MAX_DB: Final = 40.0
 LOSS_MAX_DB: Final = 100.0
 """Over the whole fibre at any wavelength (500 km of telecom fibre): beyond it an attempt succeeds
 about once in 1e17, and the number of attempts leaves 64 bits."""
+MEETING_SCHEMES: Final = ("single-click", "double-click", "absorptive-memory", "retrieved-photon")
+"""Those whose photons meet in the station, and must come in time."""
 SUCCESS_MIN: Final = 1e-18
 """Of an attempt, or a slot: whatever makes it smaller, the number of attempts leaves 64 bits."""
 LOSSY_DB_PER_KM: Final = 1.0  # above this a fibre is not in a telecom band
@@ -52,17 +54,12 @@ def build_link(
     link = _build_steady(index, table, profiles, load, problems)
     path = f"link[{index}]"
     are_clocked = any(end in clocked for end in table.ends)
-    meets = table.scheme.endswith("click")  # photons of the nodes themselves
+    meets = table.scheme in MEETING_SCHEMES
     if table.timing is None and meets and are_clocked:
         problems.append(
             f"{path}.timing: is missing; expected a table [link.timing], for a node at its end has "
             "a clock that is not perfect"
         )
-    if table.drift is not None and not meets:
-        problems.append(
-            f'{path}.drift: is not modelled of a link of scheme "{table.scheme}"; expected none'
-        )
-        return None
     timing, drift = None, None
     if table.timing is not None:
         timing = read_timing(table.timing, f"{path}.timing", problems)
@@ -73,6 +70,11 @@ def build_link(
         if drift is not None and drift.delay_ps_per_s and table.timing is None:
             problems.append(
                 f"{path}.timing: is missing; expected a table [link.timing], for its delay drifts"
+            )
+        if drift is not None and table.scheme == "spdc" and drift.lock_duty != 1.0:
+            problems.append(
+                f"{path}.drift.lock_duty.value: {drift.lock_duty:g}, and the slots of a pair "
+                "source come one after another; expected 1"
             )
     return None if link is None else structs.replace(link, timing=timing, drift=drift)
 

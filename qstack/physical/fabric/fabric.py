@@ -339,7 +339,8 @@ class Fabric:
             self._deliver(far, due_ns, came)
 
     def _calibrate(self, node: str, operation: Calibrate, at_ns: int) -> None:
-        if self._station.is_busy(node, operation.link):
+        station = self._sources if self._sources.serves(operation.link) else self._station
+        if station.is_busy(node, operation.link):
             raise RefusedError(ErrorCode.BAD_REQUEST, "there are attempts on the link")
         begun = self._calibrations.begin(node, operation, at_ns)
         self._push(begun.event_ns, _EMISSION, operation.link, begun.number, begun)

@@ -43,6 +43,7 @@ class SourceBatch:
         self.model = model
         self.match: SourceMatch | None = None
         self.next_slot = 0  # its detections are told up to here; 0: it has never begun
+        self.calibration = 0  # of its link, when it was asked for
         self.receiver: Receiver | None = None  # None: not begun, or its detectors are ideal
 
     @property
@@ -103,6 +104,10 @@ class SourceStation:
         """How many batches of a node are open."""
         return sum(batch.node == node for batch in self._receivers.values())
 
+    def is_busy(self, node: str, link: str) -> bool:
+        """Whether the receiver of `node` on this link is on."""
+        return (link, node) in self._receivers
+
     # --- what nodes ask ---
 
     def generate(self, node: str, operation: Generate, at_ns: int) -> None:
@@ -125,6 +130,7 @@ class SourceStation:
         if problem:
             raise RefusedError(ErrorCode.BAD_REQUEST, problem)
         batch = SourceBatch(node, operation, model)
+        batch.calibration = self._circumstances.calibration(operation.link)
         self._receivers[operation.link, node] = self._open[node, operation.batch] = batch
         self._match(model, at_ns)
 
@@ -289,6 +295,7 @@ class SourceStation:
                 outcomes=pack_bits(read),
                 bases=packed,
                 is_last=is_last,
+                calibration=batch.calibration,
             )
 
         due_ns = at_ns + match.model.link.arm_ns(batch.node) + READOUT_NS
@@ -308,4 +315,5 @@ def _nothing(batch: SourceBatch) -> DetectionReply:
         outcomes=b"",
         bases=b"",
         is_last=True,
+        calibration=batch.calibration,
     )

@@ -12,6 +12,9 @@ Rules
    side clicks in a slot without light, half of it (in the sense of rates) in each detector.
 2. `misalignment` is the probability that a coincidence has its relation inverted: each side
    inverts its outcome independently with the probability f for which 2 f (1-f) is that.
+   `polarisation_rad` and `phase_rad` are deviations of angles by which light is turned on the way
+   (`timing.pair_fading`). Their mean is taken for each pair by itself: of slots with more pairs
+   that is right to the fourth order of the angles.
 3. The closed forms are those of Ma, Fung and Lo, Phys. Rev. A 76, 012307 (2007). Their error
    leaves out that a dark count may spoil a click of light: the sum over photon numbers, which
    does not, differs by about `background` (6e-6 at 1e-5). The fabric plays the sum.
@@ -23,6 +26,8 @@ from typing import Final
 import numpy as np
 from msgspec import Struct
 
+from qstack.physical.models.ranges import require_not_negative
+from qstack.physical.models.timing import pair_fading
 from qstack.quantum.pauli import BASIS_INDEX, Basis, FloatArray
 
 TRUNCATION: Final = 1e-12
@@ -48,6 +53,8 @@ class PairSource(Struct, frozen=True, kw_only=True):
     efficiencies: tuple[float, float]
     backgrounds: tuple[float, float] = (0.0, 0.0)
     misalignment: float = 0.0
+    polarisation_rad: float = 0.0
+    phase_rad: float = 0.0
 
     def __post_init__(self) -> None:
         """Refuse what cannot be."""
@@ -59,6 +66,12 @@ class PairSource(Struct, frozen=True, kw_only=True):
             raise ValueError(f"backgrounds are at least 0 and below 1, not {self.backgrounds}")
         if not 0.0 <= self.misalignment <= 0.5:
             raise ValueError(f"misalignment is 0 to 0.5, not {self.misalignment}")
+        require_not_negative(polarisation_rad=self.polarisation_rad, phase_rad=self.phase_rad)
+
+    @property
+    def correlations(self) -> FloatArray:
+        """<XX>, <YY> and <ZZ> of a lone pair, but for its misalignment."""
+        return PHI_PLUS * pair_fading(self.polarisation_rad, self.phase_rad)
 
 
 # --- closed forms --------------------------------------------------------------------------------
@@ -78,7 +91,10 @@ def gain(source: PairSource) -> float:
 
 
 def error_rate(source: PairSource) -> float:
-    """E: the error rate of coincidences with equal bases (QBER), in the published closed form."""
+    """E: the error rate of coincidences with equal bases (QBER), in the published closed form.
+
+    It is of light that is not turned on the way.
+    """
     eta_a, eta_b = source.efficiencies
     lam = source.mean_pairs
     correlated = _excess(source) / ((1.0 + eta_a * lam) * (1.0 + eta_b * lam))
@@ -130,7 +146,7 @@ def outcome_table(
     The entries sum to the sum of the weights.
     """
     numbers = pair_numbers(source.mean_pairs) if weights is None else weights
-    overlap = mode_overlap(basis_a, basis_b)
+    overlap = mode_overlap(source, basis_a, basis_b)
     quiet = np.array([[_quiet(source, numbers, overlap, a, b) for b in _SILENT] for a in _SILENT])
     seen = _seen(source.misalignment)
     table: FloatArray = seen @ quiet @ seen.T
@@ -171,13 +187,15 @@ def unseen(numbers: FloatArray, trace: float, determinant: float) -> float:
     return total
 
 
-def mode_overlap(basis_a: Basis | FloatArray, basis_b: Basis | FloatArray) -> FloatArray:
+def mode_overlap(
+    source: PairSource, basis_a: Basis | FloatArray, basis_b: Basis | FloatArray
+) -> FloatArray:
     """How much mode i of A (row) and mode j of B have in common in |n>: phi+ as in bell.py.
 
     (1 + c) / 2 for equal outcomes, with phi+'s correlation c = a_x b_x - a_y b_y + a_z b_z.
     """
     a, b = (_direction(basis) for basis in (basis_a, basis_b))
-    correlation = float(a @ (PHI_PLUS * b))
+    correlation = float(a @ (source.correlations * b))
     alike, unlike = (1.0 + correlation) / 2.0, (1.0 - correlation) / 2.0
     return np.array([[alike, unlike], [unlike, alike]])
 
@@ -204,12 +222,13 @@ def _seen(misalignment: float) -> FloatArray:
 # --- figures -------------------------------------------------------------------------------------
 
 
-def visibility(source: PairSource) -> float:
+def visibility(source: PairSource, basis: Basis = "Z") -> float:
     """<s_A s_B> of coincidences in Z (outcomes as +1 and -1): 1 - 2 QBER, of the exact sum.
 
-    It is the same in X and, inverted, in Y: the states |n> look alike in every basis.
+    It is the same in X and, inverted, in Y: the states |n> look alike in every basis, unless light
+    is turned on the way.
     """
-    clicked = outcome_table(source, "Z", "Z")[1:, 1:]
+    clicked = outcome_table(source, basis, basis)[1:, 1:]
     return float((clicked[0, 0] + clicked[1, 1] - clicked[0, 1] - clicked[1, 0]) / clicked.sum())
 
 
@@ -217,12 +236,20 @@ def bell_weights(source: PairSource) -> BellWeights:
     """The qubit pair with the error rates of the coincidences: a Werner state of weight V.
 
     F = (1 + 3 V) / 4 is the fidelity to phi+ that somebody who saw only coincidences, each taken
-    for one pair of qubits, would estimate; the three other Bell states share the rest.
+    for one pair of qubits, would estimate; the three other Bell states share the rest. Where light
+    is turned on the way it is the Bell-diagonal state with the correlations of each basis.
     """
-    return werner_weights(visibility(source))
+    seen = visibility(source)
+    if not source.polarisation_rad and not source.phase_rad:
+        return weights_of(seen, -seen, seen)
+    return weights_of(visibility(source, "X"), visibility(source, "Y"), seen)
 
 
-def werner_weights(seen: float) -> BellWeights:
-    """Of a Werner state whose correlation in X and Z is `seen`."""
-    rest = (1.0 - seen) / 4.0
-    return (1.0 + 3.0 * seen) / 4.0, rest, rest, rest
+def weights_of(xx: float, yy: float, zz: float) -> BellWeights:
+    """Of the Bell-diagonal state with these correlations."""
+    return (
+        (1.0 + xx - yy + zz) / 4.0,
+        (1.0 - xx + yy + zz) / 4.0,
+        (1.0 + xx + yy - zz) / 4.0,
+        (1.0 - xx - yy - zz) / 4.0,
+    )

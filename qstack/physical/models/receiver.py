@@ -127,7 +127,7 @@ def click_patterns(
     the light before it is detected; with like detectors that is an inverted outcome.
     """
     numbers = pair_numbers(source.mean_pairs)
-    overlap = mode_overlap(basis_a, basis_b)
+    overlap = mode_overlap(source, basis_a, basis_b)
     sets = [
         _silent_sets(eta, share) for eta, share in zip(source.efficiencies, shares, strict=True)
     ]
