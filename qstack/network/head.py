@@ -318,7 +318,13 @@ class Heads:
         """Why the network as it is now cannot serve the request."""
         way = self._way(create.remote, create.kind)
         if way is None:
-            return Refusal(ErrorCode.NO_PATH, f"no path to {create.remote}")
+            opens_ns = self._database.opens_ns(create.remote)
+            if opens_ns is None:
+                return Refusal(ErrorCode.NO_PATH, f"no path to {create.remote}")
+            if create.deadline_ns <= opens_ns:
+                detail = f"the link to {create.remote} opens at {opens_ns} ns"
+                return Refusal(ErrorCode.NO_TIME, detail)
+            return None  # it waits for that
         found = plan(way.chain, create.min_fidelity, self._cutoff_ns)
         if found is None:
             best = probability(best_fidelity(way.chain, self._cutoff_ns))
@@ -436,11 +442,13 @@ class Heads:
     def _try_later(self, request: HeadRequest) -> None:
         # Without a deadline only news of the topology help: do not hold the clock for them.
         is_idle = request.tries > 0 and request.create.deadline_ns >= NEVER_NS
+        retry_ns = self._out.now + RETRY_NS
+        opens_ns = self._database.opens_ns(request.create.remote)
+        if opens_ns is not None:  # nothing else is to be expected before
+            is_idle, retry_ns = False, max(retry_ns, opens_ns)
         request.tries += 1
         request.is_retrying = True
-        self._out.set_timer(
-            f"network/retry/{_key(request.create)}", self._out.now + RETRY_NS, background=is_idle
-        )
+        self._out.set_timer(f"network/retry/{_key(request.create)}", retry_ns, background=is_idle)
 
     def _has_lost_remote(self, request: HeadRequest) -> bool:
         """Fail the request if its remote is not what it was."""

@@ -58,8 +58,14 @@ class LinkStateDatabase:
     # --- what others ask -------------------------------------------------------------------------
 
     def is_adjacent(self, peer: str) -> bool:
-        """Whether circuits may use the link to `peer`."""
-        return peer in self._channels and peer in self.links
+        """Whether circuits may use the link to `peer`: it is there, and open."""
+        link = self.links.get(peer)
+        return peer in self._channels and link is not None and link.opens_ns <= self._out.now
+
+    def opens_ns(self, peer: str) -> int | None:
+        """When a link to `peer` opens that is closed now; None if there is none."""
+        link = self.links.get(peer) if peer in self._channels else None
+        return None if link is None or link.opens_ns <= self._out.now else link.opens_ns
 
     def has_channel(self, peer: str) -> bool:
         """Whether a message to `peer` can be sent."""

@@ -240,6 +240,8 @@ class NetworkLayer:
         match message:
             case link.LinkUp():
                 self._database.on_link_up(message)
+                if self._database.opens_ns(message.peer) is not None:
+                    self._circuits.on_neighbour_closed(message.peer)
                 self._on_topology()
             case link.LinkDown():
                 self._database.on_link_down(message)

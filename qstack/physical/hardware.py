@@ -89,6 +89,10 @@ STATION_SCHEMES: Final[tuple[Scheme, ...]] = ("single-click", "double-click")
 """Those whose station may be a participant of its own: photons of the nodes' own qubits meet."""
 
 
+SATELLITE_SCHEMES: Final[tuple[Scheme, ...]] = ("spdc", "midpoint-source")
+"""Those whose source may be aboard a satellite: pairs go down to receivers, or to memories."""
+
+
 class LinkHardware(Struct, frozen=True, kw_only=True):
     """One link: `arms_m` is the fibre from each of `ends` to the station.
 
@@ -97,7 +101,7 @@ class LinkHardware(Struct, frozen=True, kw_only=True):
     1 ns of light, a `source` on a heralded link or none on a photon-pair link, `equipment` that
     is not the scheme's, and a named `station` where nodes' photons do not meet (None: the fabric
     plays it). A link of another `channel` than fibre has neither attenuation nor Raman light; a
-    satellite's is for `spdc` (`link_options.py`).
+    satellite's is for sources in the middle (`link_options.py`).
     """
 
     ends: tuple[str, str]
@@ -128,8 +132,8 @@ class LinkHardware(Struct, frozen=True, kw_only=True):
             raise ValueError(f"equipment of {has or 'no scheme'} does not go with {self.scheme}")
         if self.station is not None and self.scheme not in STATION_SCHEMES:
             raise ValueError(f"no named station on a link of scheme {self.scheme}")
-        if isinstance(self.channel, PassChannel) and self.scheme != "spdc":
-            raise ValueError(f"a satellite sends pairs to receivers, not {self.scheme}")
+        if isinstance(self.channel, PassChannel) and self.scheme not in SATELLITE_SCHEMES:
+            raise ValueError(f"a satellite sends pairs to both ends, which is not {self.scheme}")
         if self.channel is not None and self.traffic is not None:
             raise ValueError("classical light scatters in fibre, not in the air")
         if not self.ends[0] < self.ends[1]:
@@ -219,7 +223,7 @@ class LinkHardware(Struct, frozen=True, kw_only=True):
         arms_ns = (self.arm_ns(self.ends[0]), self.arm_ns(self.ends[1]))
         if isinstance(self.equipment, MidpointEquipment):
             trials, trial_ns = self.equipment.trials, self.equipment.trial_ns
-            return frame_cycle_ns(trials, trial_ns, prepare_ns, arms_ns)
+            return frame_cycle_ns(trials, trial_ns, prepare_ns, self._latches_ns)
         if isinstance(self.equipment, AbsorptiveEquipment):
             modes, mode_ns = self.equipment.modes, self.equipment.mode_ns
             return train_cycle_ns(modes, mode_ns, prepare_ns, arms_ns)
@@ -245,8 +249,16 @@ class LinkHardware(Struct, frozen=True, kw_only=True):
         arms_ns = (self.arm_ns(self.ends[0]), self.arm_ns(self.ends[1]))
         train_ns = 0 if self.equipment is None else self.equipment.train_ns
         if isinstance(self.equipment, MidpointEquipment):
-            return train_ns + sum(arms_ns)
+            return train_ns + sum(self._latches_ns)
         return train_ns + herald_wait_ns(arms_ns, self._place(end))
+
+    @property
+    def _latches_ns(self) -> tuple[int, int]:
+        """The ways of the light, and of what was latched, until both ends know of both."""
+        arms_ns = (self.arm_ns(self.ends[0]), self.arm_ns(self.ends[1]))
+        if isinstance(self.channel, PassChannel):  # which is said on the ground
+            return max(arms_ns), self.delay_ns
+        return arms_ns
 
     def efficiency(self, end: str, profile: Profile) -> float:
         """The probability that a photon emitted at `end` makes a detector click.
@@ -286,23 +298,26 @@ class LinkHardware(Struct, frozen=True, kw_only=True):
             phase_rad=self._held_rad(conditions),
         )
 
-    def pair_sources(self, conditions: Conditions = IDEAL) -> list[tuple[float, PairSource]]:
+    def pair_sources(
+        self, conditions: Conditions = IDEAL, at_ns: int | None = None
+    ) -> list[tuple[float, PairSource]]:
         """What its slots are like while it is up, and the share of that time they are so.
 
-        One for fibre or air; for a satellite one for each step of a pass. Raises ValueError for a
-        heralded link.
+        As `spells`. Raises ValueError for a heralded link.
+        """
+        return [(share, self.pair_source(conditions, arms)) for share, arms in self.spells(at_ns)]
+
+    def spells(self, at_ns: int | None = None) -> list[tuple[float, tuple[float, float] | None]]:
+        """What its channel passes while it is up, and the share of that time it does so.
+
+        One spell for fibre or air (None); for a satellite one for each step of a pass, or of what
+        is left of it at `at_ns`.
         """
         if not isinstance(self.channel, PassChannel):
-            return [(1.0, self.pair_source(conditions))]
-        parts = self.channel.one_pass
+            return [(1.0, None)]
+        parts = self.channel.one_pass if at_ns is None else self.channel.ahead(at_ns).parts
         whole_ns = parts[-1].until_ns - parts[0].begin_ns
-        return [
-            (
-                (part.until_ns - part.begin_ns) / whole_ns,
-                self.pair_source(conditions, part.transmissions),
-            )
-            for part in parts
-        ]
+        return [((part.until_ns - part.begin_ns) / whole_ns, part.transmissions) for part in parts]
 
     def herald(
         self, profile_a: Profile, profile_b: Profile, alpha: float | None = None
@@ -375,8 +390,9 @@ class LinkHardware(Struct, frozen=True, kw_only=True):
         """One frame of a midpoint source, or one train of modes into or out of memories."""
         matching, in_gate = self._timed(conditions)
         left = conditions.transmission
-        first = self._arm_transmission(self.ends[0]) * left
-        second = self._arm_transmission(self.ends[1]) * left * in_gate
+        arms = conditions.arms or (None, None)
+        first = self._arm_transmission(self.ends[0], arms[0]) * left
+        second = self._arm_transmission(self.ends[1], arms[1]) * left * in_gate
         matching *= polarisation_overlap(conditions.polarisation_rad)
         if isinstance(equipment, MidpointEquipment):
             latch, false = equipment.latch_efficiency, equipment.false_latch_probability

@@ -10,6 +10,7 @@ from typing import Annotated, Any, Final, NamedTuple
 from msgspec import Meta, Struct
 
 from qstack.physical.document import DocumentError, listed, nearest, read_table, shown
+from qstack.physical.hardware import SATELLITE_SCHEMES
 from qstack.physical.link_options import (
     AirChannel,
     ClassicalTraffic,
@@ -161,10 +162,10 @@ def _wrong_passes(
 ) -> list[str]:
     link = path.removesuffix(".channel")
     problems = []
-    if table.scheme != "spdc":
+    if table.scheme not in SATELLITE_SCHEMES:
         problems.append(
-            f'{link}.scheme: "{table.scheme}" over a satellite; expected "spdc": its source aboard '
-            "sends pairs to two receivers"
+            f'{link}.scheme: "{table.scheme}" over a satellite; expected "spdc" or '
+            '"midpoint-source": its source aboard sends pairs to both ends'
         )
     if table.station != "midpoint":
         problems.append(
