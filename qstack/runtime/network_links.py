@@ -64,7 +64,7 @@ def build_link(
     if table.timing is not None:
         timing = read_timing(table.timing, f"{path}.timing", problems)
         if timing is not None and table.ends[0] > table.ends[1]:
-            timing = structs.replace(timing, asymmetry_ps=-timing.asymmetry_ps)
+            timing = timing.turned()
     if table.drift is not None:
         drift = read_drift(table.drift, f"{path}.drift", problems)
         if drift is not None and drift.delay_ps_per_s and table.timing is None:
