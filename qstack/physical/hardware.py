@@ -117,6 +117,7 @@ class LinkHardware(Struct, frozen=True, kw_only=True):
     station: str | None = None  # the name of one that is a participant of its own
     channel: LinkChannel | None = None
     switch: Switch | None = None
+    stray_probability: float = 0.0  # of a click by other links' light behind the switch (window)
     traffic: ClassicalTraffic | None = None
     timing: LinkTiming | None = None  # nothing depends on clocks without it
     drift: LinkDrift | None = None
@@ -265,7 +266,7 @@ class LinkHardware(Struct, frozen=True, kw_only=True):
 
         Coupling x 10^(-loss/10), loss = fibre or air of this arm + `extra_loss_db` + the switch.
         """
-        return profile.coupling * self._arm_transmission(end)
+        return profile.coupling * self.arm_transmission(end)
 
     def pair_source(
         self, conditions: Conditions = IDEAL, arms: tuple[float, float] | None = None
@@ -283,7 +284,7 @@ class LinkHardware(Struct, frozen=True, kw_only=True):
         if self.detectors is not None:
             seen *= self.detectors.acceptance
         first, second = (
-            seen * self._arm_transmission(end, share)
+            seen * self.arm_transmission(end, share)
             for end, share in zip(self.ends, given, strict=True)
         )
         of_light = self.source.wavelength_nm, self.source.detector_efficiency
@@ -391,8 +392,8 @@ class LinkHardware(Struct, frozen=True, kw_only=True):
         matching, in_gate = self._timed(conditions)
         left = conditions.transmission
         arms = conditions.arms or (None, None)
-        first = self._arm_transmission(self.ends[0], arms[0]) * left
-        second = self._arm_transmission(self.ends[1], arms[1]) * left * in_gate
+        first = self.arm_transmission(self.ends[0], arms[0]) * left
+        second = self.arm_transmission(self.ends[1], arms[1]) * left * in_gate
         matching *= polarisation_overlap(conditions.polarisation_rad)
         if isinstance(equipment, MidpointEquipment):
             latch, false = equipment.latch_efficiency, equipment.false_latch_probability
@@ -452,7 +453,7 @@ class LinkHardware(Struct, frozen=True, kw_only=True):
             gate_share(*errors, timing.width_ps, timing.gate_ps, shape),
         )
 
-    def _arm_transmission(self, end: str, share: float | None = None) -> float:
+    def arm_transmission(self, end: str, share: float | None = None) -> float:
         """What of a photon gets through the arm of `end`; `share`: what its channel passes."""
         place = self._place(end)
         other_db = self.extra_loss_db
@@ -466,8 +467,11 @@ class LinkHardware(Struct, frozen=True, kw_only=True):
         return share * transmission(other_db)
 
     def _noise_in_station(self, wavelength_nm: float) -> float:
-        """The probability of a click of Raman light per window in each detector of the station."""
-        return 0.0 if self.traffic is None else self.traffic.at_station(self._fibre(wavelength_nm))
+        """The probability of a click of stray light per window in each detector of the station."""
+        if self.traffic is None:
+            return self.stray_probability
+        raman = self.traffic.at_station(self._fibre(wavelength_nm))
+        return either(self.stray_probability, raman)
 
     def _noise_at(self, place: int, wavelength_nm: float, efficiency: float) -> float:
         """The same in a receiver or memory at end 0 or 1, of all of its detectors together."""

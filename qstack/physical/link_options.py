@@ -200,11 +200,15 @@ def plain(channel: LinkChannel | None) -> LinkChannel | None:
 
 
 class Switch(Struct, frozen=True, kw_only=True):
-    """A switch before the station, in each arm; links of one `name` share it and the station."""
+    """A switch before the station, in each arm; links of one `name` share it and the station.
+
+    What comes through of links it is not set to is `crosstalk_db` less (None: nothing does).
+    """
 
     name: SwitchName
     insertion_loss_db: Loss
     reconfiguration_ns: Reconfiguration
+    crosstalk_db: Loss | None = None
 
 
 # --- classical light -----------------------------------------------------------------------------

@@ -30,6 +30,7 @@ from qstack.physical.service import (
     LinkCapability,
     NodeCapability,
 )
+from qstack.physical.switched import kept_cycle_ns, measured_slowdown
 from qstack.quantum.bell import bell_probabilities, fidelity
 from qstack.quantum.channels import depolarising
 from qstack.quantum.gates import pauli_frame
@@ -122,7 +123,7 @@ def generation_options(
     if conditions is None:
         return []
     if not link.is_heralded:
-        return [_source_option(link, conditions, at_ns)]
+        return [_source_option(world, link, conditions, at_ns)]
     profiles = world.end_profiles(link.id)
     settings: list[float | None] = [None]
     if link.scheme == "single-click":
@@ -137,8 +138,15 @@ def generation_options(
             GenerationOption(
                 bright_state=bright_state,
                 probability=_clipped(heralded.probability),
-                cycle_ns=_mean_cycle_ns(link, link.cycle_ns("keep", *profiles)),
-                measure_cycle_ns=_mean_cycle_ns(link, link.cycle_ns("measure", *profiles)),
+                cycle_ns=_mean_cycle_ns(
+                    link,
+                    kept_cycle_ns(
+                        world, link, link.cycle_ns("keep", *profiles), heralded.probability
+                    ),
+                ),
+                measure_cycle_ns=_mean_cycle_ns(
+                    link, link.cycle_ns("measure", *profiles) * measured_slowdown(world, link)
+                ),
                 bell_probabilities=_corrected(heralded),
                 test_round=round_forecast(world, link, heralded),
             )
@@ -146,9 +154,9 @@ def generation_options(
     return options
 
 
-def _mean_cycle_ns(link: LinkHardware, cycle_ns: int) -> int:
+def _mean_cycle_ns(link: LinkHardware, cycle_ns: float) -> int:
     """From one attempt to the next in the mean, the time of calibrations included."""
-    return cycle_ns if link.drift is None else math.ceil(cycle_ns / link.drift.availability)
+    return math.ceil(cycle_ns if link.drift is None else cycle_ns / link.drift.availability)
 
 
 def link_slots(world: World, node: str) -> int:
@@ -233,17 +241,18 @@ def node_capability(world: World, node: str) -> NodeCapability:
 
 
 def _source_option(
-    link: LinkHardware, conditions: Conditions, at_ns: int | None
+    world: World, link: LinkHardware, conditions: Conditions, at_ns: int | None
 ) -> GenerationOption:
     """A pair source: coincidences of a slot, and the qubit pair that would err as they do.
 
     Of a satellite's link the mean over what is left of a pass, coincidence by coincidence.
     """
     assert link.source is not None
-    availability = 1.0
+    # Slots come as they do: what is lost to others is in their probability.
+    availability = 1.0 / measured_slowdown(world, link)
     if link.drift is not None:
         conditions = link.drift.after(link.drift.calibration_period_ns, conditions)
-        availability = link.drift.availability  # slots come as they do: it is in their probability
+        availability *= link.drift.availability
     parts = [
         (share * total, weights)
         for share, source in link.pair_sources(conditions, at_ns)

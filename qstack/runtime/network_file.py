@@ -33,6 +33,7 @@ from qstack.physical.hardware import LinkHardware, NodeHardware, World
 from qstack.physical.profile import Mark, Profile, ProfileError
 from qstack.physical.profile_kinds import AnyProfile, parse_any_profile, require_kind
 from qstack.physical.profiles import load_any_packaged
+from qstack.physical.switched import with_crosstalk
 from qstack.runtime.drivers import EMULATED
 from qstack.runtime.network_links import build_link
 from qstack.runtime.network_options import unlike_switches
@@ -340,7 +341,7 @@ def parse_network(text: str, *, where: str, folder: Path | None = None) -> Netwo
         **msgspec.structs.asdict(tables.network),
         fabric=tables.addresses.get("fabric"),
         nodes=nodes,
-        links={link.id: link for link in links},
+        links=with_crosstalk({link.id: link for link in links}, profiles),
         stations={
             station.name: tables.addresses[f"station[{index}]"]
             for index, station in tables.stations.items()

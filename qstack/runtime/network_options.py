@@ -107,6 +107,12 @@ def unlike_switches(switches: Mapping[int, Switch]) -> list[str]:
     problems = []
     for index, switch in switches.items():
         other = first.setdefault(switch.name, index)
+        if switch.crosstalk_db != switches[other].crosstalk_db:
+            problems.append(
+                f"link[{index}].switch.crosstalk_db: {switch.crosstalk_db}, and link[{other}] says "
+                f"{switches[other].crosstalk_db} of the same switch {shown(switch.name)}; expected "
+                "one figure, or another name"
+            )
         if switch.reconfiguration_ns != switches[other].reconfiguration_ns:
             problems.append(
                 f"link[{index}].switch.reconfiguration_ns: {switch.reconfiguration_ns} ns, and "

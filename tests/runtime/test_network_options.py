@@ -144,6 +144,10 @@ BAD = {
         link("a", "b") + SWITCH + node("c") + link("b", "c") + SWITCH.replace("1000", "2000"),
         "link[1].switch.reconfiguration_ns: 2000 ns, and link[0] says 1000 ns of the same switch",
     ),
+    "two crosstalks of one switch": (
+        link("a", "b") + SWITCH + node("c") + link("b", "c") + SWITCH + "crosstalk_db = 40.0\n",
+        "link[1].switch.crosstalk_db: 40.0, and link[0] says None of the same switch 's'",
+    ),
     "detectors nobody knows": (
         link("a", "b") + TRAFFIC,
         "link[0].classical_traffic.detector_efficiency: is missing; expected a probability",
