@@ -62,10 +62,10 @@ class LinkStateDatabase:
         link = self.links.get(peer)
         return peer in self._channels and link is not None and link.opens_ns <= self._out.now
 
-    def opens_ns(self, peer: str) -> int | None:
-        """When a link to `peer` opens that is closed now; None if there is none."""
+    def closed_link(self, peer: str) -> LinkUp | None:
+        """The link to `peer`, if it is there and closed for a while."""
         link = self.links.get(peer) if peer in self._channels else None
-        return None if link is None or link.opens_ns <= self._out.now else link.opens_ns
+        return None if link is None or link.opens_ns <= self._out.now else link
 
     def has_channel(self, peer: str) -> bool:
         """Whether a message to `peer` can be sent."""

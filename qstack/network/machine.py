@@ -240,7 +240,7 @@ class NetworkLayer:
         match message:
             case link.LinkUp():
                 self._database.on_link_up(message)
-                if self._database.opens_ns(message.peer) is not None:
+                if self._database.closed_link(message.peer) is not None:
                     self._circuits.on_neighbour_closed(message.peer)
                 self._on_topology()
             case link.LinkDown():

@@ -58,6 +58,18 @@ def test_a_request_that_ends_before_the_next_pass_is_refused_at_once(net: Watche
     finish(net)
 
 
+@pytest.mark.parametrize(
+    ("options", "error"), [({}, "NO_PATH"), ({"basis": "Z", "min_fidelity": 0.9999}, "FIDELITY")]
+)
+def test_what_the_next_pass_will_not_bring_is_not_waited_for(
+    net: WatchedNetwork, options: dict[str, Any], error: str
+) -> None:
+    apps = both(net, ENDS, 10, within_ns=30 * SECOND, **options)
+    net.run_until(SECOND + SECOND // 10)
+    assert failures(apps[0]) == [error]
+    finish(net)
+
+
 def test_a_request_out_of_the_window_waits_for_it(net: WatchedNetwork) -> None:
     apps = both(net, ENDS, 10, basis="Z", within_ns=30 * SECOND)
     net.run_until(OPENS_NS - SECOND // 10)
