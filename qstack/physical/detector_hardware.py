@@ -74,6 +74,30 @@ class ReceiverDetectors(Sourced, frozen=True, kw_only=True):
         )
 
 
+class StationDetectors(Sourced, frozen=True, kw_only=True):
+    """The detectors of a station in which trains of modes meet: one for each output and bin.
+
+    Each is dead for `dead_time_ns` after a click. (Efficiency and dark counts are elsewhere.)
+    """
+
+    dead_time_ns: DeadTime
+
+    def dead_modes(self, mode_ns: int) -> int:
+        """Modes after a click in which its detector is dead."""
+        return max(0, -(-self.dead_time_ns // mode_ns) - 1)
+
+
+def read_station_detectors(
+    raw: dict[str, Any], path: str, problems: list[str]
+) -> StationDetectors | None:
+    """Those of a table `station_detectors`; None, and lines in `problems`, if they cannot be."""
+    before = len(problems)
+    values, sources = read_entries(raw, {"dead_time_ns": DeadTime}, path, problems)
+    if len(problems) > before:
+        return None
+    return StationDetectors(**values, sources=tuple(sources))
+
+
 def read_detectors(
     raw: dict[str, Any], source: PairSourceHardware | None, path: str, problems: list[str]
 ) -> ReceiverDetectors | None:

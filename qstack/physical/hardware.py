@@ -24,7 +24,7 @@ from msgspec import Meta, Struct, structs
 from qstack.ids import link_id
 from qstack.physical.clock_hardware import PERFECT_CLOCK, ClockHardware, LinkTiming
 from qstack.physical.conditions import IDEAL, Conditions
-from qstack.physical.detector_hardware import ReceiverDetectors
+from qstack.physical.detector_hardware import ReceiverDetectors, StationDetectors
 from qstack.physical.drift_hardware import LinkDrift
 from qstack.physical.link_equipment import (
     SCHEME_OF,
@@ -41,13 +41,13 @@ from qstack.physical.link_options import (
     either,
     plain,
 )
-from qstack.physical.models.absorptive import AbsorptiveLink, absorptive
+from qstack.physical.models.absorptive import AbsorptiveLink, absorptive, click_probability
 from qstack.physical.models.cycles import (
+    blinded_probability,
     frame_cycle_ns,
     herald_wait_ns,
     keep_cycle_ns,
     measure_cycle_ns,
-    multiplexed_probability,
     train_cycle_ns,
 )
 from qstack.physical.models.fibre import (
@@ -87,8 +87,8 @@ GATE_SHARE_MIN: Final = 1e-12  # a receiver without any light has no statistics:
 
 STATION_SCHEMES: Final[tuple[Scheme, ...]] = ("single-click", "double-click")
 """Those whose station may be a participant of its own: photons of the nodes' own qubits meet."""
-
-
+TRAIN_SCHEMES: Final[tuple[Scheme, ...]] = ("absorptive-memory", "retrieved-photon")
+"""Those whose attempts are trains of modes, close together at the station's detectors."""
 SATELLITE_SCHEMES: Final[tuple[Scheme, ...]] = ("spdc", "midpoint-source")
 """Those whose source may be aboard a satellite: pairs go down to receivers, or to memories."""
 
@@ -113,6 +113,7 @@ class LinkHardware(Struct, frozen=True, kw_only=True):
     extra_loss_db: float = 0.0
     source: PairSourceHardware | None = None
     detectors: ReceiverDetectors | None = None  # None: ready, alike, on time
+    station_detectors: StationDetectors | None = None  # None: always ready
     equipment: Equipment | None = None
     station: str | None = None  # the name of one that is a participant of its own
     channel: LinkChannel | None = None
@@ -128,6 +129,8 @@ class LinkHardware(Struct, frozen=True, kw_only=True):
             raise ValueError(f"a source goes with spdc, and only there, not with {self.scheme}")
         if self.detectors is not None and self.source is None:
             raise ValueError(f"receivers go with spdc, not with {self.scheme}")
+        if self.station_detectors is not None and self.scheme not in TRAIN_SCHEMES:
+            raise ValueError(f"no train of modes meets in the station of {self.scheme}")
         has = None if self.equipment is None else SCHEME_OF[type(self.equipment)]
         if has != (self.scheme if self.scheme in SCHEME_OF.values() else None):
             raise ValueError(f"equipment of {has or 'no scheme'} does not go with {self.scheme}")
@@ -172,6 +175,7 @@ class LinkHardware(Struct, frozen=True, kw_only=True):
         parts = {
             "source": self.source,
             "detectors": self.detectors,
+            "station_detectors": self.station_detectors,
             "timing": self.timing,
             "drift": self.drift,
             "equipment": self.equipment,
@@ -413,30 +417,38 @@ class LinkHardware(Struct, frozen=True, kw_only=True):
             angles = conditions.polarisation_rad, self._held_rad(conditions)
             kept = np.array([1.0, *pair_fading(*angles)])
             return Heralded(sent.probability, sent.state * kept, sent.state_minus * kept)
+        dead_modes = self._dead_modes(equipment)
         if isinstance(equipment, RetrievedPhotonEquipment):
             noise = self._noise_in_station(equipment.wavelength_nm)
-            return equipment.heralded(
-                (first, second), either(equipment.dark_count_probability, noise), matching
-            )
+            dark = either(equipment.dark_count_probability, noise)
+            return equipment.heralded((first, second), dark, matching, dead_modes)
         idler, write = equipment.idler_efficiency, equipment.write_efficiency
-        absorbed = absorptive(
-            AbsorptiveLink(
-                mean_pairs=(equipment.pair_parameter, equipment.pair_parameter),
-                idler_efficiencies=(idler * first, idler * second),
-                write_efficiencies=(write, write),
-                dark_probability=either(
-                    equipment.dark_count_probability,
-                    self._noise_in_station(equipment.wavelength_nm),
-                ),
-                visibility=equipment.visibility * matching,
-                number_resolving=equipment.number_resolving,
-            )
+        of_train = AbsorptiveLink(
+            mean_pairs=(equipment.pair_parameter, equipment.pair_parameter),
+            idler_efficiencies=(idler * first, idler * second),
+            write_efficiencies=(write, write),
+            dark_probability=either(
+                equipment.dark_count_probability,
+                self._noise_in_station(equipment.wavelength_nm),
+            ),
+            visibility=equipment.visibility * matching,
+            number_resolving=equipment.number_resolving,
         )
+        absorbed = absorptive(of_train)
         of_mode = absorbed.stored if equipment.storage_heralded else absorbed.heralded
         if of_mode is None:
             raise ValueError("no herald is possible: the memories store nothing")
-        some = multiplexed_probability(of_mode.probability, equipment.modes)
+        click = click_probability(of_train)
+        some = blinded_probability(of_mode.probability, click, dead_modes, equipment.modes)
         return Heralded(some, of_mode.state, of_mode.state_minus)
+
+    def _dead_modes(self, equipment: AbsorptiveEquipment | RetrievedPhotonEquipment) -> int:
+        """Modes of a train in which a detector of the station is dead after a click."""
+        if self.station_detectors is None:
+            return 0
+        if isinstance(equipment, AbsorptiveEquipment):
+            return self.station_detectors.dead_modes(equipment.mode_ns)
+        return self.station_detectors.dead_modes(equipment.memory.mode_ns)
 
     def _timed(self, conditions: Conditions) -> tuple[float, float]:
         """What is left of the visibility, and of the second end's photons, under these errors.

@@ -176,8 +176,8 @@ class Network(Struct, frozen=True, kw_only=True, dict=True):
             if node.clock is not None:
                 names |= dict.fromkeys(f"{node.name}.{key}" for key in node.clock.marked(mark))
         for link in self.links.values():
-            of_light = (link.source, link.detectors, link.equipment, link.channel)
-            for part in (*of_light, link.timing, link.drift):
+            of_light = (link.source, link.detectors, link.station_detectors, link.equipment)
+            for part in (*of_light, link.channel, link.timing, link.drift):
                 if part is not None:
                     names |= dict.fromkeys(f"{link.id}.{key}" for key in part.marked(mark))
         return list(names)

@@ -9,10 +9,14 @@ from typing import Any, Final
 from msgspec import structs
 
 from qstack.physical.clock_hardware import read_timing
-from qstack.physical.detector_hardware import ReceiverDetectors, read_detectors
+from qstack.physical.detector_hardware import (
+    ReceiverDetectors,
+    read_detectors,
+    read_station_detectors,
+)
 from qstack.physical.document import DocumentError, shown
 from qstack.physical.drift_hardware import read_drift
-from qstack.physical.hardware import STATION_SCHEMES, LinkHardware
+from qstack.physical.hardware import STATION_SCHEMES, TRAIN_SCHEMES, LinkHardware
 from qstack.physical.link_equipment import SCHEME_OF, TABLE_OF, Equipment, read_equipment
 from qstack.physical.link_options import AIR_GROUP_INDEX, AirChannel
 from qstack.physical.models.fibre import fibre_delay_ns, silica_attenuation_db_per_km
@@ -65,6 +69,16 @@ def build_link(
         timing = read_timing(table.timing, f"{path}.timing", problems)
         if timing is not None and table.ends[0] > table.ends[1]:
             timing = timing.turned()
+    if table.station_detectors is not None:
+        at = f"{path}.station_detectors"
+        if table.scheme not in TRAIN_SCHEMES:
+            problems.append(
+                f'{at}: no train of modes meets in the station of scheme "{table.scheme}"; '
+                "expected none"
+            )
+            return None
+        dead = read_station_detectors(table.station_detectors, at, problems)
+        link = None if link is None else structs.replace(link, station_detectors=dead)
     if table.drift is not None:
         drift = read_drift(table.drift, f"{path}.drift", problems)
         if drift is not None and drift.delay_ps_per_s and table.timing is None:

@@ -105,6 +105,10 @@ DetectorsTable = Annotated[
     dict[str, Any],
     Meta(description="a table [link.detectors]: both receivers' detectors, for scheme spdc"),
 ]
+StationDetectorsTable = Annotated[
+    dict[str, Any],
+    Meta(description="a table [link.station_detectors], for schemes whose memories send trains"),
+]
 TimingTable = Annotated[
     dict[str, Any], Meta(description="a table [link.timing]: what errors of clocks do to it")
 ]
@@ -197,6 +201,7 @@ class LinkTable(Struct, frozen=True, kw_only=True):
     extra_loss_db: ArmLoss = 0.0
     pair_source: SourceTable | None = None
     detectors: DetectorsTable | None = None
+    station_detectors: StationDetectorsTable | None = None
     midpoint_source: MidpointTable | None = None
     absorptive_memory: AbsorptiveTable | None = None
     retrieved_photon: RetrievedTable | None = None

@@ -78,6 +78,11 @@ def test_detectors_are_read_and_turn_with_the_ends_of_the_link() -> None:
 
 
 BAD_SOURCES = {
+    "a station without trains": (
+        link("a", "b", station_detectors="{}"),
+        "link[0].station_detectors: no train of modes meets in the station of scheme "
+        '"double-click"; expected none',
+    ),
     "detectors of a heralded link": (
         link("a", "b", detectors="{}"),
         'link[0].detectors: a link of scheme "double-click" has no receivers; expected none',
