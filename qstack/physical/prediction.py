@@ -4,6 +4,8 @@ The same figures serve admission and the choice of paths. Nothing here knows a t
 """
 
 import math
+from functools import lru_cache
+from typing import Final
 
 import numpy as np
 from msgspec.structs import replace
@@ -20,7 +22,7 @@ from qstack.physical.models.pair_source import (
     gain,
     weights_of,
 )
-from qstack.physical.models.receiver import click_patterns, coincidences
+from qstack.physical.models.receiver import Detector, Shares, click_patterns, coincidences
 from qstack.physical.params import BRIGHT_STATES, SOURCE_SLOTS
 from qstack.physical.profile import Profile
 from qstack.physical.round_forecast import round_forecast
@@ -36,6 +38,9 @@ from qstack.quantum.channels import depolarising
 from qstack.quantum.gates import pauli_frame
 from qstack.quantum.state import apply
 from qstack.wire.packed import BASES
+
+STEPS_MAX: Final = 1024
+"""Steps of a satellite's pass that are kept: it is looked at again and again, ever less of it."""
 
 
 def announced(
@@ -253,10 +258,13 @@ def _source_option(
     if link.drift is not None:
         conditions = link.drift.after(link.drift.calibration_period_ns, conditions)
         availability *= link.drift.availability
+    detectors: tuple[tuple[Shares, Shares], Detector] | tuple[()] = ()
+    if link.detectors is not None:
+        detectors = link.detectors.shares, link.detectors.kind(link.source.slot_ns)
     parts = [
         (share * total, weights)
         for share, source in link.pair_sources(conditions, at_ns)
-        for total, weights in (_detected(link, source),)
+        for total, weights in (_detected(source, *detectors),)
     ]
     total = sum(part for part, _ in parts)
     weights = [sum(part / total * of[place] for part, of in parts) for place in range(4)]
@@ -269,13 +277,16 @@ def _source_option(
     )
 
 
-def _detected(link: LinkHardware, source: PairSource) -> tuple[float, BellWeights]:
-    """Coincidences of a slot in equal bases, and their qubit pair."""
-    if link.detectors is None or link.source is None:
+@lru_cache(STEPS_MAX)
+def _detected(
+    source: PairSource, shares: tuple[Shares, Shares] | None = None, kind: Detector | None = None
+) -> tuple[float, BellWeights]:
+    """Coincidences of a slot in equal bases, and their qubit pair; None: with ideal detectors."""
+    if shares is None or kind is None:
         return gain(source), bell_weights(source)
-    kind, seen, totals = link.detectors.kind(link.source.slot_ns), [], []
+    seen, totals = [], []
     for basis in BASES:
-        patterns = click_patterns(source, basis, basis, link.detectors.shares)
+        patterns = click_patterns(source, basis, basis, shares)
         outcomes = coincidences(patterns, kind)
         totals.append(float(outcomes.sum()))
         seen.append(float(np.trace(outcomes) - np.trace(outcomes[::-1])) / totals[-1])

@@ -168,7 +168,7 @@ def test_a_receiver_clicks_as_its_renewal_process_over_many_parts() -> None:
         patterns = (generator.random((997, 2)) < kind.probability) @ np.array([1, 2])
         light = np.flatnonzero(patterns)
         until += 997
-        part = receiver.expect(until - 997 + light, until)
+        part = receiver.expect(until - 997 + light, until - 997, until)
         seen = receiver.register(part, patterns[light].astype(np.uint8))
         wanted += len(part.slots)
         for place, outcome in zip(seen.places.tolist(), seen.outcomes.tolist(), strict=True):
@@ -183,6 +183,16 @@ def test_a_receiver_clicks_as_its_renewal_process_over_many_parts() -> None:
     bare = replace(kind, afterpulse=0.0).click_probability * until
     assert 2 * (expected - bare) > 8 * math.sqrt(2 * bare)
     assert wanted > sum(count)
+
+
+def test_afterpulses_between_two_passes_are_seen_by_nobody() -> None:
+    kind = Detector(probability=0.5, dead_slots=3, afterpulse=0.999, stay=0.9)
+    receiver = Receiver(kind, np.random.default_rng(1))
+    first = receiver.expect(np.array([8]), 0, 10)  # it may pulse from slot 12 on
+    assert receiver.register(first, np.array([1], dtype=np.uint8)).places.tolist() == [0]
+    later = receiver.expect(np.array([10**9]), 10**9, 10**9 + 10)
+    assert later.slots.min() == 10**9
+    assert receiver.register(later, np.array([2], dtype=np.uint8)).places[0] == 0
 
 
 # --- emulated links -------------------------------------------------------------------------------

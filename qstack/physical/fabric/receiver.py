@@ -65,15 +65,18 @@ class Receiver:
         self._last_slots = [-kind.dead_slots - 1] * 2
         self._last_numbers = [-1, -1]
 
-    def expect(self, light: Slots, until_slot: int) -> Part:
-        """What could be read before `until_slot`, with candidates in `light`."""
+    def expect(self, light: Slots, first_slot: int, until_slot: int) -> Part:
+        """What could be read from `first_slot` until before `until_slot`, with these candidates.
+
+        What would have come between parts is not seen.
+        """
         base = self._numbers
         self._numbers += 2 * len(light)
         echoes = self._pending
         if self._kind.afterpulse:
             echoes = echoes + self._echoes(light, base)
         self._pending = [echo for echo in echoes if echo.slot >= until_slot]
-        due = sorted(echo for echo in echoes if echo.slot < until_slot)
+        due = sorted(echo for echo in echoes if first_slot <= echo.slot < until_slot)
         slots = light
         if due:
             late = np.array([echo.slot for echo in due], dtype=np.int64)

@@ -275,7 +275,9 @@ class SourceStation:
         slots = clicks.slots[mine]
         batch.next_slot = max(1, clicks.until_slot)
         receiver = batch.receiver
-        part = None if receiver is None else receiver.expect(slots, clicks.until_slot)
+        part = None
+        if receiver is not None:
+            part = receiver.expect(slots, clicks.first_slot, clicks.until_slot)
         wanted = slots if part is None else part.slots
 
         def finish(codes: Codes, packed: bytes) -> DetectionReply:
