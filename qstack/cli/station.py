@@ -4,18 +4,9 @@ from pathlib import Path
 
 import click
 
-from qstack.channel.identity import Identity
-from qstack.cli.daemon import (
-    credentials_of,
-    daemon_options,
-    reporter,
-    run_until_told,
-    send_delays,
-    use_batch_scheduling,
-)
-from qstack.runtime.network_file import load_network, require_ports
-from qstack.runtime.node_daemon import NodeDaemon, NodeOptions
-from qstack.runtime.run_folder import RunFolderError, private_folder, run_folder, socket_path
+from qstack.cli.daemon import reporter, run_until_told
+from qstack.cli.participant import participant, participant_options
+from qstack.runtime.node_daemon import NodeDaemon
 
 
 @click.group()
@@ -24,14 +15,7 @@ def station() -> None:
 
 
 @station.command()
-@daemon_options
-@click.option("--name", required=True, help="Which station of the file this is.")
-@click.option(
-    "--credentials",
-    type=click.Path(path_type=Path),
-    help="Folder of root.pem and its key and certificate (role station). [default: in the run"
-    " folder]",
-)
+@participant_options
 def run(
     network_file: Path,
     name: str,
@@ -43,21 +27,6 @@ def run(
     send_delay_ms: float,
 ) -> None:
     """Run station NAME of NETWORK_FILE until Ctrl-C."""
-    network = load_network(network_file)
-    if name not in network.stations:
-        known = ", ".join(network.stations) or "none: its stations are the fabric's"
-        raise RunFolderError(f"{network_file} has no station {name!r}; it has {known}")
-    folder = private_folder(folder or run_folder() / network.name)
-    identity = Identity(network.name, name, "station")
-    options = NodeOptions(
-        network=network,
-        name=name,
-        credentials=credentials_of(credentials or folder / "identities", identity),
-        session_socket=socket_path(folder, f"station-{name}.sock"),
-        seed=seed,
-        restarts=restarts,
-        send_delay_s=send_delays(send_delay_ms),
-    )
-    require_ports(network, str(network_file))
-    use_batch_scheduling()
+    who = network_file, name, credentials, folder
+    options = participant("station", *who, seed, restarts, send_delay_ms)
     run_until_told(NodeDaemon(options, reporter(name)).run, lifeline=lifeline)

@@ -285,6 +285,8 @@ class LinkLayer:
 
     def _on_told(self, source: str, message: Message, now: int) -> None:
         match message:
+            case physical.Heralded():  # by far the likeliest
+                self._pairs.on_heralded(message, now)
             case service.LinkCreate():
                 self._requests.create(message, now)
             case service.LinkCancel():
@@ -295,8 +297,6 @@ class LinkLayer:
             case service.LinkUnlisten():
                 if (peer := self.peers.get(message.peer)) is not None:
                     self._requests.unlisten(peer, message.purpose, now)
-            case physical.Heralded():
-                self._pairs.on_heralded(message, now)
             case physical.MeasuredPairs():
                 self._pairs.on_measured(message, now)
             case physical.Measured() | physical.CallFailed():

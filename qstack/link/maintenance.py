@@ -174,7 +174,8 @@ class Maintenance:
             is_time = now + care.duration_ns < care.window[1]
             if is_time and not self._batches.are_open(care.peer):
                 care.is_asked = True
-                self._out.tell_below(physical.CalibrateLink(peer=care.peer.name))
+                until_ns = care.window[1]
+                self._out.tell_below(physical.CalibrateLink(peer=care.peer.name, until_ns=until_ns))
 
     # --- parts -----------------------------------------------------------------------------------
 

@@ -238,6 +238,8 @@ class NetworkLayer:
 
     def _on_link(self, message: Message) -> None:
         match message:
+            case link.LinkPair():  # by far the likeliest
+                self._on_link_pair(message)
             case link.LinkUp():
                 self._database.on_link_up(message)
                 if self._database.closed_link(message.peer) is not None:
@@ -247,8 +249,6 @@ class NetworkLayer:
                 self._database.on_link_down(message)
                 self._circuits.on_neighbour_lost(message.peer, f"the link to {message.peer}")
                 self._on_topology()
-            case link.LinkPair():
-                self._on_link_pair(message)
             case link.LinkExpired():
                 tracker = self._trackers.get(message.purpose)
                 if tracker is not None:
@@ -315,6 +315,8 @@ class NetworkLayer:
 
     def _on_peer_message(self, peer: str, message: Message) -> None:
         match message:
+            case messages.Track() | messages.Expire():  # by far the likeliest
+                self._on_tracking(peer, message)
             case messages.LinkState():
                 if self._database.on_link_state(peer, message):
                     self._on_topology()
@@ -332,8 +334,6 @@ class NetworkLayer:
                 self._on_forward(peer, message)
             case messages.Complete():
                 self._on_complete(peer, message)
-            case messages.Track() | messages.Expire():
-                self._on_tracking(peer, message)
             case messages.Error():
                 self._out.record("error_from_peer", peer=peer, error=message.name)
             case _:

@@ -163,7 +163,7 @@ class Attempts:
             told
             for batch in self._batches.values()
             if batch.state is not State.QUEUED
-            for told in self._stations.ended(batch.link, batch.number, now, "LOCAL")
+            for told in self._stations.ended(batch.asked, batch.number, now, "LOCAL")
         ]
         effects += [
             _ended(batch.asked.batch, "device", 0)
@@ -229,12 +229,14 @@ class Attempts:
             return [] if is_late else [_refused("Reply", f"no batch {number}")]
         is_running = outcome == "ended" and batch.state is State.RUNNING  # for the device, yet
         if outcome == "unknown" or is_running:  # of a success that was not heard there is a qubit
-            given_up = self._give_up(batch, now)
+            given_up = self.give_up(batch, now)
             return [*given_up, *self._finish(batch, batch.reason, 0), *self.arbitrate(now)]
         if outcome == "ended":
-            return [*self._finish(batch, batch.reason, attempts), *self.arbitrate(now)]
+            # What was measured in cycles that we were not told of is of no use any more.
+            unread = [] if batch.asked.kind == "keep" else self.give_up(batch, now)
+            return [*unread, *self._finish(batch, batch.reason, attempts), *self.arbitrate(now)]
         effects: list[Effect] = [Record("physical.station_error", {"error": outcome})]
-        effects += self._give_up(batch, now)
+        effects += self.give_up(batch, now)
         reason: Reason = "refused" if outcome == ErrorCode.GENERAL.name else "station"
         return [*effects, *self._finish(batch, reason, attempts), *self.arbitrate(now)]
 
@@ -256,11 +258,18 @@ class Attempts:
             if batch.state is State.QUEUED:
                 effects += self._halt(batch, "stopped", now)
             else:
-                effects += self._give_up(batch, now)
+                effects += self.give_up(batch, now)
                 effects += self._finish(batch, "device", 0)
         return effects + self.arbitrate(now)
 
-    def _give_up(self, batch: Batch, now: int) -> list[Effect]:
+    def draw_bases(self, batch: Batch, pairs: int) -> bytes:
+        """The bases in which pairs of a batch are read, packed; empty where there is one."""
+        choice = batch.asked.basis
+        if batch.drawn or not isinstance(choice, BasisProbabilities):
+            return b""
+        return pack_bases(draw_bases(self._rng, choice, pairs))
+
+    def give_up(self, batch: Batch, now: int) -> list[Effect]:
         """The device stops a batch, and keeps nothing of it."""
         stop = StopGenerate(
             at_ns=now,
@@ -268,8 +277,12 @@ class Attempts:
             batch=batch.number,
             reason="given-up",
         )
-        release = Release(at_ns=now, sequence=self._order.next_sequence(), qubit=batch.qubit.id)
-        return self._order.submit(stop, now) + self._order.submit(release, now)
+        effects = self._order.submit(stop, now)
+        if is_kept(batch.asked.kind, batch.asked.basis):
+            sequence = self._order.next_sequence()
+            release = Release(at_ns=now, sequence=sequence, qubit=batch.qubit.id)
+            effects += self._order.submit(release, now)
+        return effects
 
     def basis_of(self, number: int) -> BasisChoice | None:
         """What a batch is read in; None if there is no such batch."""
@@ -316,7 +329,7 @@ class Attempts:
         """The device refused an operation; None if it was not the start of a batch of ours."""
         for batch in self._batches.values():
             if batch.operation == operation:
-                told = self._stations.ended(batch.link, batch.number, now, "LOCAL")
+                told = self._stations.ended(batch.asked, batch.number, now, "LOCAL")
                 return [*told, *self._finish(batch, "refused", 0), *self.arbitrate(now)]
         return None
 
@@ -405,7 +418,7 @@ class Attempts:
         stop = StopGenerate(
             at_ns=now, sequence=self._order.next_sequence(), batch=batch.number, reason=reason
         )
-        told = self._stations.ended(batch.link, batch.number, now)
+        told = self._stations.ended(batch.asked, batch.number, now)
         return self._order.submit(stop, now) + told
 
     def _finish(self, batch: Batch, reason: Reason, attempts: int) -> list[Effect]:

@@ -85,8 +85,6 @@ ArmLoss = Annotated[float, Meta(ge=0, le=200, description="decibels in each arm,
 GATE_SHARE_MIN: Final = 1e-12  # a receiver without any light has no statistics: this is none
 
 
-STATION_SCHEMES: Final[tuple[Scheme, ...]] = ("single-click", "double-click")
-"""Those whose station may be a participant of its own: photons of the nodes' own qubits meet."""
 TRAIN_SCHEMES: Final[tuple[Scheme, ...]] = ("absorptive-memory", "retrieved-photon")
 """Those whose attempts are trains of modes, close together at the station's detectors."""
 SATELLITE_SCHEMES: Final[tuple[Scheme, ...]] = ("spdc", "midpoint-source")
@@ -99,8 +97,8 @@ class LinkHardware(Struct, frozen=True, kw_only=True):
     `extra_loss_db` is lost in each arm beside the fibre: connectors, splices, a receiver's optics.
     Raises ValueError for ends out of order, arms that are not the length, an arm shorter than
     1 ns of light, a `source` on a heralded link or none on a photon-pair link, `equipment` that
-    is not the scheme's, and a named `station` where nodes' photons do not meet (None: the fabric
-    plays it). A link of another `channel` than fibre has neither attenuation nor Raman light; a
+    is not the scheme's. A `station` with a name is a participant of its own (None: the fabric plays
+    it). A link of another `channel` than fibre has neither attenuation nor Raman light; a
     satellite's is for sources in the middle (`link_options.py`).
     """
 
@@ -134,8 +132,6 @@ class LinkHardware(Struct, frozen=True, kw_only=True):
         has = None if self.equipment is None else SCHEME_OF[type(self.equipment)]
         if has != (self.scheme if self.scheme in SCHEME_OF.values() else None):
             raise ValueError(f"equipment of {has or 'no scheme'} does not go with {self.scheme}")
-        if self.station is not None and self.scheme not in STATION_SCHEMES:
-            raise ValueError(f"no named station on a link of scheme {self.scheme}")
         if isinstance(self.channel, PassChannel) and self.scheme not in SATELLITE_SCHEMES:
             raise ValueError(f"a satellite sends pairs to both ends, which is not {self.scheme}")
         if self.channel is not None and self.traffic is not None:
@@ -161,8 +157,6 @@ class LinkHardware(Struct, frozen=True, kw_only=True):
     @property
     def kinds(self) -> tuple[AttemptKind, ...]:
         """What it can be asked for: photons that were detected cannot be kept."""
-        if self.station is not None:
-            return ("keep",)  # what is measured is kept first
         return ("keep", "measure", "prepare") if self.is_heralded else ("measure",)
 
     @property
@@ -195,8 +189,12 @@ class LinkHardware(Struct, frozen=True, kw_only=True):
 
     @property
     def arrival_ns(self) -> int:
-        """From an emission until its photons meet in the station: the longer arm decides."""
-        return max(self.arm_ns(end) for end in self.ends)
+        """From an emission until the station knows what came of it: the longer arm decides.
+
+        Photons meet there, the last of a train; or it hears of what was latched in a frame.
+        """
+        train_ns = 0 if self.equipment is None else self.equipment.train_ns
+        return train_ns + max(self.arm_ns(end) for end in self.ends)
 
     def cycle_ns(self, kind: AttemptKind, profile_a: Profile, profile_b: Profile) -> int:
         """The time from one attempt to the next, with the slower end's hardware.
@@ -501,12 +499,16 @@ class LinkHardware(Struct, frozen=True, kw_only=True):
 
 
 class NodeHardware(Struct, frozen=True, kw_only=True):
-    """One node: its hardware, and how many qubits it holds at once. No `clock`: a perfect one."""
+    """One node: its hardware, and how many qubits it holds at once. No `clock`: a perfect one.
+
+    `is_emulated`: whether its device is the fabric's, and not a driver's.
+    """
 
     name: str
     profile: Profile
     memory: int
     clock: ClockHardware | None = None
+    is_emulated: bool = True
 
 
 class World(Struct, frozen=True, kw_only=True):

@@ -73,7 +73,7 @@ from qstack.physical.service import (
     LinkOptions,
     MemoryFree,
 )
-from qstack.physical.station_device import Kept
+from qstack.physical.station_device import HeraldedRead, Kept
 from qstack.physical.station_ends import StationEnds
 from qstack.physical.station_gens import StationGens
 from qstack.physical.time_sync import SYNC_TIMER, TimeSync
@@ -110,17 +110,20 @@ class PhysicalLayer:
         numbers = count()
         gens = StationGens(node, world)
         self._attempts = Attempts(node, world, self._order, self._memory, numbers, gens, rng)
+        self._calibrations = Calibrations(node, world, self._order, self._attempts, gens)
+        self._receivers = Receivers(node, world, self._order, numbers, gens)
         self._stations = StationEnds(
             gens,
             self._attempts,
+            self._receivers,
             self._qubits,
             self._order,
-            moves=has_storage(hardware.memory, hardware.profile.comm_qubits),
+            self._calibrations,
+            moves=has_storage(hardware.memory, hardware.profile.comm_qubits)
+            or not hardware.is_emulated,
         )
         self._gens = gens
-        self._receivers = Receivers(node, world, self._order, numbers)
         self._time_sync = TimeSync(node, world, self._order)
-        self._calibrations = Calibrations(node, world, self._order, self._attempts)
 
     def handle(self, event: Event, now: int) -> list[Effect]:
         """Take one event at network time `now` (ns); return everything that follows from it."""
@@ -155,9 +158,9 @@ class PhysicalLayer:
         return effects
 
     def _dispatch(self, event: Event, now: int) -> list[Effect]:
+        if isinstance(event, Told):  # by far the likeliest
+            return self._on_told(event.source, event.message, now)
         match event:
-            case Told(source=source, message=message):
-                return self._on_told(source, message, now)
             case FromPeer(peer=peer, message=message) if peer == self._device.peer:
                 return self._on_answers(self._device.received(message, now), now)
             case FromPeer(peer=peer, message=message) if self._stations.knows(peer):
@@ -217,19 +220,19 @@ class PhysicalLayer:
         if not self._is_ready:
             return [_refused(message, "from a device that has gone")]
         match message:
-            case OperationRefused():
-                return self._on_refused(message, now)
-            case Kept():
-                return self._stations.kept(message.operation, now)
-            case Calibrated():
-                return self._calibrations.done(message, now)
-            case Result():
-                return self._qubits.on_result(message)
             case Reply():
                 effects, unwanted = self._attempts.succeeded(message, now)
                 if unwanted is not None:
                     effects += self._qubits.take_back(unwanted, now)
                 return effects
+            case OperationRefused():
+                return self._on_refused(message, now)
+            case Kept() | HeraldedRead():
+                return self._stations.done(message, now)
+            case Calibrated():
+                return self._calibrations.done(message, now)
+            case Result():
+                return self._qubits.on_result(message)
             case MeasuredReply():
                 return self._attempts.measured(message, now)
             case DetectionReply():
@@ -253,7 +256,7 @@ class PhysicalLayer:
         if answers is None:
             answers = self._stations.refused(refusal.operation, now)
         if answers is None:
-            answers = self._receivers.refused(refusal.operation)
+            answers = self._receivers.refused(refusal.operation, now)
         if answers is None:
             answers = self._calibrations.refused(refusal.operation)
         return effects + (answers or [])
@@ -393,7 +396,7 @@ class PhysicalLayer:
         effects = [
             *self._qubits.device_lost(),
             *self._attempts.device_lost(now),
-            *self._receivers.device_lost(),
+            *self._receivers.device_lost(now),
             *self._calibrations.device_lost(),
         ]
         self._stations.device_lost()

@@ -27,6 +27,10 @@ a clock of 10^-9 goes 0.1 ns in it, well within a photon's width."""
 CHUNK_PAIRS_MAX: Final = 65_536
 """Measured pairs in one reply: three times 8 KiB of packed bits, below the control frame limit."""
 
+HERALDS_MAX: Final = 8_192
+"""Measured pairs in one message of a named station: 32 KiB of cycle numbers and 2 KiB of bits,
+below the control frame limit. A chunk of CHUNK_NS seldom has as many."""
+
 CHUNK_NS: Final = 20_000_000
 """Network time one reply of measured pairs covers: how late a consumer learns of the first."""
 

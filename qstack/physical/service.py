@@ -147,10 +147,14 @@ class LinkCare(_Physical, frozen=True, kw_only=True):
 
 
 class CalibrateLink(_Physical, frozen=True, kw_only=True):
-    """Calibrate the link to `peer`; no batch is open on it. Answered by LinkCalibrated."""
+    """Calibrate the link to `peer`; no batch is open on it. Answered by LinkCalibrated.
+
+    Attempts go on at `until_ns`, whatever has come of it.
+    """
 
     TYPE = 0x0112
     peer: Name
+    until_ns: Nanoseconds
 
 
 class LinkCalibrated(_Physical, frozen=True, kw_only=True):

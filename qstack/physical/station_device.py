@@ -4,15 +4,26 @@ Operations like those of `device.py`, in the same order and with the same rules.
 detectors are in the fabric, which knows which photons meet; a station learns where they clicked.
 """
 
-from qstack.physical.device import Operation, Result
-from qstack.wire.message import Bit, Count, Id, Label
+from typing import Annotated
+
+from msgspec import Meta
+
+from qstack.physical.device import Calibration, Operation, Result
+from qstack.physical.params import HERALDS_MAX
+from qstack.physical.service import AttemptKind
+from qstack.wire.message import Bit, Count, Id, Label, Probability
+
+Pairs = Annotated[int, Meta(ge=1, le=HERALDS_MAX)]
 
 
 class WatchLink(Operation, frozen=True, kw_only=True):
     """Station: watch the detectors of `link` for photons of these batches of both ends.
 
     `batches` in the order of the link's ends; from `first_cycle` on, before `until_cycle` (nil:
-    without end). Result: one of Clicked, WatchEnded.
+    without end). `kind` and `bright_state` are what both ends have said of their attempts.
+    Result: one of Clicked, WatchEnded; where batches are measured ClickedInCycles, until there are
+    `pairs` or the watch is stopped, and then WatchEnded. Where the station is a source of photon
+    pairs it emits for these batches until the watch is stopped: WatchEnded.
     """
 
     TYPE = 0x0061
@@ -20,6 +31,9 @@ class WatchLink(Operation, frozen=True, kw_only=True):
     batches: tuple[Count, Count]
     first_cycle: Count
     until_cycle: Count | None
+    kind: AttemptKind
+    bright_state: Probability | None
+    pairs: Annotated[int, Meta(ge=1, le=10**7)]
 
 
 class StopWatch(Operation, frozen=True, kw_only=True):
@@ -34,10 +48,29 @@ class StopWatch(Operation, frozen=True, kw_only=True):
 
 
 class KeepHeralded(Operation, frozen=True, kw_only=True):
-    """Node: the attempt with `qubit` was heralded: move it to storage. Result: Kept."""
+    """Node: the attempt with `qubit` in `cycle` was heralded: move it to storage. Result: Kept.
+
+    The emulated device is not told where there is no storage; hardware always is.
+    """
 
     TYPE = 0x0063
     qubit: Id
+    cycle: Count
+
+
+class ReadHeralded(Operation, frozen=True, kw_only=True):
+    """Node: take what was read in cycles of `batch` that were heralded. Result: HeraldedRead.
+
+    `cycles` of `pairs` are distances from `first_cycle`, as in Heralds; `bases` are packed where
+    the node draws them, else empty. What was read in earlier cycles is forgotten.
+    """
+
+    TYPE = 0x0064
+    batch: Count
+    pairs: Pairs
+    first_cycle: Count
+    cycles: bytes
+    bases: bytes
 
 
 class Clicked(Result, frozen=True, kw_only=True):
@@ -47,6 +80,7 @@ class Clicked(Result, frozen=True, kw_only=True):
     cycle: Count
     x_bit: Bit
     z_bit: Bit
+    calibration: Calibration
 
 
 class WatchEnded(Result, frozen=True, kw_only=True):
@@ -55,10 +89,36 @@ class WatchEnded(Result, frozen=True, kw_only=True):
     TYPE = 0x0072
 
 
+class ClickedInCycles(Result, frozen=True, kw_only=True):
+    """The detectors clicked in `pairs` cycles, packed as in Heralds; the last of the watch or not.
+
+    The last of those that were wanted, that is: of a watch that is stopped the end is WatchEnded.
+    """
+
+    TYPE = 0x0074
+    pairs: Pairs
+    first_cycle: Count
+    cycles: bytes
+    x_bits: bytes
+    z_bits: bytes
+    is_last: bool
+    calibration: Calibration
+
+
+class HeraldedRead(Result, frozen=True, kw_only=True):
+    """What this node has read in those cycles, packed bits."""
+
+    TYPE = 0x0075
+    outcomes: bytes
+
+
 class Kept(Result, frozen=True, kw_only=True):
     """The qubit is in storage."""
 
     TYPE = 0x0073
 
 
-MESSAGES = (WatchLink, StopWatch, KeepHeralded, Clicked, WatchEnded, Kept)
+MESSAGES = (
+    WatchLink, StopWatch, KeepHeralded, ReadHeralded, Clicked, WatchEnded, Kept, ClickedInCycles,
+    HeraldedRead,
+)  # fmt: skip

@@ -101,8 +101,9 @@ def compose(
     """
     timing = Timing(network.machine_event_ns, network.application_call_ns)
     if name in network.stations:
-        station = StationMachine(name, network.world)
-        return Node(name, boot_id, {"physical": station}, timing, trace)
+        return Node(
+            name, boot_id, {"physical": _station(network, name, boot_id, entropy)}, timing, trace
+        )
     machines: dict[str, Machine] = {
         layer: begin_layer(layer, network, name, boot_id, entropy, outside.get(layer))
         for layer in get_args(LayerName)
@@ -110,6 +111,23 @@ def compose(
     machines["session"] = SessionLayer()
     stations = frozenset(peer for peer in network.peers_of(name) if peer in network.stations)
     return Node(name, boot_id, machines, timing, trace, stations)
+
+
+def _station(network: Network, name: str, boot_id: bytes, entropy: int) -> StationMachine:
+    """The machine of a named station. Raises `DriverError` if its device cannot be made."""
+    hardware = network.station_drivers.get(name)
+    if hardware is None:
+        return StationMachine(name, network.world)
+    own = entropy_of(entropy, name, boot_id.hex(), "physical")
+    device = make_device(
+        hardware.driver,
+        node=name,
+        world=network.world,
+        rng=np.random.default_rng(int.from_bytes(own)),
+        options=hardware.driver_options,
+        folder=network.folder,
+    )
+    return StationMachine(name, network.world, device)
 
 
 def lookahead_ns(network: Network) -> int:

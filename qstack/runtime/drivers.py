@@ -13,7 +13,9 @@ import numpy as np
 
 from qstack.physical.device import Device
 from qstack.physical.document import listed, nearest, shown
+from qstack.physical.drivers.driver import Driver
 from qstack.physical.drivers.setup import DriverError, MakeDevice, Setup
+from qstack.physical.drivers.station_driver import StationDriver
 from qstack.physical.hardware import World
 
 GROUP: Final = "qstack.devices"
@@ -22,6 +24,7 @@ OWN: Final = {
     EMULATED: "qstack.physical.emulated:EmulatedDevice",
     "replay": "qstack.physical.drivers.replay:ReplayDevice",
     "template": "qstack.physical.drivers.template:TemplateDevice",
+    "template-station": "qstack.physical.drivers.template_station:TemplateStation",
 }
 FILE_SUFFIX: Final = "_file"
 FILE_BYTES_MAX: Final = 2**30  # hours of time tags
@@ -86,13 +89,36 @@ def make_device(
     options: Mapping[str, object],
     folder: Path | None,
 ) -> Device:
-    """The device of a node. `folder` is where its files are looked for. Raises `DriverError`."""
+    """The device of a node or named station. `folder` is where its files are looked for.
+
+    Raises `DriverError`.
+    """
+    where = f"node {node}" if node in world.nodes else f"station {node}"
     problem = unknown_driver(driver)
     if problem:
-        raise DriverError(f"node {node}", [problem])
+        raise DriverError(where, [problem])
     make = load_driver(installed_drivers()[driver])
-    files = read_files(f"node {node}, driver {driver}", options, folder)
+    if driver != EMULATED and (problem := _misplaced(make, node, world)):
+        raise DriverError(where, [f"driver {shown(driver)} {problem}"])
+    files = read_files(f"{where}, driver {driver}", options, folder)
     return make(Setup(node=node, world=world, rng=rng, options=options, files=files))
+
+
+def _misplaced(make: MakeDevice, name: str, world: World) -> str:
+    """Why a driver is not for this place, as far as it says so itself; empty if it is."""
+    is_of_station = isinstance(make, type) and issubclass(make, StationDriver)
+    if name not in world.nodes:
+        is_of_node = isinstance(make, type) and issubclass(make, Driver)
+        return "is for nodes; expected one for a station" if is_of_node else ""
+    if is_of_station:
+        return "is for stations; expected one for a node"
+    named = [link.id for link in world.links_of(name) if link.station is not None]
+    if named and not getattr(make, "emits", False):
+        return (
+            f"does not take what a station says of {named[0]}; expected one whose class says "
+            'emits = True (docs/drivers.md), or a link whose station is "midpoint" or metres'
+        )
+    return ""
 
 
 def read_files(where: str, options: Mapping[str, object], folder: Path | None) -> dict[str, bytes]:

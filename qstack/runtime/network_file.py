@@ -72,6 +72,13 @@ class NetworkNode(Struct, frozen=True, kw_only=True):
     clock: ClockHardware | None
 
 
+class StationHardware(Struct, frozen=True, kw_only=True):
+    """The driver of a named station's detectors, if they are not emulated."""
+
+    driver: str
+    driver_options: dict[str, object]
+
+
 class Network(Struct, frozen=True, kw_only=True, dict=True):
     """A network file, checked: nodes by name, links by id.
 
@@ -98,6 +105,7 @@ class Network(Struct, frozen=True, kw_only=True, dict=True):
     nodes: dict[str, NetworkNode]
     links: dict[str, LinkHardware]
     stations: dict[str, Address] = {}
+    station_drivers: dict[str, StationHardware] = {}
     folder: Path | None = None
 
     @cached_property
@@ -136,7 +144,11 @@ class Network(Struct, frozen=True, kw_only=True, dict=True):
         """The hardware: what the fabric and the prediction are built from."""
         hardware = {
             node.name: NodeHardware(
-                name=node.name, profile=node.profile, memory=node.memory, clock=node.clock
+                name=node.name,
+                profile=node.profile,
+                memory=node.memory,
+                clock=node.clock,
+                is_emulated=node.driver == EMULATED,
             )
             for node in self.nodes.values()
         }
@@ -345,6 +357,13 @@ def parse_network(text: str, *, where: str, folder: Path | None = None) -> Netwo
         stations={
             station.name: tables.addresses[f"station[{index}]"]
             for index, station in tables.stations.items()
+        },
+        station_drivers={
+            station.name: StationHardware(
+                driver=station.driver, driver_options=station.driver_options
+            )
+            for station in tables.stations.values()
+            if station.driver != EMULATED
         },
         folder=folder,
     )

@@ -16,7 +16,7 @@ from qstack.physical.detector_hardware import (
 )
 from qstack.physical.document import DocumentError, shown
 from qstack.physical.drift_hardware import read_drift
-from qstack.physical.hardware import STATION_SCHEMES, TRAIN_SCHEMES, LinkHardware
+from qstack.physical.hardware import TRAIN_SCHEMES, LinkHardware
 from qstack.physical.link_equipment import SCHEME_OF, TABLE_OF, Equipment, read_equipment
 from qstack.physical.link_options import AIR_GROUP_INDEX, AirChannel
 from qstack.physical.models.fibre import fibre_delay_ns, silica_attenuation_db_per_km
@@ -183,7 +183,7 @@ def _link(
         extra_loss_db=table.extra_loss_db,
         source=source,
         equipment=equipment,
-        station=named_station(table) if table.scheme in STATION_SCHEMES else None,
+        station=named_station(table),
         channel=options.channel,
         switch=options.switch,
         traffic=options.traffic,

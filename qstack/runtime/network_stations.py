@@ -3,7 +3,6 @@
 from typing import Final
 
 from qstack.physical.document import listed, nearest, shown
-from qstack.physical.hardware import STATION_SCHEMES
 from qstack.runtime.drivers import EMULATED
 from qstack.runtime.network_tables import MIDPOINT, LinkTable, Tables
 
@@ -56,21 +55,22 @@ def _problem(link: LinkTable, tables: Tables, drivers: dict[str, str]) -> str:
         hint = f'did you mean "{similar}"?' if similar else f'expected "{MIDPOINT}", metres, or '
         hint += "" if similar else (f"one of {known}" if known else "the name of a [[station]]")
         return f"station: no station is called {shown(name)}; {hint}"
-    if link.scheme not in STATION_SCHEMES:
+    if link.switch is not None:
         return (
-            f'station: a link of scheme "{link.scheme}" cannot go through a station that has a '
-            f'name; expected "{MIDPOINT}" or metres, or a scheme of {listed(STATION_SCHEMES)}'
-        )
-    timed = [key for key in ("timing", "drift", "switch") if getattr(link, key) is not None]
-    if timed:
-        return (
-            f"{timed[0]}: not with a station that has a name; expected no such table, or station = "
+            "switch: not with a station that has a name; expected no such table, or station = "
             f'"{MIDPOINT}" or metres'
         )
     others = [drivers[end] for end in link.ends if drivers.get(end, EMULATED) != EMULATED]
-    if others:
+    stations = {station.name: station.driver for station in tables.stations.values()}
+    own = stations.get(name)  # None: it has another problem
+    if others and own == EMULATED:
         return (
-            f"station: nodes of driver {shown(others[0])} have a station of their own; expected "
-            f'"{MIDPOINT}" or metres'
+            f"station: nodes of driver {shown(others[0])} do not meet in emulated detectors; "
+            f'expected a driver for [[station]] "{name}", or "{MIDPOINT}" or metres'
+        )
+    if own not in (None, EMULATED) and not others:
+        return (
+            f"station: emulated nodes do not meet in the hardware of driver {shown(own)}; expected "
+            f'drivers for them, or none for [[station]] "{name}"'
         )
     return ""

@@ -175,6 +175,8 @@ class StationTable(Struct, frozen=True, kw_only=True):
 
     name: Name
     address: AddressText
+    driver: DriverName = "emulated"
+    driver_options: DriverOptions = {}
 
 
 class LinkTable(Struct, frozen=True, kw_only=True):
@@ -256,6 +258,8 @@ def read_tables(raw: dict[str, Any], problems: list[str]) -> Tables:
     ]
     for index, node in nodes.items():
         problems += _driver_problems(f"node[{index}]", node)
+    for index, station in stations.items():
+        problems += _driver_problems(f"station[{index}]", station)
     texts = {"fabric": fabric.address} if fabric else {}
     texts |= {f"node[{index}]": node.address for index, node in nodes.items()}
     texts |= {f"station[{index}]": station.address for index, station in stations.items()}
@@ -267,7 +271,7 @@ def read_tables(raw: dict[str, Any], problems: list[str]) -> Tables:
     return Tables(network, nodes, links, stations, station_names, addresses)
 
 
-def _driver_problems(path: str, node: NodeTable) -> list[str]:
+def _driver_problems(path: str, node: NodeTable | StationTable) -> list[str]:
     problem = unknown_driver(node.driver)
     if problem:
         return [f"{path}.driver: {problem}"]

@@ -204,7 +204,7 @@ def test_the_link_layer_is_told_of_the_care_and_heralds_carry_the_number() -> No
     (care,) = bench.heard("a", "link", LinkCare)
     assert care == LinkCare(peer="b", period_ns=100 * SECOND, duration_ns=200 * MS, is_due=False)
     for node, peer in ("ab", "ba"):
-        assert bench.tell(node, "link", CalibrateLink(peer=peer)) == []
+        assert bench.tell(node, "link", CalibrateLink(peer=peer, until_ns=10**12)) == []
     bench.run(SECOND)
     for node, peer in ("ab", "ba"):
         (told,) = bench.heard(node, "link", LinkCalibrated)
@@ -221,5 +221,5 @@ def test_the_link_layer_is_told_of_the_care_and_heralds_carry_the_number() -> No
 
 def test_a_link_that_is_not_there_is_not_calibrated() -> None:
     bench = TimedBench(drifting_world())
-    (told,) = bench.tell("a", "link", CalibrateLink(peer="c"))
+    (told,) = bench.tell("a", "link", CalibrateLink(peer="c", until_ns=10**12))
     assert told == LinkCalibrated(peer="c", is_good=False, calibration=0)

@@ -107,7 +107,7 @@ def test_the_link_layer_gets_one_answer_whether_or_not_the_device_can(kind: type
     world = drifting_world()
     layer = PhysicalLayer("a", bytes(8), world, made, np.random.default_rng(2))
     layer.handle(PeerUp(FABRIC, bytes(8)), 0)
-    layer.handle(Told("link", CalibrateLink(peer="b")), 0)
+    layer.handle(Told("link", CalibrateLink(peer="b", until_ns=10**12)), 0)
     at_ns = made.next_event_ns()
     assert at_ns is not None
     effects = layer.handle(TimerFired("device"), at_ns)

@@ -6,6 +6,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from msgspec.structs import replace
 
 from qstack.ids import boot_id
 from qstack.machine import FABRIC, FromPeer, OwnerGone, PeerDown, PeerUp
@@ -19,7 +20,8 @@ from qstack.physical.device import (
     StopGenerate,
 )
 from qstack.physical.fabric.clicks import BOTH, SourceModel
-from qstack.physical.hardware import LinkHardware
+from qstack.physical.generation import generate
+from qstack.physical.hardware import LinkHardware, World
 from qstack.physical.models.pair_source import (
     PairSource,
     error_rate,
@@ -37,6 +39,7 @@ from qstack.physical.service import (
     MeasuredPairs,
     MemoryFree,
 )
+from qstack.physical.station_device import StopWatch, WatchEnded, WatchLink
 from qstack.wire.message import BasisProbabilities
 from qstack.wire.packed import BASES, unpack_bases, unpack_bits, unpack_slots
 from tests.physical.calls import MS, TOKEN, bench, start
@@ -551,3 +554,42 @@ def test_a_heralded_batch_stopped_while_its_bases_are_asked_for_ends_once_and_la
     pairs = [sum(m.pairs for m in on.heard(node, "link", MeasuredPairs)) for node in "ab"]
     assert pairs[0] == pairs[1] > 0
     assert set(on.fabric.snapshot().batches.values()) == {0}
+
+
+# --- a source in a station that has a name -------------------------------------------------------
+
+
+def run_source(number: int = 7, link: str = "a-b", batches: tuple[int, int] = (1, 9)) -> WatchLink:
+    return WatchLink(
+        at_ns=0, sequence=number, link=link, batches=batches, first_cycle=0, until_cycle=None,
+        pairs=1, kind="measure", bright_state=None,
+    )  # fmt: skip
+
+
+def test_a_source_runs_for_the_batches_its_station_names_and_until_it_stops() -> None:
+    plain = source_world()
+    links = {name: replace(link, station="mid") for name, link in plain.links.items()}
+    fabric = started_fabric(World(nodes=plain.nodes, links=links))
+    fabric.node_up("mid", boot_id(0, "mid", 0))
+    for node, number in (("a", 1), ("b", 9)):
+        fabric.apply(node, generate(measuring(number), 0, sequence=1, batch=number, cycle_ns=10,
+                                    qubit=None))  # fmt: skip
+    assert fabric.run(MS) == []  # nothing runs it
+    fabric.apply("mid", replace(run_source(6, batches=(1, 8)), at_ns=MS))
+    assert fabric.run(2 * MS) == []  # for others
+    for sequence in (7, 8):  # it runs already; and one that is nobody's
+        link = "a-b" if sequence == 7 else "b-c"
+        fabric.apply("mid", replace(run_source(sequence, link), at_ns=2 * MS))
+    assert [d.message.error for d in fabric.run(3 * MS)] == ["BAD_REQUEST"] * 2  # type: ignore[attr-defined]
+    fabric.apply("mid", StopWatch(at_ns=3 * MS, sequence=9, watch=6, until_cycle=0))
+    fabric.apply("mid", replace(run_source(10), at_ns=4 * MS))
+    fabric.apply("mid", StopWatch(at_ns=9 * MS, sequence=11, watch=10, until_cycle=0))
+    told = fabric.run(20 * MS)
+    ended = [d.message.operation for d in told if isinstance(d.message, WatchEnded)]
+    assert ended == [6, 10]
+    for node in "ab":
+        parts = [d.message for d in told if d.node == node]
+        slots = np.concatenate([unpack_slots(p.slots, p.first_slot) for p in parts])  # type: ignore[attr-defined]
+        assert 10 * int(slots.min()) >= 4 * MS
+        assert 10 * int(slots.max()) < 9 * MS
+        assert not any(part.is_last for part in parts)  # type: ignore[attr-defined]

@@ -3,6 +3,7 @@
 from typing import Any
 
 import numpy as np
+import pytest
 from msgspec.structs import replace
 
 from qstack.ids import boot_id
@@ -19,20 +20,22 @@ from qstack.physical.service import (
     HeraldsMissed,
     LinkCapability,
     LinkLost,
+    MeasuredPairs,
 )
-from qstack.physical.station_device import KeepHeralded, Kept
-from qstack.physical.station_messages import Gen, GenEnd, Reply
+from qstack.physical.station_device import HeraldedRead, KeepHeralded, Kept, ReadHeralded
+from qstack.physical.station_messages import Gen, GenEnd, Heralds, Reply
+from qstack.wire.packed import pack_slots
 from tests.physical.worlds import chain
 
 TOKEN = b"t" * 16
 
 
 class Node:
-    """The physical layer of `a`, ready, with the station `mid` of its one link."""
+    """The physical layer of `a`, ready, with the station `mid` of its two links."""
 
     def __init__(self, memory: int = 8) -> None:
-        made = chain("ab", memory=memory)
-        links = {"a-b": replace(made.links["a-b"], station="mid")}
+        made = chain("abc", memory=memory, is_ring=True)
+        links = {name: replace(made.links[name], station="mid") for name in ("a-b", "a-c")}
         world = World(nodes=made.nodes, links=links)
         boot = boot_id(0, "a", 0)
         self.layer = PhysicalLayer("a", boot, world, EmulatedDevice(), np.random.default_rng(0))
@@ -45,15 +48,15 @@ class Node:
 
     def start(self, batch: int = 0, kind: Any = "keep") -> list[Effect]:
         asked = AttemptsStart(
-            batch=batch, link="a-b", token=TOKEN, kind=kind, bright_state=None, pairs=1,
-            basis=None if kind == "keep" else "Z",
+            batch=batch, link="a-b", token=TOKEN, kind=kind, bright_state=None,
+            pairs=1 if kind == "keep" else 9, basis=None if kind == "keep" else "Z",
         )  # fmt: skip
         return self.do(Told("link", asked))
 
     def hear(self, **more: Any) -> list[Effect]:
         fields: dict[str, Any] = {
             "link": "a-b", "batch": 0, "token": TOKEN, "outcome": "success", "sequence": 5,
-            "cycle": 1, "x_bit": 1, "z_bit": 0, "attempts": 1,
+            "cycle": 1, "x_bit": 1, "z_bit": 0, "attempts": 1, "calibration": 0,
         }  # fmt: skip
         return self.do(FromPeer("mid", Reply(**(fields | more))))
 
@@ -68,9 +71,13 @@ def told(effects: list[Effect], kind: type[Any]) -> list[Any]:
 
 def test_a_link_can_be_run_while_its_station_is_there() -> None:
     node = Node()
-    assert [m.link for m in told(node.do(PeerUp("mid", b"station2")), LinkCapability)] == ["a-b"]
+    came = told(node.do(PeerUp("mid", b"station2")), LinkCapability)
+    assert [m.link for m in came] == ["a-b", "a-c"]
     lost = told(node.do(PeerDown("mid")), LinkLost)
-    assert [(m.link, m.error) for m in lost] == [("a-b", "STATION_LOST")]
+    assert [(m.link, m.error) for m in lost] == [
+        ("a-b", "STATION_LOST"),
+        ("a-c", "STATION_LOST"),
+    ]
     assert told(node.start(), AttemptsEnded)[0].reason == "device"
     assert node.do(PeerDown("mid")) == []
 
@@ -148,6 +155,14 @@ def test_a_success_for_nobody_is_missed_and_so_is_one_that_was_not_heard_of() ->
     assert len(sent(effects, GenEnd)) == 1
 
 
+def test_a_batch_of_another_link_of_the_station_is_not_meant() -> None:
+    node = Node()
+    node.start()
+    (record,) = node.hear(link="a-c")
+    assert getattr(record, "name", "") == "physical.refused"
+    assert len(sent(node.hear(), KeepHeralded)) == 1
+
+
 def test_what_a_station_ends_by_itself_is_ended_at_the_device() -> None:
     node = Node()
     node.start()
@@ -156,5 +171,118 @@ def test_what_a_station_ends_by_itself_is_ended_at_the_device() -> None:
     assert told(effects, AttemptsEnded)[0].reason == "stopped"
 
 
-def test_a_link_through_a_named_station_does_not_measure() -> None:
-    assert told(Node().start(kind="measure"), AttemptsEnded)[0].reason == "refused"
+# --- batches that are measured -------------------------------------------------------------------
+
+
+def heralds(node: Node, **more: Any) -> list[Effect]:
+    fields: dict[str, Any] = {
+        "link": "a-b", "batch": 0, "sequence": 5, "pairs": 3, "first_cycle": 10,
+        "cycles": pack_slots(np.array([10, 12, 40]), 10), "x_bits": b"\xe0", "z_bits": b"\x40",
+        "is_last": False, "calibration": 2,
+    }  # fmt: skip
+    return node.do(FromPeer("mid", Heralds(**(fields | more))))
+
+
+def read(node: Node, asked: ReadHeralded, outcomes: bytes = b"\xa0") -> list[Effect]:
+    return node.do(FromPeer(FABRIC, HeraldedRead(operation=asked.sequence, outcomes=outcomes)))
+
+
+def test_heralded_cycles_are_read_by_the_device_and_told_in_order() -> None:
+    node = Node()
+    (gen,) = sent(node.start(kind="measure"), Gen)
+    assert (gen.kind, gen.pairs) == ("measure", 9)
+    (first,) = sent(heralds(node), ReadHeralded)
+    assert (first.pairs, first.first_cycle, first.bases) == (3, 10, b"")
+    (second,) = sent(heralds(node, sequence=8, first_cycle=50, is_last=True), ReadHeralded)
+    (told,) = told_pairs(read(node, first))
+    assert (told.first_herald_sequence, told.pairs, told.outcomes) == (5, 3, b"\xa0")
+    assert (told.x_bits, told.z_bits, told.calibration, told.is_last) == (
+        b"\xe0",
+        b"\x40",
+        2,
+        False,
+    )
+    (told,) = told_pairs(read(node, second))
+    assert (told.first_herald_sequence, told.is_last) == (8, True)
+
+
+def test_the_end_of_a_batch_waits_for_what_is_being_read() -> None:
+    node = Node()
+    node.start(kind="measure")
+    (asked,) = sent(heralds(node), ReadHeralded)
+    node.do(Told("link", AttemptsStop(batch=0)))
+    assert told(node.hear(outcome="ended", cycle=0, sequence=8, attempts=7), AttemptsEnded) == []
+    effects = read(node, asked)
+    assert [type(e.message) for e in effects if isinstance(e, Tell)] == [
+        MeasuredPairs,
+        AttemptsEnded,
+    ]
+
+
+def test_a_batch_stopped_while_its_last_part_is_read_has_all_its_pairs() -> None:
+    node = Node()
+    node.start(kind="measure")
+    (asked,) = sent(heralds(node, is_last=True), ReadHeralded)
+    node.do(Told("link", AttemptsStop(batch=0)))
+    node.hear(outcome="ended", token=None, cycle=0, sequence=8)
+    assert told_pairs(read(node, asked))[0].is_last
+    assert told(node.start(1, kind="measure"), AttemptsEnded) == []
+
+
+@pytest.mark.parametrize(
+    "lie",
+    [
+        {"batch": 7},
+        {"pairs": 4},
+        {"pairs": 2},
+        {"cycles": b"odd"},
+        {"cycles": bytes(12)},
+        {"first_cycle": 2**40},
+        {"x_bits": b""},
+        {"z_bits": b"\x40\x00"},
+        {"cycles": bytes(40), "pairs": 10, "x_bits": bytes(2), "z_bits": bytes(2)},
+    ],
+)
+def test_heralds_that_cannot_be_are_no_pairs_and_the_link_begins_anew(lie: dict[str, Any]) -> None:
+    node = Node()
+    node.start(kind="measure")
+    effects = heralds(node, **lie)
+    assert sent(effects, ReadHeralded) == []
+    assert len(told(effects, HeraldsMissed)) == 1
+    if "batch" not in lie:
+        assert [m.reason for m in told(effects, AttemptsEnded)] == ["refused"]
+
+
+def test_heralds_of_numbers_that_were_used_or_missed_are_noticed() -> None:
+    node = Node()
+    node.start(kind="measure")
+    heralds(node)
+    missed = told(heralds(node, sequence=11), HeraldsMissed)
+    assert [(m.low, m.high) for m in missed] == [(8, 11)]
+    (missed,) = told(heralds(node, sequence=13), HeraldsMissed)
+    assert (missed.low, missed.high) == (13, 16)
+
+
+@pytest.mark.parametrize("answer", ["refused", "too short"])
+def test_what_the_device_cannot_read_ends_the_batch_and_the_link_begins_anew(answer: str) -> None:
+    node = Node()
+    node.start(kind="measure")
+    (asked,) = sent(heralds(node), ReadHeralded)
+    if answer == "refused":
+        refused = OperationRefused(operation=asked.sequence, error="BAD_REQUEST", detail="")
+        effects = node.do(FromPeer(FABRIC, refused))
+    else:
+        effects = read(node, asked, b"")
+    assert [(m.low, m.high) for m in told(effects, HeraldsMissed)] == [(5, 8)]
+    assert [m.reason for m in told(effects, AttemptsEnded)] == ["station"]
+    assert [m.reason for m in sent(effects, StopGenerate)] == ["given-up"]
+
+
+def test_a_success_of_one_attempt_is_none_of_a_batch_that_is_measured() -> None:
+    node = Node()
+    node.start(kind="measure")
+    assert told(node.hear(), AttemptsEnded)[0].reason == "refused"
+
+
+def told_pairs(effects: list[Effect]) -> list[MeasuredPairs]:
+    return told(effects, MeasuredPairs)

@@ -8,9 +8,21 @@ from qstack.machine import FABRIC, Effect, FromPeer, PeerDown, PeerUp, Send, Set
 from qstack.physical import station_machine
 from qstack.physical.device import OperationRefused
 from qstack.physical.hardware import LinkHardware, NodeHardware, World
-from qstack.physical.station_device import Clicked, StopWatch, WatchEnded, WatchLink
+from qstack.physical.station_device import (
+    Clicked,
+    ClickedInCycles,
+    StopWatch,
+    WatchEnded,
+    WatchLink,
+)
 from qstack.physical.station_machine import AHEAD_NS, PATIENCE_NS, StationMachine
-from qstack.physical.station_messages import Gen, GenEnd, Reply
+from qstack.physical.station_messages import (
+    Calibrating,
+    Gen,
+    GenEnd,
+    Reply,
+    StationCalibrated,
+)
 from qstack.wire.message import Message
 from tests.physical.worlds import PERFECT
 
@@ -42,7 +54,7 @@ class Station:
     def gen(self, peer: str, batch: int, **more: Any) -> list[Effect]:
         fields: dict[str, Any] = {
             "link": "a-b", "batch": batch, "token": TOKEN, "kind": "keep", "first_cycle": 0,
-            "count": None, "bright_state": None,
+            "count": None, "bright_state": None, "pairs": 1,
         }  # fmt: skip
         return self.say(peer, Gen(**(fields | more)))
 
@@ -58,7 +70,9 @@ class Station:
         return watch
 
     def click(self, watch: WatchLink, cycle: int = 3) -> list[Effect]:
-        return self.say(FABRIC, Clicked(operation=watch.sequence, cycle=cycle, x_bit=1, z_bit=0))
+        return self.say(
+            FABRIC, Clicked(operation=watch.sequence, cycle=cycle, x_bit=1, z_bit=0, calibration=7)
+        )
 
 
 def sent(effects: list[Effect], peer: str) -> list[Any]:
@@ -278,7 +292,8 @@ def test_a_device_that_failed_to_generate_is_local_at_both_ends() -> None:
     [
         ("c", {}),
         ("a", {"link": "b-c"}),
-        ("a", {"kind": "measure"}),
+        ("a", {"pairs": 2}),
+        ("a", {"kind": "prepare", "pairs": 2}),
         ("a", {"bright_state": 0.1}),
         ("a", {"batch": 4}),
     ],
@@ -334,7 +349,78 @@ def test_what_is_not_for_a_station_is_refused_and_noted(peer: str) -> None:
     station = Station()
     nonsense = Reply(
         link="a-b", batch=1, token=None, outcome="ended", sequence=0, cycle=0, x_bit=0, z_bit=0,
-        attempts=0,
+        attempts=0, calibration=0,
     )  # fmt: skip
     (record,) = station.say(peer, nonsense)
     assert getattr(record, "name", "") == "station.refused"
+
+
+# --- batches that are measured -------------------------------------------------------------------
+
+
+def cycles(station: Station, watch: WatchLink, pairs: int = 3, **more: Any) -> list[Effect]:
+    fields: dict[str, Any] = {
+        "pairs": pairs, "first_cycle": 8, "cycles": bytes(4 * pairs), "x_bits": b"\xe0",
+        "z_bits": b"\x40", "is_last": False, "calibration": 4,
+    }  # fmt: skip
+    return station.say(FABRIC, ClickedInCycles(operation=watch.sequence, **(fields | more)))
+
+
+def test_measured_pairs_are_told_to_both_ends_part_by_part_and_counted() -> None:
+    station = Station()
+    station.gen("a", 4, kind="measure", pairs=20)
+    (watch,) = sent(station.gen("b", 9, kind="measure", pairs=8), FABRIC)
+    assert watch.pairs == 8
+    first, second = (sent(cycles(station, watch), "a")[0] for _ in range(2))
+    assert (first.batch, first.sequence, first.pairs, first.is_last) == (4, 0, 3, False)
+    assert (second.sequence, second.calibration) == (3, 4)
+    effects = cycles(station, watch, pairs=2, is_last=True)
+    ends = [(sent(effects, peer)[0].batch, sent(effects, peer)[0].sequence) for peer in "ab"]
+    assert ends == [(4, 6), (9, 6)]
+    facts = station.machine.summary()
+    assert (facts["open_batches"], facts["watches"], facts["successes"]) == (0, 0, 8)
+    assert cycles(station, watch) == []  # of a watch that is over
+
+
+def test_detectors_that_say_more_than_was_wanted_are_not_believed() -> None:
+    station = Station()
+    station.gen("a", 4, kind="measure", pairs=7)
+    (watch,) = sent(station.gen("b", 9, kind="measure", pairs=2), FABRIC)
+    assert replies(cycles(station, watch)) == [("a", 4, "GENERAL"), ("b", 9, "GENERAL")]
+
+
+def test_who_goes_on_after_the_far_end_has_stopped_wants_the_rest_only() -> None:
+    station = Station()
+    station.gen("a", 4, kind="measure", pairs=7)
+    (watch,) = sent(station.gen("b", 9, kind="measure", pairs=9), FABRIC)
+    cycles(station, watch)
+    station.end("a", 4)
+    effects = station.say(FABRIC, WatchEnded(operation=watch.sequence))
+    assert replies(effects) == [("a", 4, "ended")]
+    (again,) = sent(station.gen("a", 5, kind="measure", pairs=20), FABRIC)
+    assert (again.batches, again.pairs) == ((5, 9), 6)
+
+
+def test_a_gen_that_is_measured_and_one_that_is_kept_do_not_meet() -> None:
+    station = Station()
+    station.gen("a", 4, kind="measure", pairs=7)
+    assert sent(station.gen("b", 9), FABRIC) == []
+    assert replies(patience(station)) == [("a", 4, "QUEUE_MISMATCH"), ("b", 9, "QUEUE_MISMATCH")]
+
+
+# --- calibrations --------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(("peer", "link"), [("a", "b-c"), ("c", "a-b"), ("a", "a-b")])
+def test_a_calibration_that_cannot_be_is_answered_at_once(peer: str, link: str) -> None:
+    """Of no link of this station, of a link of others, of one that does not drift."""
+    (told,) = sent(Station().say(peer, Calibrating(link=link, until_ns=10**12)), peer)
+    assert told == StationCalibrated(link=link, is_good=False, calibration=0)
+
+
+def test_an_end_that_calibrates_has_no_gens() -> None:
+    station = Station()
+    watch = station.matched()
+    effects = station.say("a", Calibrating(link="a-b", until_ns=10**12))
+    assert replies(effects) == [("a", 4, "OUT_OF_WINDOW"), ("b", 9, "OUT_OF_WINDOW")]
+    assert sent(effects, FABRIC)[0].watch == watch.sequence

@@ -2,6 +2,7 @@
 
 from typing import Any
 
+import numpy as np
 import pytest
 from msgspec.structs import replace
 
@@ -17,16 +18,20 @@ from qstack.physical.device import (
 from qstack.physical.fabric import Fabric
 from qstack.physical.fabric.keys import QubitKey
 from qstack.physical.hardware import World
-from qstack.physical.params import RESULT_MIN_NS
+from qstack.physical.params import READOUT_NS, RESULT_MIN_NS
 from qstack.physical.station_device import (
     Clicked,
+    ClickedInCycles,
+    HeraldedRead,
     KeepHeralded,
     Kept,
+    ReadHeralded,
     StopWatch,
     WatchEnded,
     WatchLink,
 )
 from qstack.quantum.bell import fidelity
+from qstack.wire.packed import unpack_bits, unpack_slots
 from tests.physical.worlds import chain
 
 END_NS = 10**9
@@ -66,7 +71,8 @@ class Detectors:
 
     def watch(self, at_ns: int, **more: Any) -> int:
         fields: dict[str, Any] = {
-            "link": "a-b", "batches": (1, 1), "first_cycle": 0, "until_cycle": None,
+            "link": "a-b", "batches": (1, 1), "first_cycle": 0, "until_cycle": None, "pairs": 1,
+            "kind": "keep", "bright_state": None,
         }  # fmt: skip
         return self.do("mid", WatchLink, at_ns, **(fields | more))
 
@@ -207,7 +213,7 @@ def test_a_heralded_qubit_is_moved_to_storage() -> None:
     made.emit("b")
     made.watch(0)
     made.run()
-    number = made.do("a", KeepHeralded, END_NS, qubit=QUBITS["a"])
+    number = made.do("a", KeepHeralded, END_NS, qubit=QUBITS["a"], cycle=0)
     made.run(2 * END_NS)
     assert made.told[-1] == ("a", END_NS + 5000, Kept(operation=number))
     keys = QubitKey("a", QUBITS["a"]), QubitKey("b", QUBITS["b"])
@@ -224,14 +230,18 @@ def test_a_heralded_qubit_is_moved_to_storage() -> None:
         ("mid", DoMeasure, {"qubit": QUBITS["a"], "basis": "Z"}),
         ("a", WatchLink, {"link": "a-b", "batches": (1, 1), "first_cycle": 0}),
         ("a", StopWatch, {"watch": 1, "until_cycle": 0}),
-        ("a", KeepHeralded, {"qubit": QUBITS["a"]}),
+        ("a", KeepHeralded, {"qubit": QUBITS["a"], "cycle": 0}),
     ],
 )
 def test_what_is_not_a_participants_to_ask_is_refused(
     name: str, kind: type[Operation], fields: dict[str, Any]
 ) -> None:
     made = Detectors(world())
-    more = {"until_cycle": None} if kind is WatchLink else {}
+    more = (
+        {"until_cycle": None, "pairs": 1, "kind": "keep", "bright_state": None}
+        if kind is WatchLink
+        else {}
+    )
     made.do(name, kind, 0, **(fields | more))
     made.run()
     assert made.kinds() == [(name, OperationRefused)]
@@ -253,3 +263,98 @@ def test_an_end_in_the_far_future_is_told_in_time() -> None:
     ((_, due_ns, ended),) = made.run()
     assert isinstance(ended, WatchEnded)
     assert due_ns < 20 * 10**9
+
+
+# --- batches that are measured -------------------------------------------------------------------
+
+
+def measuring(made: Detectors, at_ns: int = 0, **more: Any) -> None:
+    for name in "ab":
+        fields: dict[str, Any] = {"kind": "measure", "pairs": 40, "basis": "Z", "qubit": None}
+        made.emit(name, at_ns, **(fields | more))
+
+
+def take(made: Detectors, name: str, part: ClickedInCycles, at_ns: int, **more: Any) -> int:
+    fields: dict[str, Any] = {
+        "batch": 1, "pairs": part.pairs, "first_cycle": part.first_cycle, "cycles": part.cycles,
+        "bases": b"",
+    }  # fmt: skip
+    return made.do(name, ReadHeralded, at_ns, **(fields | more))
+
+
+def test_what_was_read_in_heralded_cycles_waits_for_its_node() -> None:
+    made = Detectors(world())
+    measuring(made)
+    made.watch(0, pairs=40)
+    ((name, due_ns, part),) = made.run()
+    cycles = unpack_slots(part.cycles, part.first_cycle)
+    assert (name, part.pairs, part.is_last) == ("mid", 40, True)
+    assert (np.diff(cycles) == 1).all()
+    assert due_ns >= int(cycles[-1]) * made.fabric._station.models["a-b"].cycle_ns("measure")
+    assert made.fabric.snapshot().batches == {"a": 1, "b": 1, "c": 0}  # it has not been asked for
+    for end in "ab":
+        take(made, end, part, END_NS)
+    made.run(2 * END_NS)
+    bits = [unpack_bits(m.outcomes, 40) for _, _, m in made.told[1:]]
+    assert (bits[0] != bits[1]).all()  # psi states, in Z
+    assert [due - END_NS for _, due, _ in made.told[1:]] == [READOUT_NS, READOUT_NS]
+    assert not any(made.fabric.snapshot().batches.values())
+
+
+@pytest.mark.parametrize(
+    "wrong",
+    [
+        {"batch": 2},
+        {"first_cycle": 10**6},
+        {"cycles": bytes(160)},
+        {"bases": b"\x00" * 10},
+    ],
+)
+def test_what_was_not_heralded_cannot_be_read(wrong: dict[str, Any]) -> None:
+    """The outcomes of other cycles are not told, whoever says that they were heralded."""
+    made = Detectors(world())
+    measuring(made)
+    made.watch(0, pairs=40)
+    ((_, _, part),) = made.run()
+    take(made, "a", part, END_NS, **wrong)
+    made.run(2 * END_NS)
+    assert made.kinds()[-1] == ("a", OperationRefused)
+
+
+@pytest.mark.parametrize("bases", [b"", b"\xff" * 10])
+def test_bases_that_the_node_draws_are_those_of_its_pairs(bases: bytes) -> None:
+    made = Detectors(world())
+    measuring(made, basis="given")
+    made.watch(0, pairs=40)
+    ((_, _, part),) = made.run()
+    take(made, "a", part, END_NS, bases=bases)
+    take(made, "a", part, END_NS, bases=bytes(10))
+    made.run(2 * END_NS)
+    assert made.kinds()[1:] == [("a", OperationRefused), ("a", HeraldedRead)]
+
+
+def test_of_what_is_stopped_the_part_in_flight_comes_and_then_the_end() -> None:
+    made = Detectors(world(0.2))
+    measuring(made, pairs=10**6)
+    number = made.watch(0, pairs=10**6)
+    stop_ns = 1_000_000
+    cycle_ns = made.fabric._station.models["a-b"].cycle_ns("measure")
+    made.do("a", StopGenerate, stop_ns, batch=1, reason="stopped")
+    made.do("mid", StopWatch, stop_ns + 700, watch=number, until_cycle=stop_ns // cycle_ns)
+    made.run()
+    assert made.kinds() == [("mid", ClickedInCycles), ("mid", WatchEnded)]
+    part = made.told[0][2]
+    assert stop_ns // cycle_ns - 60 < unpack_slots(part.cycles, part.first_cycle)[-1]
+    assert unpack_slots(part.cycles, part.first_cycle)[-1] < stop_ns // cycle_ns
+    assert not part.is_last
+
+
+def test_what_a_node_gives_up_is_not_kept_for_it() -> None:
+    made = Detectors(world())
+    measuring(made)
+    made.watch(0, pairs=40)
+    made.run()
+    made.do("a", StopGenerate, END_NS, batch=1, reason="given-up")
+    made.fabric.node_down("b", END_NS)
+    made.run(2 * END_NS)
+    assert not any(made.fabric.snapshot().batches.values())

@@ -30,6 +30,7 @@ from qstack.physical.machine import PhysicalLayer
 from qstack.physical.models.heralding import Heralded
 from qstack.physical.profile import Profile
 from qstack.physical.source_hardware import PairSourceHardware
+from qstack.physical.station_machine import StationMachine
 from qstack.quantum.bell import bell_state
 from qstack.wire.message import Message
 
@@ -121,13 +122,18 @@ def started_fabric(world: World, seed: int = 0) -> Fabric:
 
 
 class Bench:
-    """Physical layers and the fabric in virtual time; `told` is what each owner heard."""
+    """Physical layers, named stations and the fabric in virtual time.
+
+    `told` is what each owner heard, `crossed` what was said to and by stations.
+    """
 
     def __init__(self, world: World, seed: int = 0) -> None:
         self.world = world
         self.now = 0
         self.fabric = Fabric(world, seed)
         self.nodes: dict[str, PhysicalLayer] = {}
+        self.stations = {name: StationMachine(name, world) for name in world.stations}
+        self.crossed: list[tuple[str, str, Message]] = []
         self.told: list[tuple[int, str, str, Message]] = []
         self.memory_max = dict.fromkeys(world.nodes, 0)
         self._heap: list[tuple[int, str, int, str, Event]] = []
@@ -139,6 +145,12 @@ class Bench:
             self.nodes[name] = PhysicalLayer(name, boot, world, EmulatedDevice(), rng)
             self.fabric.node_up(name, boot)
             self.handle(name, PeerUp(FABRIC, b"fabricid"))
+        for name in self.stations:
+            self.fabric.node_up(name, boot_id(seed, name, 0))
+            self.handle(name, PeerUp(FABRIC, b"fabricid"))
+            for end in {end for link in world.links_through(name) for end in link.ends}:
+                self.handle(name, PeerUp(end, bytes(8)))
+                self.handle(end, PeerUp(name, bytes(8)))
 
     def tell(self, node: str, owner: str, message: Message) -> list[Message]:
         """Say something at once; what the owner is answered at once."""
@@ -154,7 +166,8 @@ class Bench:
         ]
 
     def handle(self, node: str, event: Event) -> list[Effect]:
-        effects = self.nodes[node].handle(event, self.now)
+        machine = self.stations[node] if node in self.stations else self.nodes[node]
+        effects = machine.handle(event, self.now)
         for effect in effects:
             match effect:
                 case Tell(to=to, message=message):
@@ -176,8 +189,13 @@ class Bench:
         return effects
 
     def post(self, node: str, peer: str, message: Message) -> None:
-        """A message to a neighbour."""
-        delay_ns = self.world.links[link_id(node, peer)].delay_ns
+        """A message to a neighbour, or to or from a station."""
+        if node in self.stations or peer in self.stations:
+            self.crossed.append((node, peer, message))
+            station, end = (node, peer) if node in self.stations else (peer, node)
+            delay_ns = self.world.links_through(station)[0].arm_ns(end)
+        else:
+            delay_ns = self.world.links[link_id(node, peer)].delay_ns
         self._push(self.now + delay_ns, node, peer, FromPeer(node, message))
 
     def run(self, until_ns: int) -> None:

@@ -20,6 +20,7 @@ from qstack.runtime.peers import REGISTRY, node_hello
 from qstack.runtime.session_messages import Attach, SessionError
 from qstack.wire.codec import encode
 from qstack.wire.frame import FrameReader, pack
+from qstack.wire.message import BasisProbabilities
 from qstack.wire.session import Hello
 from tests.runtime.programs import daemon_chains, deliver, virtual_chains
 from tests.runtime.running import RunningNetwork, network, run_folder
@@ -42,11 +43,13 @@ def pid_of_station(report: dict[str, dict[str, dict[str, dict[str, int]]]]) -> i
 
 
 async def test_a_station_process_leaves_the_trace_of_the_virtual_runner(source: Path) -> None:
+    """With measured pairs; the one that is killed has pairs to keep."""
+    basis = BasisProbabilities(0.5, 0.0, 0.5)
     with network(source, "pair", "--seed", "1", "--apps", "2") as running:
-        chains, programs = await daemon_chains(running, PAIRS)
+        chains, programs = await daemon_chains(running, PAIRS, basis=basis)
         report = await running.report()
     assert sorted(chains) == ["alice", "bob", "mid"]
-    assert chains == virtual_chains(source, 1, PAIRS)
+    assert chains == virtual_chains(source, 1, PAIRS, basis=basis)
     assert [len(program.outcomes) for program in programs.values()] == [PAIRS, PAIRS]
     station = report["stations"]["mid"]
     assert station["layers"]["physical"]["successes"] == PAIRS

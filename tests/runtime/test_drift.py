@@ -108,21 +108,30 @@ def pauses(pairs: list[LinkPair]) -> list[int]:
     return sorted((b - a for a, b in pairwise(times)), reverse=True)
 
 
+MID = '[[station]]\nname = "mid"\naddress = "127.0.0.1:0"\n'
+NAMED = {"station": '"mid"', "station_m": 9000}
 SLOW_PAIRS = pair_link({"detector_efficiency": 0.1})
 STEADY = DRIFT | {"lock_duty": 1, "calibration_period_ns": SECOND, "calibration_ns": 50 * MS}
 
 
 @pytest.mark.parametrize(
     "text",
-    [SLOW_PAIRS, equipped("midpoint_source"), equipped("absorptive_memory"), retrieved()],
-    ids=["spdc", "midpoint-source", "absorptive-memory", "retrieved-photon"],
+    [
+        SLOW_PAIRS,
+        pair_link({"detector_efficiency": 0.1}, **NAMED) + MID,
+        equipped("midpoint_source"),
+        equipped("absorptive_memory"),
+        equipped("absorptive_memory", **NAMED) + MID,
+        retrieved(),
+    ],
+    ids=["spdc", "spdc-mid", "midpoint-source", "absorptive", "absorptive-mid", "retrieved"],
 )
 def test_measured_pairs_of_every_scheme_go_on_over_calibrations(text: str) -> None:
     net = WatchedNetwork(
         parsed(
             node("a", "ion-projected"),
             node("b", "ion-projected"),
-            text + entries("link.drift", STEADY),
+            text.replace(MID, "") + entries("link.drift", STEADY) + MID * (MID in text),
         ),
         1,
     )

@@ -28,7 +28,7 @@ def test_a_named_station_is_a_participant_at_the_midpoint() -> None:
     network = read()
     link = network.links["alice-bob"]
     assert (link.station, link.arms_m) == ("mid", (5000.0, 5000.0))
-    assert link.kinds == ("keep",)
+    assert link.kinds == ("keep", "measure", "prepare")
     assert network.participants == ["alice", "bob", "mid"]
     assert [network.role_of(name) for name in network.participants] == ["node", "node", "station"]
     assert network.address_of("mid") == network.stations["mid"]
@@ -129,7 +129,8 @@ BAD_CHANGES = [
     ),
     (
         '"127.0.0.1:0"\n\n[[link]]', '"127.0.0.1:0"\nlength_m = 1\n\n[[link]]',
-        ['station[0].length_m: unknown key; expected one of "name", "address"'],
+        ['station[0].length_m: unknown key; expected one of "name", "address", '
+         '"driver", "driver_options"'],
     ),
     (
         '[[link]]', '[[station]]\nname = "mid"\naddress = "127.0.0.1:0"\n[[link]]',
@@ -143,25 +144,19 @@ def test_bad_stations_are_told_apart(old: str, new: str, expected: list[str]) ->
     assert problems((old, new)) == expected
 
 
-def test_other_schemes_are_refused_until_they_can_go_through_a_named_station() -> None:
+def test_a_photon_pair_source_may_be_in_a_named_station_too() -> None:
     text = with_station("metro")
-    spdc = text.index('scheme = "spdc"')
-    place = text.index('station = "midpoint"', spdc)
-    text = text[:place] + text[place:].replace('"midpoint"', '"mid"', 1)
-    with pytest.raises(NetworkFileError) as error:
-        parse_network(text, where="test")
-    (problem,) = error.value.problems
-    assert problem.endswith(
-        '.station: a link of scheme "spdc" cannot go through a station that has a name; expected '
-        '"midpoint" or metres, or a scheme of "single-click", "double-click"'
-    )
+    place = text.index('station = "midpoint"', text.index('scheme = "spdc"'))
+    network = parse_network(text[:place] + text[place:].replace('"midpoint"', '"mid"', 1), where="")
+    link = network.links["alice-bob"]
+    assert (link.station, link.kinds) == ("mid", ("measure",))
+    assert "mid" in network.peers_of("bob")
 
 
-@pytest.mark.parametrize("key", ["timing", "drift", "switch"])
-def test_links_whose_conditions_change_are_refused_until_they_can_go_through_one(key: str) -> None:
-    found = problems(('station = "mid"', f'station = "mid"\n[link.{key}]\n'))
+def test_links_behind_a_switch_are_refused_until_they_can_go_through_one() -> None:
+    found = problems(('station = "mid"', 'station = "mid"\n[link.switch]\n'))
     assert (
-        f"link[0].{key}: not with a station that has a name; expected no such table, or station = "
+        "link[0].switch: not with a station that has a name; expected no such table, or station = "
         '"midpoint" or metres'
     ) in found
 
@@ -170,6 +165,6 @@ def test_nodes_with_hardware_of_their_own_have_a_station_of_their_own() -> None:
     driver = ("memory = 4", 'memory = 4\ndriver = "template"')
     (problem,) = problems(driver)
     assert problem == (
-        "link[0].station: nodes of driver 'template' have a station of their own; expected "
-        '"midpoint" or metres'
+        "link[0].station: nodes of driver 'template' do not meet in emulated detectors; expected "
+        'a driver for [[station]] "mid", or "midpoint" or metres'
     )

@@ -6,7 +6,7 @@ import pytest
 from msgspec.structs import replace
 
 from qstack.errors import PeerError
-from qstack.physical.station_messages import Gen, GenEnd, Reply
+from qstack.physical import station_messages
 from qstack.runtime.network_file import parse_network
 from qstack.runtime.peers import STATION_REGISTRY
 from qstack.wire.codec import encode
@@ -17,6 +17,7 @@ from tests.runtime import swarm
 from tests.runtime.scripts import SECOND, WatchedNetwork
 from tests.runtime.swarm import start_work
 from tests.runtime.test_stations import StationNetwork, both, delivered, with_station
+from tests.runtime.test_stations_measured import drifting_network, through_mid
 
 
 def make(name: str, seed: int) -> WatchedNetwork:
@@ -64,7 +65,7 @@ class Liar:
         self.older: list[Message] = []
 
     def __call__(self, _peer: str, message: Message) -> Message:
-        if not isinstance(message, Gen | GenEnd | Reply):
+        if not isinstance(message, station_messages.MESSAGES):
             return message
         self.older = [*self.older[-50:], message]
         if self.rng.random() >= self.lies:
@@ -75,7 +76,8 @@ class Liar:
         try:
             lie = STATION_REGISTRY.decode(Frame(frame.layer, frame.type, body))
         except PeerError:
-            fields = [name for name in ("batch", "sequence", "cycle") if hasattr(message, name)]
+            names = ("batch", "sequence", "cycle", "first_cycle", "calibration", "until_ns")
+            fields = [name for name in names if hasattr(message, name)]
             odd = self.rng.choice([0, 1, 2**32, 2**53 - 1])
             lie = replace(message, **{self.rng.choice(fields): odd})
         assert lie is not None
@@ -87,10 +89,12 @@ class Liar:
 def test_whatever_stations_and_nodes_say_no_machine_raises_and_all_ends(seed: int) -> None:
     """A third are lies; then the truth is told, and channels begin anew: it works again."""
     rng = Random(seed)
-    net = StationNetwork(with_station(rng.choice(["pair", "metro"])), seed)
+    texts = [with_station("pair"), with_station("metro"), through_mid(drifting_network())]
+    net = StationNetwork(texts[seed % 3], seed)
     liar = net.alters = Liar(rng, 0.3)
     for port in range(1, 4):
         start_work(net, rng, port)
+    both(net, 50, 5, basis="X", within_ns=SECOND)
     end_ns = net.now_ns + 3 * SECOND
     for _ in range(6000):
         if not net._is_wanted or not net._advance(end_ns):

@@ -338,7 +338,7 @@ def test_what_is_not_from_the_station_of_a_link_is_refused(name: str) -> None:
     layer: Any = net.nodes["bob"].machines["physical"]
     reply = Reply(
         link="alice-bob", batch=0, token=None, outcome="ended", sequence=0, cycle=0, x_bit=0,
-        z_bit=0, attempts=0,
+        z_bit=0, attempts=0, calibration=0,
     )  # fmt: skip
     (record,) = layer.handle(FromPeer(name, reply), net.now_ns)
     assert record.name == "physical.refused"

@@ -43,8 +43,10 @@ from qstack.physical.durations import result_ns
 from qstack.physical.generation import is_kept, mismatch
 from qstack.physical.params import READOUT_NS, RESULT_MIN_NS
 from qstack.physical.service import GateName
+from qstack.physical.station_device import HeraldedRead, KeepHeralded, Kept, ReadHeralded
 from qstack.quantum.gates import GATES
 from qstack.wire.message import Basis, Message
+from qstack.wire.packed import Bits, Codes, Slots, pack_bits, unpack_bases, unpack_slots
 
 if TYPE_CHECKING:
     from qstack.physical.hardware import LinkHardware
@@ -70,6 +72,9 @@ class Driver:
     rotates = False
     """Whether it turns qubits by `Generate.rotation` before it reads them; else it is refused."""
 
+    emits = False
+    """Whether a station that has a name may herald its attempts (`emit`, `keep`, `read`)."""
+
     def __init__(self, setup: Setup) -> None:
         self.setup = setup
         self.profile = setup.world.nodes[setup.node].profile
@@ -78,6 +83,8 @@ class Driver:
         }
         self.batches: dict[int, Generate] = {}
         self.qubits: dict[bytes, None] = {}
+        self.in_flight: dict[int, Generate] = {}
+        """Batches that were stopped, and may be heralded yet by the named station of their link."""
         self.calibration = 0
         """How often the device has been calibrated; a driver counts it up."""
         self._calibrations: dict[int, int] = {}
@@ -99,6 +106,23 @@ class Driver:
     def stop(self, batch: Generate, reason: str, at_ns: int) -> None:
         """End a batch, which is closed already: say its last word."""
         self.ended(batch, reason, at_ns, attempts=0)
+
+    def emit(self, batch: Generate) -> None:
+        """Begin to attempt where the station has a name: it says what comes of it, not you."""
+        raise LocalError(ErrorCode.UNSUPPORTED, f"no named station heralds {batch.link}")
+
+    def stop_emitting(self, batch: Generate, at_ns: int) -> None:
+        """Attempt no more; what was emitted before `at_ns` may still be heralded."""
+
+    def keep(self, batch: Generate, cycle: int) -> None:
+        """The attempt in `cycle` was heralded, and the batch is over: its qubit is there."""
+        detail = f"nothing of batch {batch.batch} and cycle {cycle} was kept"
+        raise LocalError(ErrorCode.UNSUPPORTED, detail)
+
+    def read(self, batch: Generate, cycles: Slots, bases: Codes) -> Bits:
+        """What was read in these heralded cycles; `bases` of each, if the node has drawn them."""
+        del cycles, bases
+        raise LocalError(ErrorCode.UNSUPPORTED, f"nothing was read for batch {batch.batch}")
 
     def bases_given(self, given: GiveBases) -> None:
         """The bases that were asked for by `BasesWanted`."""
@@ -212,6 +236,7 @@ class Driver:
     def begin(self, now: int) -> None:
         """The device is there (again), with nothing in it."""
         self.batches.clear()
+        self.in_flight.clear()
         self.qubits.clear()
         self._calibrations.clear()
         self._agenda.clear()
@@ -268,9 +293,11 @@ class Driver:
             case Generate():
                 self._start(operation)
             case StopGenerate():
-                batch = self.batches.pop(operation.batch, None)
-                if batch is not None:
-                    self.stop(batch, operation.reason, operation.at_ns)
+                self._stop(operation)
+            case KeepHeralded():
+                self._keep(operation)
+            case ReadHeralded():
+                self._read(operation)
             case GiveBases():
                 self.bases_given(operation)
             case Initialise():
@@ -355,10 +382,55 @@ class Driver:
         self.batches[asked.batch] = asked
         self._calibrations[asked.batch] = self.calibration
         try:
-            self.start(asked)
+            if link.station is None:
+                self.start(asked)
+            else:
+                self.emit(asked)
         except LocalError:
             del self.batches[asked.batch]
             raise
+
+    def _stop(self, operation: StopGenerate) -> None:
+        batch = self.batches.pop(operation.batch, None)
+        if operation.reason == "given-up":
+            self.in_flight.pop(operation.batch, None)
+        if batch is None:
+            return
+        if self.links[batch.link].station is None:
+            self.stop(batch, operation.reason, operation.at_ns)
+            return
+        if operation.reason != "given-up":
+            self.in_flight[batch.batch] = batch
+        self.stop_emitting(batch, operation.at_ns)
+
+    def _keep(self, operation: KeepHeralded) -> None:
+        """A named station has heralded an attempt."""
+        open_now = self.batches | self.in_flight
+        batch = next((b for b in open_now.values() if b.qubit == operation.qubit), None)
+        if batch is None:
+            raise LocalError(ErrorCode.GONE, f"no attempt with {operation.qubit.hex()}")
+        self.keep(batch, operation.cycle)
+        self.batches.pop(batch.batch, None)
+        self.in_flight.pop(batch.batch, None)
+        self.qubits[operation.qubit] = None
+        due_ns = operation.at_ns + max(self.profile.move_ns, RESULT_MIN_NS)
+        self.say(due_ns, Kept(operation=operation.sequence))
+
+    def _read(self, operation: ReadHeralded) -> None:
+        """A named station has heralded attempts that are measured."""
+        batch = (self.batches | self.in_flight).get(operation.batch)
+        if batch is None or batch.basis is None:
+            raise LocalError(ErrorCode.BAD_REQUEST, f"batch {operation.batch} is not read")
+        try:
+            cycles = unpack_slots(operation.cycles, operation.first_cycle)
+            codes = unpack_bases(operation.bases, operation.pairs if batch.basis == "given" else 0)
+        except ValueError as error:
+            raise LocalError(ErrorCode.BAD_REQUEST, str(error)) from error
+        if len(cycles) != operation.pairs:
+            raise LocalError(ErrorCode.BAD_REQUEST, f"{len(cycles)} cycles, not {operation.pairs}")
+        outcomes = pack_bits(self.read(batch, cycles, codes))
+        due_ns = operation.at_ns + max(READOUT_NS, self.profile.readout_ns)
+        self.say(due_ns, HeraldedRead(operation=operation.sequence, outcomes=outcomes))
 
     def _gate(self, operation: DoGate) -> None:
         qubits = operation.qubits
@@ -375,5 +447,6 @@ class Driver:
             raise LocalError(ErrorCode.GONE, f"no qubit {qubit.hex()}")
 
     def _require_unclaimed(self, qubit: bytes) -> None:
-        if any(batch.qubit == qubit for batch in self.batches.values()):
+        open_now = [*self.batches.values(), *self.in_flight.values()]
+        if any(batch.qubit == qubit for batch in open_now):
             raise LocalError(ErrorCode.BAD_REQUEST, "the qubit is being attempted with")

@@ -25,7 +25,7 @@ from qstack.physical.service import GateName
 from qstack.quantum.gates import gate_transfer
 from qstack.quantum.measurement import readout_effect
 from qstack.wire.message import Basis
-from qstack.wire.packed import Bits, pack_bits
+from qstack.wire.packed import Bits, Codes, Slots, pack_bits
 
 if TYPE_CHECKING:
     from qstack.quantum.pauli import FloatArray
@@ -35,6 +35,8 @@ GAP_CYCLES_MAX: Final = 2**46  # more cycles than any run has: the sum of many s
 
 class TemplateDevice(Driver):
     """One node's device. The base class keeps the books, refuses wrong use and times answers."""
+
+    emits = True
 
     def __init__(self, setup: Setup) -> None:
         super().__init__(setup)
@@ -110,6 +112,24 @@ class TemplateDevice(Driver):
         first_ns = self._emission_ns(batch, batch.first_cycle)
         attempts = max(0, -((first_ns - at_ns) // cycle_ns))
         self.ended(batch, reason, at_ns, attempts=attempts)
+
+    # --- attempts that a station with a name heralds (`template_station.py`) ----------------------
+
+    def emit(self, batch: Generate) -> None:
+        """HARDWARE: begin to attempt. The toy has nothing to do: the station draws what comes."""
+        if not self.links[batch.link].is_heralded:
+            raise LocalError(ErrorCode.UNSUPPORTED, "this device has no receiver for photon pairs")
+
+    def keep(self, batch: Generate, cycle: int) -> None:
+        """HARDWARE: the attempt in `cycle` was heralded; from now on its qubit can be used."""
+        del cycle
+        assert batch.qubit is not None, "the base has found it by its name"
+        self._states[batch.qubit] = np.array([1.0, 0.0, 0.0, 0.0])  # half of a Bell pair
+
+    def read(self, batch: Generate, cycles: Slots, bases: Codes) -> Bits:
+        """HARDWARE: what was read in these cycles, in the batch's basis or in these `bases`."""
+        del batch, bases
+        return self._bits(len(cycles))
 
     # --- qubits -----------------------------------------------------------------------------------
 

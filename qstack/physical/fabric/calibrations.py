@@ -1,7 +1,8 @@
 """Two-ended calibrations of links: each end does its part with the station, at about the same time.
 
-A calibration is good if the two parts overlap for half of their time at least. Then both ends are
-told the same new number, and the link begins to drift anew when the first part ends.
+A calibration is good if the two parts overlap for half of their time at least; so must the part of
+a station that has a name. Then all are told the same new number, and the link begins to drift anew
+when the first part ends.
 """
 
 from typing import NamedTuple
@@ -9,11 +10,11 @@ from typing import NamedTuple
 from qstack.errors import ErrorCode
 from qstack.physical.device import Calibrate, Calibrated
 from qstack.physical.fabric.register import RefusedError
-from qstack.physical.hardware import World
+from qstack.physical.hardware import LinkHardware, World
 
 
 class Calibration(NamedTuple):
-    """One end's part, which ends at `event_ns`. `number` counts parts."""
+    """The part of an end or a station, which ends at `event_ns`. `number` counts parts."""
 
     node: str
     link: str
@@ -30,8 +31,8 @@ class Calibrations:
         self._world = world
         self._counts: dict[str, int] = {}
         self._last_ns: dict[str, int] = {}
-        self._latest: dict[tuple[str, str], Calibration] = {}  # by node and link
-        self._joint: dict[str, tuple[int, int]] = {}  # the parts of the last good one
+        self._latest: dict[tuple[str, str], Calibration] = {}  # by participant and link
+        self._joint: dict[str, list[int]] = {}  # the parts of the last good one
         self._parts = 0
 
     def count(self, link: str) -> int:
@@ -43,9 +44,9 @@ class Calibrations:
         return self._last_ns.get(link, 0)
 
     def begin(self, node: str, asked: Calibrate, at_ns: int) -> Calibration:
-        """An end begins its part. Raises `RefusedError`."""
+        """An end, or a named station, begins its part. Raises `RefusedError`."""
         link = self._world.links.get(asked.link)
-        if link is None or node not in link.ends:
+        if link is None or node not in _parties(link):
             raise RefusedError(ErrorCode.BAD_REQUEST, f"{node} is not on a link {asked.link}")
         if link.drift is None:
             raise RefusedError(ErrorCode.UNSUPPORTED, f"{asked.link} needs no calibration")
@@ -63,15 +64,16 @@ class Calibrations:
         if self._latest.get((part.node, part.link)) != part:
             return None
         link = self._world.links[part.link]
-        far = self._latest.get((link.other_end(part.node), part.link))
-        apart_ns = None if far is None else abs(far.begun_ns - part.begun_ns)
-        is_good = apart_ns is not None and 2 * apart_ns <= part.event_ns - part.begun_ns
+        parts = [self._latest.get((each, part.link)) for each in _parties(link)]
+        there = [each for each in parts if each is not None]
+        apart_ns = max(abs(each.begun_ns - part.begun_ns) for each in there)
+        is_good = len(there) == len(parts) and 2 * apart_ns <= part.event_ns - part.begun_ns
         is_new = False
-        if is_good and far is not None:
-            first, last = sorted((part.number, far.number))
-            is_new = self._joint.get(part.link) != (first, last)
+        if is_good:
+            joint = sorted(each.number for each in there)
+            is_new = self._joint.get(part.link) != joint
             if is_new:
-                self._joint[part.link] = first, last
+                self._joint[part.link] = joint
                 self._counts[part.link] = self.count(part.link) + 1
                 self._last_ns[part.link] = part.event_ns
         answer = Calibrated(
@@ -80,6 +82,10 @@ class Calibrations:
         return answer, is_new
 
     def forget(self, node: str) -> None:
-        """What an end that goes down had begun comes to nothing."""
-        for link in self._world.links_of(node):
-            self._latest.pop((node, link.id), None)
+        """What a participant that goes down had begun comes to nothing."""
+        self._latest = {key: part for key, part in self._latest.items() if key[0] != node}
+
+
+def _parties(link: LinkHardware) -> list[str]:
+    """Who has a part in a calibration."""
+    return [*link.ends, *([] if link.station is None else [link.station])]

@@ -54,9 +54,9 @@ from qstack.physical.fabric.station import Match, Station
 from qstack.physical.fabric.switchboard import Switchboard
 from qstack.physical.fabric.watches import Watch, Watches
 from qstack.physical.fabric.witness import Witness
-from qstack.physical.hardware import World
+from qstack.physical.hardware import LinkHardware, World
 from qstack.physical.params import RESULT_MIN_NS
-from qstack.physical.station_device import KeepHeralded, StopWatch, WatchLink
+from qstack.physical.station_device import KeepHeralded, ReadHeralded, StopWatch, WatchLink
 from qstack.quantum.bell import fidelity
 from qstack.quantum.gates import GATES
 from qstack.quantum.pauli import FloatArray
@@ -139,6 +139,7 @@ class Fabric:
             self._register,
             self._counter,
             self._chance,
+            self._circumstances,
             deliver=self._deliver,
             schedule=self._schedule,
         )
@@ -197,6 +198,7 @@ class Fabric:
         ]
         heapq.heapify(self._heap)
         self._watches.station_gone(node)
+        self._sources.station_gone(node, self._latest_ns)
         self._watches.node_gone(node, self._latest_ns)
         self._station.node_gone(node, self._latest_ns)
         self._sources.node_gone(node, self._latest_ns)
@@ -279,6 +281,8 @@ class Fabric:
                     self._station.stop(node, number, reason, at_ns)
             case KeepHeralded():
                 self._watches.keep(node, operation, at_ns)
+            case ReadHeralded():
+                self._watches.read(node, operation, at_ns)
             case GiveBases():
                 self._readings.give(node, operation, at_ns)
             case SendPulse() | AlignClock():
@@ -315,10 +319,15 @@ class Fabric:
     def _watch(self, station: str, operation: Operation, at_ns: int) -> None:
         """An operation of a station. Raises `RefusedError`."""
         match operation:
+            case WatchLink() if self._sources.serves(operation.link):
+                self._sources.run_for(station, operation, at_ns)
             case WatchLink():
                 self._watches.watch(station, operation, at_ns)
             case StopWatch():
-                self._watches.stop_watch(station, operation, at_ns)
+                if not self._sources.stop_run(station, operation, at_ns):
+                    self._watches.stop_watch(station, operation, at_ns)
+            case Calibrate():
+                self._calibrate(station, operation, at_ns)
             case _:
                 raise RefusedError(ErrorCode.UNSUPPORTED, type(operation).__name__)
 
@@ -329,7 +338,7 @@ class Fabric:
             raise RefusedError(ErrorCode.BAD_REQUEST, f"{node} is not on a link {operation.link}")
         if isinstance(operation, AlignClock):
             self._clocks.align(node, operation)
-            self._station.conditions_changed(link, at_ns)
+            self._conditions_changed(link, at_ns)
             return
         sent, came = self._clocks.pulse(node, operation, at_ns)
         due_ns = at_ns + max(link.delay_ns, RESULT_MIN_NS)
@@ -338,9 +347,16 @@ class Fabric:
         if far in self._up:
             self._deliver(far, due_ns, came)
 
+    def _conditions_changed(self, link: LinkHardware, at_ns: int) -> None:
+        if link.station is None:
+            self._station.conditions_changed(link, at_ns)
+        else:
+            self._watches.conditions_changed(link, at_ns)
+
     def _calibrate(self, node: str, operation: Calibrate, at_ns: int) -> None:
+        is_watched = node in self._stations and self._watches.is_watched(operation.link)
         station = self._sources if self._sources.serves(operation.link) else self._station
-        if station.is_busy(node, operation.link):
+        if is_watched or station.is_busy(node, operation.link):
             raise RefusedError(ErrorCode.BAD_REQUEST, "there are attempts on the link")
         begun = self._calibrations.begin(node, operation, at_ns)
         self._push(begun.event_ns, _EMISSION, operation.link, begun.number, begun)
@@ -353,7 +369,7 @@ class Fabric:
             return
         answer, is_new = ended
         if is_new:
-            self._station.conditions_changed(link, calibration.event_ns)
+            self._conditions_changed(link, calibration.event_ns)
         due_ns = calibration.event_ns + max(link.delay_ns, RESULT_MIN_NS)
         self._deliver(calibration.node, due_ns, answer)
 
@@ -395,7 +411,7 @@ class Fabric:
     def _open_batches(self, node: str) -> int:
         """Batches at work, and those whose last part waits for the bases of its node."""
         attempts = len(self._counter.open_batches(node)) + self._sources.open_batches(node)
-        return attempts + self._readings.count(node)
+        return attempts + self._readings.count(node) + self._watches.unread(node)
 
     def _draw(self, node: str, sequence: int) -> float:
         return self._chance.uniform("operation", node, self._up[node], sequence)

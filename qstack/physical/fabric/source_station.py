@@ -11,6 +11,9 @@ Endings
 3. The far end goes on waiting, for this batch or another one of the same token.
 4. An end that goes down is stopped and told nothing.
 So every batch has exactly one last answer: BatchEnded, or a DetectionReply that is last.
+
+Where the station has a name its source emits only while that runs it, for the two batches it names
+(`SourceRuns`); it learns nothing of what is detected.
 """
 
 from collections.abc import Callable
@@ -28,9 +31,11 @@ from qstack.physical.fabric.passes import SourceModels
 from qstack.physical.fabric.readings import Deliver, Readings
 from qstack.physical.fabric.receiver import Receiver
 from qstack.physical.fabric.register import RefusedError
+from qstack.physical.fabric.source_runs import SourceRuns
 from qstack.physical.generation import mismatch
 from qstack.physical.hardware import World
 from qstack.physical.params import NEVER_NS, READOUT_NS
+from qstack.physical.station_device import StopWatch, WatchLink
 from qstack.wire.packed import Codes, pack_bases, pack_bits, pack_slots
 
 
@@ -95,6 +100,7 @@ class SourceStation:
         self._open: dict[tuple[str, int], SourceBatch] = {}  # the same by node and number
         self._matches = dict.fromkeys(self._models, 0)
         self._schedule = schedule
+        self._runs = SourceRuns(world, deliver)
 
     def serves(self, link: str) -> bool:
         """Whether a link is one of these."""
@@ -105,8 +111,8 @@ class SourceStation:
         return sum(batch.node == node for batch in self._receivers.values())
 
     def is_busy(self, node: str, link: str) -> bool:
-        """Whether the receiver of `node` on this link is on."""
-        return (link, node) in self._receivers
+        """Whether the receiver of `node` on this link is on, or it runs its source."""
+        return (link, node) in self._receivers or self._runs.is_run_by(node, link)
 
     # --- what nodes ask ---
 
@@ -167,7 +173,40 @@ class SourceStation:
             return
         self._draw(match, clicks.until_slot)
 
+    # --- what a station that has a name asks ---
+
+    def run_for(self, station: str, asked: WatchLink, at_ns: int) -> None:
+        """Its source emits for two batches, once both are on. Raises `RefusedError`."""
+        self._runs.begin(station, asked)
+        self._match(self._models[asked.link].usual, at_ns)
+
+    def stop_run(self, station: str, asked: StopWatch, at_ns: int) -> bool:
+        """Its source emits no more; whether it was one of these that did."""
+        link = self._runs.end(station, asked.watch, at_ns)
+        if link is not None:
+            self._interrupt(link, at_ns)
+        return link is not None
+
+    def station_gone(self, station: str, at_ns: int) -> None:
+        """Its sources emit no more; receivers wait."""
+        for link in self._runs.forget(station):
+            self._interrupt(link, at_ns)
+
     # --- inside ---
+
+    def _interrupt(self, link: str, at_ns: int) -> None:
+        """The source stops: both ends get what was emitted before, and wait."""
+        first = self._receivers.get((link, self._models[link].usual.ends[0]))
+        match = None if first is None else first.match
+        if match is None:
+            return
+        clicks, match.clicks = match.clicks, None
+        self._close(match, at_ns)
+        if clicks is not None:
+            clicks = clicks.before(-(-at_ns // match.model.slot_ns))
+            outcomes = self._outcomes(match, clicks)
+            for batch in match.batches:
+                self._reply(match, batch, clicks, outcomes, at_ns)
 
     def _match(self, model: SourceModel, at_ns: int) -> None:
         """Bring the batches of both ends together, if they are for the same."""
@@ -175,11 +214,13 @@ class SourceStation:
         first, second = (self._receivers.get((link, end)) for end in model.ends)
         if first is None or second is None or first.operation.token != second.operation.token:
             return
+        if not self._runs.allow(link, (first.number, second.number)) or first.match is not None:
+            return
         number = self._matches[link]
         self._matches[link] += 1
         generator = self._chance.generator("source", link, number)
         match = SourceMatch(model, number, (first, second), generator)
-        slots = [-(-at_ns // model.slot_ns)]
+        slots = [-(-at_ns // model.slot_ns), self._runs.first_slot(link)]
         for batch in match.batches:
             batch.match = match
             slots += [batch.operation.first_cycle, batch.next_slot]

@@ -14,7 +14,7 @@ Endings
    and may match another batch at once. Its attempts went on all the time.
 5. An end that goes down is stopped and told nothing.
 Where conditions change slowly (`circumstances.py`) what comes of attempts is drawn anew every
-SEGMENT_NS, and when an end times its light anew: attempts have no memory.
+SEGMENT_NS (`drawing.py`), and when an end times its light anew: attempts have no memory.
 A device that checks itself first (`ready_check_ns`) attempts from the first cycle after it has
 passed; the time that takes is drawn once for each batch.
 So every batch has exactly one last answer: Reply, BatchEnded, or a MeasuredReply that is last.
@@ -34,16 +34,17 @@ from qstack.physical.device import BatchEnded, Generate, MeasuredReply, Reply
 from qstack.physical.fabric.batches import AttemptCounter, Batch, MatchKey, cycles_before
 from qstack.physical.fabric.chance import Chance
 from qstack.physical.fabric.circumstances import Circumstances
+from qstack.physical.fabric.drawing import draw_next
 from qstack.physical.fabric.keys import QubitKey
 from qstack.physical.fabric.link_model import PATTERN_BITS, LinkModel
-from qstack.physical.fabric.measured import Chunk, draw_chunk
+from qstack.physical.fabric.measured import Chunk
 from qstack.physical.fabric.outcomes import JointOutcomes
 from qstack.physical.fabric.prepared import code_of, read_half, reader_of
 from qstack.physical.fabric.readings import Deliver, Readings
 from qstack.physical.fabric.register import Move, RefusedError, Register
 from qstack.physical.generation import has_storage, is_kept, mismatch
 from qstack.physical.hardware import LinkHardware, World
-from qstack.physical.params import NEVER_NS, READOUT_NS, SEGMENT_NS
+from qstack.physical.params import NEVER_NS, READOUT_NS
 from qstack.wire.packed import Codes, pack_bits
 
 if TYPE_CHECKING:
@@ -380,28 +381,12 @@ class Station:
         asked = batch_a.operation
         cycle_ns = model.cycle_ns(asked.kind)
         conditions = self._circumstances.at(model.link.id, first_cycle * cycle_ns)
-        probability = model.success(asked.bright_state, conditions).probability
-        match.conditions = conditions
-        match.event_ns = match.chunk = match.next_cycle = None
-        last_cycle = None  # the first that is not decided under these conditions
-        if conditions is not None:
-            last_cycle = first_cycle + max(1, SEGMENT_NS // cycle_ns)
-        cycle = None
-        if probability > 0.0 and asked.kind != "measure":
-            cycle = first_cycle - 1 + int(match.generator.geometric(probability))
-        elif probability > 0.0:
-            match.chunk = draw_chunk(
-                match.generator,
-                first_cycle=first_cycle,
-                cycle_ns=cycle_ns,
-                probability=probability,
-                pairs=min(batch_a.remaining, batch_b.remaining),
-            )
-            if last_cycle is not None and match.chunk.cycles[-1] >= last_cycle:
-                match.chunk = match.chunk.before(last_cycle)
-            cycle = int(match.chunk.cycles[-1]) if len(match.chunk.cycles) else None
-        if last_cycle is not None and (cycle is None or cycle >= last_cycle):
-            match.chunk, match.next_cycle, cycle = None, last_cycle, last_cycle
+        pairs = min(batch_a.remaining, batch_b.remaining)
+        drawn = draw_next(match.generator, model, asked, conditions, first_cycle, pairs)
+        cycle = drawn.cycle
+        match.conditions, match.chunk = conditions, drawn.chunk
+        match.event_ns = None
+        match.next_cycle = cycle if drawn.is_undecided else None
         if cycle is None:
             return
         match.success_cycle = cycle
