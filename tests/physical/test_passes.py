@@ -99,21 +99,21 @@ def test_the_rate_ahead_is_the_mean_of_the_steps_that_are_left() -> None:
 
 def test_memories_on_the_ground_latch_by_the_closed_form_of_each_step() -> None:
     """Frames of a pass, read at once: 5.1 deviations; as in its middle there would be 20 more."""
-    channel = passing(200.0, 1000.0, elevation_min_deg=20.0)
+    channel = passing(80.0, 1000.0, elevation_min_deg=35.0)
     world = memories_world(channel)
     link, profiles = world.links["a-b"], world.end_profiles("a-b")
     opens_ns, until_ns = (
-        200 * SECOND + at_ns for at_ns in (channel.one_pass[0][0], channel.one_pass[-1][1])
+        80 * SECOND + at_ns for at_ns in (channel.one_pass[0][0], channel.one_pass[-1][1])
     )
     cycle_ns = link.cycle_ns("measure", *profiles)
     fabric = started_fabric(world, 4)
     for number, node in enumerate("ab"):
         wanted = generate(0, 1 + number, "a-b", kind="measure", pairs=10**7, basis="Z")
         fabric.apply(node, wanted)
-        fabric.apply(node, stop(500 * SECOND, 3 + number, 1 + number))
+        fabric.apply(node, stop(170 * SECOND, 3 + number, 1 + number))
     emitted: Any = []
     count = 0
-    for node, _, _, message in fabric.run(501 * SECOND):
+    for node, _, _, message in fabric.run(171 * SECOND):
         if isinstance(message, MeasuredReply) and node == "a":
             count += message.pairs
             emitted += [message.emitted_at_ns] * bool(message.pairs)

@@ -110,7 +110,7 @@ def pauses(pairs: list[LinkPair]) -> list[int]:
 
 MID = '[[station]]\nname = "mid"\naddress = "127.0.0.1:0"\n'
 NAMED = {"station": '"mid"', "station_m": 9000}
-SLOW_PAIRS = pair_link({"detector_efficiency": 0.1})
+SLOW_PAIRS = pair_link({"detector_efficiency": 0.04})
 STEADY = DRIFT | {"lock_duty": 1, "calibration_period_ns": SECOND, "calibration_ns": 50 * MS}
 
 
@@ -118,7 +118,7 @@ STEADY = DRIFT | {"lock_duty": 1, "calibration_period_ns": SECOND, "calibration_
     "text",
     [
         SLOW_PAIRS,
-        pair_link({"detector_efficiency": 0.1}, **NAMED) + MID,
+        pair_link({"detector_efficiency": 0.04}, **NAMED) + MID,
         equipped("midpoint_source"),
         equipped("absorptive_memory"),
         equipped("absorptive_memory", **NAMED) + MID,

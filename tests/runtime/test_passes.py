@@ -116,6 +116,7 @@ def test_a_request_whose_deadline_comes_between_passes_ends_at_it(net: WatchedNe
     finish(net)
 
 
+@pytest.mark.soak
 def test_pairs_over_memories_below_a_satellite_and_a_fibre_come_while_it_passes() -> None:
     nodes = [node(name, "ion-projected") for name in "abc"]
     frames = {"pair_parameter": 0.2, "trials": 2000}
