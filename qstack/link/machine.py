@@ -153,7 +153,12 @@ class LinkLayer:
         if peer.capability is None:
             return
         was_up = peer.is_up
-        peer.capability = replace(peer.capability, options=told.options)
+        peer.capability = replace(
+            peer.capability,
+            options=told.options,
+            opens_ns=told.opens_ns,
+            until_ns=told.until_ns,
+        )
         if was_up:
             self._on_offers_changed(peer, now)
         else:
@@ -260,6 +265,8 @@ class LinkLayer:
                 best_fidelity=peer.best_fidelity,
                 delay_ns=peer.capability.delay_ns,
                 slots=peer.slots,
+                opens_ns=peer.capability.opens_ns,
+                until_ns=peer.capability.until_ns,
             )
         )
 

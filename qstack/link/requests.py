@@ -298,7 +298,10 @@ class Requests:
         if option is None:
             best = peer.best_fidelity
             return ErrorCode.FIDELITY, f"{asked.min_fidelity:.4f} > {best:.4f}", best
-        too_long = hopeless(peer, option, asked.kind, asked.number, asked.deadline_ns - now)
+        opens_ns = max(now, peer.capability.opens_ns)
+        if asked.deadline_ns <= opens_ns:
+            return ErrorCode.NO_TIME, f"there is no satellite before {opens_ns} ns", None
+        too_long = hopeless(peer, option, asked.kind, asked.number, asked.deadline_ns - opens_ns)
         if too_long is not None:
             return ErrorCode.NO_TIME, too_long, None
         if len(peer.requests) >= REQUESTS_MAX:

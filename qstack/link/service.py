@@ -70,7 +70,8 @@ class LinkUp(_Link, frozen=True, kw_only=True):
 
     `kinds` is what may be asked of it. `options` go from the best fidelity (`best_fidelity`) to the
     highest rate. A request gets the fastest that keeps its `min_fidelity`. Said again when test
-    rounds have changed what an option promises.
+    rounds have changed what an option promises, and as a satellite passes. From `opens_ns` until
+    before `until_ns` there can be pairs, now or next (0: always); requests wait for it.
     """
 
     TYPE = 0x0101
@@ -82,6 +83,8 @@ class LinkUp(_Link, frozen=True, kw_only=True):
     best_fidelity: Probability
     delay_ns: Nanoseconds
     slots: Count
+    opens_ns: Nanoseconds = 0
+    until_ns: Nanoseconds = 0
 
 
 class LinkDown(_Link, frozen=True, kw_only=True):

@@ -229,6 +229,16 @@ class Circuits:
             if peer in (circuit.upstream, circuit.downstream):
                 self.close(circuit, CircuitInput.LOST, ErrorCode.PEER_DOWN, detail)
 
+    def on_neighbour_closed(self, peer: str) -> None:
+        """The link to `peer` is closed for a while: circuits on over it look for another way.
+
+        Requests on a circuit of that link alone wait for it in the link layer.
+        """
+        for circuit in self:
+            if peer in (circuit.upstream, circuit.downstream) and not circuit.is_single_link:
+                detail = f"the link to {peer} is closed"
+                self.close(circuit, CircuitInput.LOST, ErrorCode.PEER_DOWN, detail)
+
     def close(
         self, circuit: Circuit, received: CircuitInput, error: ErrorCode, detail: str
     ) -> None:

@@ -318,7 +318,7 @@ class Heads:
         """Why the network as it is now cannot serve the request."""
         way = self._way(create.remote, create.kind)
         if way is None:
-            return Refusal(ErrorCode.NO_PATH, f"no path to {create.remote}")
+            return self._no_wait(create)
         found = plan(way.chain, create.min_fidelity, self._cutoff_ns)
         if found is None:
             best = probability(best_fidelity(way.chain, self._cutoff_ns))
@@ -331,6 +331,20 @@ class Heads:
                 ErrorCode.NO_TIME,
                 f"{create.number} pairs in {left_s:.3g} s: about {found.rate_hz:.3g} pairs/s",
             )
+        return None
+
+    def _no_wait(self, create: service.NetworkCreate) -> Refusal | None:
+        """Why a request without a path is not to wait for a link to its remote to open."""
+        closed = self._database.closed_link(create.remote)
+        if closed is None or create.kind not in closed.kinds:
+            return Refusal(ErrorCode.NO_PATH, f"no path to {create.remote}")
+        if closed.best_fidelity < create.min_fidelity:
+            best = closed.best_fidelity
+            detail = f"asked for {create.min_fidelity:.4f}, best {best:.4f}"
+            return Refusal(ErrorCode.FIDELITY, detail, best)
+        if create.deadline_ns <= closed.opens_ns:
+            detail = f"the link to {create.remote} opens at {closed.opens_ns} ns"
+            return Refusal(ErrorCode.NO_TIME, detail)
         return None
 
     def _best(self, request: HeadRequest) -> float | None:
@@ -436,11 +450,13 @@ class Heads:
     def _try_later(self, request: HeadRequest) -> None:
         # Without a deadline only news of the topology help: do not hold the clock for them.
         is_idle = request.tries > 0 and request.create.deadline_ns >= NEVER_NS
+        retry_ns = self._out.now + RETRY_NS
+        closed = self._database.closed_link(request.create.remote)
+        if closed is not None:  # nothing else is to be expected before it opens
+            is_idle, retry_ns = False, max(retry_ns, closed.opens_ns)
         request.tries += 1
         request.is_retrying = True
-        self._out.set_timer(
-            f"network/retry/{_key(request.create)}", self._out.now + RETRY_NS, background=is_idle
-        )
+        self._out.set_timer(f"network/retry/{_key(request.create)}", retry_ns, background=is_idle)
 
     def _has_lost_remote(self, request: HeadRequest) -> bool:
         """Fail the request if its remote is not what it was."""

@@ -58,8 +58,14 @@ class LinkStateDatabase:
     # --- what others ask -------------------------------------------------------------------------
 
     def is_adjacent(self, peer: str) -> bool:
-        """Whether circuits may use the link to `peer`."""
-        return peer in self._channels and peer in self.links
+        """Whether circuits may use the link to `peer`: it is there, and open."""
+        link = self.links.get(peer)
+        return peer in self._channels and link is not None and link.opens_ns <= self._out.now
+
+    def closed_link(self, peer: str) -> LinkUp | None:
+        """The link to `peer`, if it is there and closed for a while."""
+        link = self.links.get(peer) if peer in self._channels else None
+        return None if link is None or link.opens_ns <= self._out.now else link
 
     def has_channel(self, peer: str) -> bool:
         """Whether a message to `peer` can be sent."""

@@ -272,6 +272,8 @@ class NetworkLayer:
                 self._on_link_pair(message)
             case link.LinkUp():
                 self._database.on_link_up(message)
+                if self._database.closed_link(message.peer) is not None:
+                    self._circuits.on_neighbour_closed(message.peer)
                 self._on_topology()
             case link.LinkDown():
                 self._database.on_link_down(message)

@@ -16,7 +16,8 @@ class Conditions(Struct, frozen=True, kw_only=True):
     `delay_deviation_ps` the deviation of that from attempt to attempt.
     `polarisation_rad` is the deviation of the angle between the polarisations of both ends' light,
     `phase_rad` that of the optical phase beside what the profiles have of it, `transmission` what
-    is left of the light of each end.
+    is left of the light of each end. `arms` are what the channels of both arms pass, where that
+    changes (None: what the link says).
     """
 
     delay_ps: float = 0.0
@@ -24,6 +25,7 @@ class Conditions(Struct, frozen=True, kw_only=True):
     polarisation_rad: float = 0.0
     phase_rad: float = 0.0
     transmission: float = 1.0
+    arms: tuple[float, float] | None = None
 
 
 IDEAL: Final = Conditions()

@@ -262,7 +262,9 @@ class MeasuredReply(Message, frozen=True, kw_only=True):
 class BasesWanted(Message, frozen=True, kw_only=True):
     """Something was detected `count` times: which bases does the node read it in?
 
-    Answered by GiveBases with the number of the `part`, in the order of asking.
+    A receiver that may be blind asks for slots in which it then detects nothing, too: the reply has
+    the bases of those it did. Answered by GiveBases with the number of the `part`, in the order of
+    asking.
     """
 
     LAYER = Layer.PHYSICAL

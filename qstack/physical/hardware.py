@@ -18,11 +18,13 @@ import math
 from collections.abc import Mapping
 from typing import Annotated, Final, Literal, Self
 
+import numpy as np
 from msgspec import Meta, Struct, structs
 
 from qstack.ids import link_id
 from qstack.physical.clock_hardware import PERFECT_CLOCK, ClockHardware, LinkTiming
 from qstack.physical.conditions import IDEAL, Conditions
+from qstack.physical.detector_hardware import ReceiverDetectors, StationDetectors
 from qstack.physical.drift_hardware import LinkDrift
 from qstack.physical.link_equipment import (
     SCHEME_OF,
@@ -39,13 +41,13 @@ from qstack.physical.link_options import (
     either,
     plain,
 )
-from qstack.physical.models.absorptive import AbsorptiveLink, absorptive
+from qstack.physical.models.absorptive import AbsorptiveLink, absorptive, click_probability
 from qstack.physical.models.cycles import (
+    blinded_probability,
     frame_cycle_ns,
     herald_wait_ns,
     keep_cycle_ns,
     measure_cycle_ns,
-    multiplexed_probability,
     train_cycle_ns,
 )
 from qstack.physical.models.fibre import (
@@ -57,7 +59,12 @@ from qstack.physical.models.fibre import (
 from qstack.physical.models.heralding import Heralded, double_click, single_click
 from qstack.physical.models.midpoint_source import MidpointSource, midpoint_source, spdc_pairs
 from qstack.physical.models.pair_source import PairSource
-from qstack.physical.models.timing import gate_share, polarisation_overlap, residual_visibility
+from qstack.physical.models.timing import (
+    gate_share,
+    pair_fading,
+    polarisation_overlap,
+    residual_visibility,
+)
 from qstack.physical.profile import Profile
 from qstack.physical.retrieved_photon import RetrievedPhotonEquipment
 from qstack.physical.service import AttemptKind
@@ -78,6 +85,12 @@ ArmLoss = Annotated[float, Meta(ge=0, le=200, description="decibels in each arm,
 GATE_SHARE_MIN: Final = 1e-12  # a receiver without any light has no statistics: this is none
 
 
+TRAIN_SCHEMES: Final[tuple[Scheme, ...]] = ("absorptive-memory", "retrieved-photon")
+"""Those whose attempts are trains of modes, close together at the station's detectors."""
+SATELLITE_SCHEMES: Final[tuple[Scheme, ...]] = ("spdc", "midpoint-source")
+"""Those whose source may be aboard a satellite: pairs go down to receivers, or to memories."""
+
+
 class LinkHardware(Struct, frozen=True, kw_only=True):
     """One link: `arms_m` is the fibre from each of `ends` to the station.
 
@@ -86,7 +99,7 @@ class LinkHardware(Struct, frozen=True, kw_only=True):
     1 ns of light, a `source` on a heralded link or none on a photon-pair link, `equipment` that
     is not the scheme's. A `station` with a name is a participant of its own (None: the fabric plays
     it). A link of another `channel` than fibre has neither attenuation nor Raman light; a
-    satellite's is for `spdc` (`link_options.py`).
+    satellite's is for sources in the middle (`link_options.py`).
     """
 
     ends: tuple[str, str]
@@ -97,10 +110,13 @@ class LinkHardware(Struct, frozen=True, kw_only=True):
     group_index: float = STANDARD_GROUP_INDEX
     extra_loss_db: float = 0.0
     source: PairSourceHardware | None = None
+    detectors: ReceiverDetectors | None = None  # None: ready, alike, on time
+    station_detectors: StationDetectors | None = None  # None: always ready
     equipment: Equipment | None = None
     station: str | None = None  # the name of one that is a participant of its own
     channel: LinkChannel | None = None
     switch: Switch | None = None
+    stray_probability: float = 0.0  # of a click by other links' light behind the switch (window)
     traffic: ClassicalTraffic | None = None
     timing: LinkTiming | None = None  # nothing depends on clocks without it
     drift: LinkDrift | None = None
@@ -109,11 +125,15 @@ class LinkHardware(Struct, frozen=True, kw_only=True):
         """Refuse what cannot be."""
         if (self.scheme == "spdc") != (self.source is not None):
             raise ValueError(f"a source goes with spdc, and only there, not with {self.scheme}")
+        if self.detectors is not None and self.source is None:
+            raise ValueError(f"receivers go with spdc, not with {self.scheme}")
+        if self.station_detectors is not None and self.scheme not in TRAIN_SCHEMES:
+            raise ValueError(f"no train of modes meets in the station of {self.scheme}")
         has = None if self.equipment is None else SCHEME_OF[type(self.equipment)]
         if has != (self.scheme if self.scheme in SCHEME_OF.values() else None):
             raise ValueError(f"equipment of {has or 'no scheme'} does not go with {self.scheme}")
-        if isinstance(self.channel, PassChannel) and self.scheme != "spdc":
-            raise ValueError(f"a satellite sends pairs to receivers, not {self.scheme}")
+        if isinstance(self.channel, PassChannel) and self.scheme not in SATELLITE_SCHEMES:
+            raise ValueError(f"a satellite sends pairs to both ends, which is not {self.scheme}")
         if self.channel is not None and self.traffic is not None:
             raise ValueError("classical light scatters in fibre, not in the air")
         if not self.ends[0] < self.ends[1]:
@@ -148,6 +168,8 @@ class LinkHardware(Struct, frozen=True, kw_only=True):
         """The same numbers, without where they come from."""
         parts = {
             "source": self.source,
+            "detectors": self.detectors,
+            "station_detectors": self.station_detectors,
             "timing": self.timing,
             "drift": self.drift,
             "equipment": self.equipment,
@@ -204,7 +226,7 @@ class LinkHardware(Struct, frozen=True, kw_only=True):
         arms_ns = (self.arm_ns(self.ends[0]), self.arm_ns(self.ends[1]))
         if isinstance(self.equipment, MidpointEquipment):
             trials, trial_ns = self.equipment.trials, self.equipment.trial_ns
-            return frame_cycle_ns(trials, trial_ns, prepare_ns, arms_ns)
+            return frame_cycle_ns(trials, trial_ns, prepare_ns, self._latches_ns)
         if isinstance(self.equipment, AbsorptiveEquipment):
             modes, mode_ns = self.equipment.modes, self.equipment.mode_ns
             return train_cycle_ns(modes, mode_ns, prepare_ns, arms_ns)
@@ -230,15 +252,23 @@ class LinkHardware(Struct, frozen=True, kw_only=True):
         arms_ns = (self.arm_ns(self.ends[0]), self.arm_ns(self.ends[1]))
         train_ns = 0 if self.equipment is None else self.equipment.train_ns
         if isinstance(self.equipment, MidpointEquipment):
-            return train_ns + sum(arms_ns)
+            return train_ns + sum(self._latches_ns)
         return train_ns + herald_wait_ns(arms_ns, self._place(end))
+
+    @property
+    def _latches_ns(self) -> tuple[int, int]:
+        """The ways of the light, and of what was latched, until both ends know of both."""
+        arms_ns = (self.arm_ns(self.ends[0]), self.arm_ns(self.ends[1]))
+        if isinstance(self.channel, PassChannel):  # which is said on the ground
+            return max(arms_ns), self.delay_ns
+        return arms_ns
 
     def efficiency(self, end: str, profile: Profile) -> float:
         """The probability that a photon emitted at `end` makes a detector click.
 
         Coupling x 10^(-loss/10), loss = fibre or air of this arm + `extra_loss_db` + the switch.
         """
-        return profile.coupling * self._arm_transmission(end)
+        return profile.coupling * self.arm_transmission(end)
 
     def pair_source(
         self, conditions: Conditions = IDEAL, arms: tuple[float, float] | None = None
@@ -252,8 +282,11 @@ class LinkHardware(Struct, frozen=True, kw_only=True):
         if self.source is None:
             raise ValueError(f"{self.id} is a heralded link: it has no pair source")
         given = arms or (None, None)
+        seen = self.source.detector_efficiency * conditions.transmission
+        if self.detectors is not None:
+            seen *= self.detectors.acceptance
         first, second = (
-            self.source.detector_efficiency * self._arm_transmission(end, share)
+            seen * self.arm_transmission(end, share)
             for end, share in zip(self.ends, given, strict=True)
         )
         of_light = self.source.wavelength_nm, self.source.detector_efficiency
@@ -264,25 +297,30 @@ class LinkHardware(Struct, frozen=True, kw_only=True):
             efficiencies=(first, second * max(GATE_SHARE_MIN, self._timed(conditions)[1])),
             backgrounds=(dark[0], dark[1]),
             misalignment=self.source.misalignment,
+            polarisation_rad=conditions.polarisation_rad,
+            phase_rad=self._held_rad(conditions),
         )
 
-    def pair_sources(self, conditions: Conditions = IDEAL) -> list[tuple[float, PairSource]]:
+    def pair_sources(
+        self, conditions: Conditions = IDEAL, at_ns: int | None = None
+    ) -> list[tuple[float, PairSource]]:
         """What its slots are like while it is up, and the share of that time they are so.
 
-        One for fibre or air; for a satellite one for each step of a pass. Raises ValueError for a
-        heralded link.
+        As `spells`. Raises ValueError for a heralded link.
+        """
+        return [(share, self.pair_source(conditions, arms)) for share, arms in self.spells(at_ns)]
+
+    def spells(self, at_ns: int | None = None) -> list[tuple[float, tuple[float, float] | None]]:
+        """What its channel passes while it is up, and the share of that time it does so.
+
+        One spell for fibre or air (None); for a satellite one for each step of a pass, or of what
+        is left of it at `at_ns`.
         """
         if not isinstance(self.channel, PassChannel):
-            return [(1.0, self.pair_source(conditions))]
-        parts = self.channel.one_pass
+            return [(1.0, None)]
+        parts = self.channel.one_pass if at_ns is None else self.channel.ahead(at_ns).parts
         whole_ns = parts[-1].until_ns - parts[0].begin_ns
-        return [
-            (
-                (part.until_ns - part.begin_ns) / whole_ns,
-                self.pair_source(conditions, part.transmissions),
-            )
-            for part in parts
-        ]
+        return [((part.until_ns - part.begin_ns) / whole_ns, part.transmissions) for part in parts]
 
     def herald(
         self, profile_a: Profile, profile_b: Profile, alpha: float | None = None
@@ -301,11 +339,11 @@ class LinkHardware(Struct, frozen=True, kw_only=True):
         profile_b: Profile,
         alpha: float | None = None,
     ) -> Heralded:
-        """As `herald`, under these conditions: they matter where the nodes' photons meet."""
+        """As `herald`, under these conditions (docs/clocks.md: what they cost each scheme)."""
         if not self.is_heralded:
             raise ValueError(f"{self.id} is a photon-pair link: nothing heralds")
         if self.equipment is not None:
-            return self._equipped(self.equipment)
+            return self._equipped(self.equipment, conditions)
         left = conditions.transmission
         matching, in_gate = self._timed(conditions)
         eta_a = self.efficiency(self.ends[0], profile_a) * left
@@ -335,25 +373,33 @@ class LinkHardware(Struct, frozen=True, kw_only=True):
             eta_b=eta_b,
             dark_probability=dark,
             visibility=visibility,
-            phase_sigma_rad=math.hypot(self._phase_rad(profile_a, profile_b), conditions.phase_rad),
+            phase_sigma_rad=self._phase_rad(profile_a, profile_b, conditions),
             emission_fidelity=emission,
             double_excitation=_double_excitation(profile_a, profile_b),
             number_resolving=is_resolving,
         )
 
-    def _phase_rad(self, profile_a: Profile, profile_b: Profile) -> float:
-        """The optical phase's deviation: of like nodes what their profile says, and the lock's."""
+    def _phase_rad(self, profile_a: Profile, profile_b: Profile, conditions: Conditions) -> float:
+        """The optical phase's deviation: of like nodes what their profile says, and the rest."""
         of_nodes = math.hypot(profile_a.phase_sigma_rad, profile_b.phase_sigma_rad) / math.sqrt(2.0)
-        return (
-            of_nodes if self.drift is None else math.hypot(of_nodes, self.drift.lock_residual_rad)
-        )
+        return math.hypot(of_nodes, self._held_rad(conditions))
 
-    def _equipped(self, equipment: Equipment) -> Heralded:
+    def _held_rad(self, conditions: Conditions) -> float:
+        """What has drifted of a phase, and what its lock leaves."""
+        residual = 0.0 if self.drift is None else self.drift.lock_residual_rad
+        return math.hypot(residual, conditions.phase_rad)
+
+    def _equipped(self, equipment: Equipment, conditions: Conditions) -> Heralded:
         """One frame of a midpoint source, or one train of modes into or out of memories."""
-        first, second = (self._arm_transmission(end) for end in self.ends)
+        matching, in_gate = self._timed(conditions)
+        left = conditions.transmission
+        arms = conditions.arms or (None, None)
+        first = self.arm_transmission(self.ends[0], arms[0]) * left
+        second = self.arm_transmission(self.ends[1], arms[1]) * left * in_gate
+        matching *= polarisation_overlap(conditions.polarisation_rad)
         if isinstance(equipment, MidpointEquipment):
             latch, false = equipment.latch_efficiency, equipment.false_latch_probability
-            return midpoint_source(
+            sent = midpoint_source(
                 MidpointSource(
                     pair_numbers=spdc_pairs(equipment.pair_parameter),
                     efficiencies=(latch * first, latch * second),
@@ -366,30 +412,41 @@ class LinkHardware(Struct, frozen=True, kw_only=True):
                     write_fidelities=(equipment.write_fidelity, equipment.write_fidelity),
                 )
             )
+            angles = conditions.polarisation_rad, self._held_rad(conditions)
+            kept = np.array([1.0, *pair_fading(*angles)])
+            return Heralded(sent.probability, sent.state * kept, sent.state_minus * kept)
+        dead_modes = self._dead_modes(equipment)
         if isinstance(equipment, RetrievedPhotonEquipment):
             noise = self._noise_in_station(equipment.wavelength_nm)
-            return equipment.heralded(
-                (first, second), either(equipment.dark_count_probability, noise)
-            )
+            dark = either(equipment.dark_count_probability, noise)
+            return equipment.heralded((first, second), dark, matching, dead_modes)
         idler, write = equipment.idler_efficiency, equipment.write_efficiency
-        absorbed = absorptive(
-            AbsorptiveLink(
-                mean_pairs=(equipment.pair_parameter, equipment.pair_parameter),
-                idler_efficiencies=(idler * first, idler * second),
-                write_efficiencies=(write, write),
-                dark_probability=either(
-                    equipment.dark_count_probability,
-                    self._noise_in_station(equipment.wavelength_nm),
-                ),
-                visibility=equipment.visibility,
-                number_resolving=equipment.number_resolving,
-            )
+        of_train = AbsorptiveLink(
+            mean_pairs=(equipment.pair_parameter, equipment.pair_parameter),
+            idler_efficiencies=(idler * first, idler * second),
+            write_efficiencies=(write, write),
+            dark_probability=either(
+                equipment.dark_count_probability,
+                self._noise_in_station(equipment.wavelength_nm),
+            ),
+            visibility=equipment.visibility * matching,
+            number_resolving=equipment.number_resolving,
         )
+        absorbed = absorptive(of_train)
         of_mode = absorbed.stored if equipment.storage_heralded else absorbed.heralded
         if of_mode is None:
             raise ValueError("no herald is possible: the memories store nothing")
-        some = multiplexed_probability(of_mode.probability, equipment.modes)
+        click = click_probability(of_train)
+        some = blinded_probability(of_mode.probability, click, dead_modes, equipment.modes)
         return Heralded(some, of_mode.state, of_mode.state_minus)
+
+    def _dead_modes(self, equipment: AbsorptiveEquipment | RetrievedPhotonEquipment) -> int:
+        """Modes of a train in which a detector of the station is dead after a click."""
+        if self.station_detectors is None:
+            return 0
+        if isinstance(equipment, AbsorptiveEquipment):
+            return self.station_detectors.dead_modes(equipment.mode_ns)
+        return self.station_detectors.dead_modes(equipment.memory.mode_ns)
 
     def _timed(self, conditions: Conditions) -> tuple[float, float]:
         """What is left of the visibility, and of the second end's photons, under these errors.
@@ -406,7 +463,7 @@ class LinkHardware(Struct, frozen=True, kw_only=True):
             gate_share(*errors, timing.width_ps, timing.gate_ps, shape),
         )
 
-    def _arm_transmission(self, end: str, share: float | None = None) -> float:
+    def arm_transmission(self, end: str, share: float | None = None) -> float:
         """What of a photon gets through the arm of `end`; `share`: what its channel passes."""
         place = self._place(end)
         other_db = self.extra_loss_db
@@ -420,8 +477,11 @@ class LinkHardware(Struct, frozen=True, kw_only=True):
         return share * transmission(other_db)
 
     def _noise_in_station(self, wavelength_nm: float) -> float:
-        """The probability of a click of Raman light per window in each detector of the station."""
-        return 0.0 if self.traffic is None else self.traffic.at_station(self._fibre(wavelength_nm))
+        """The probability of a click of stray light per window in each detector of the station."""
+        if self.traffic is None:
+            return self.stray_probability
+        raman = self.traffic.at_station(self._fibre(wavelength_nm))
+        return either(self.stray_probability, raman)
 
     def _noise_at(self, place: int, wavelength_nm: float, efficiency: float) -> float:
         """The same in a receiver or memory at end 0 or 1, of all of its detectors together."""

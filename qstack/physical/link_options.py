@@ -28,6 +28,7 @@ from qstack.physical.models.free_space import (
     free_space_transmission,
     slant_range_m,
 )
+from qstack.physical.params import PASS_TAIL_NS, PASS_UPDATES
 from qstack.physical.profile import Mark
 from qstack.physical.profile_kinds import FreeSpaceProfile, Loss, SatelliteProfile
 from qstack.physical.source_hardware import SECOND_NS
@@ -81,6 +82,18 @@ class Stretch(NamedTuple):
     begin_ns: int
     until_ns: int
     transmissions: tuple[float, float]
+
+
+class Ahead(NamedTuple):
+    """The pass that is, or comes next: open from `opens_ns` until before `until_ns`.
+
+    `parts` are those that are left of it, and `changes_ns` when that should be looked at again.
+    """
+
+    opens_ns: int
+    until_ns: int
+    changes_ns: int
+    parts: tuple[Stretch, ...]
 
 
 class PassChannel(Struct, frozen=True, kw_only=True, dict=True):
@@ -151,6 +164,27 @@ class PassChannel(Struct, frozen=True, kw_only=True, dict=True):
         begin_ns, until_ns, transmissions = self.one_pass[place]
         return Stretch(middle_ns + begin_ns, middle_ns + until_ns, transmissions)
 
+    def at(self, at_ns: int) -> tuple[float, float]:
+        """The transmissions of both arms at a network time; nothing comes outside of passes."""
+        part = self.stretch(*self.number_at(at_ns))
+        return part.transmissions if part.begin_ns <= at_ns else (0.0, 0.0)
+
+    def ahead(self, at_ns: int) -> Ahead:
+        """What is left at `at_ns`, by pieces of a pass: alike for whoever looks in one of them."""
+        number, place = self.number_at(at_ns)
+        parts = self.one_pass
+        size = -(-len(parts) // PASS_UPDATES)
+        first = place - place % size
+        opens_ns = self.stretch(number, 0).begin_ns
+        until_ns = self.stretch(number, len(parts) - 1).until_ns
+        if at_ns < opens_ns:
+            changes_ns = opens_ns
+        elif first + size < len(parts):
+            changes_ns = self.stretch(number, first + size).begin_ns
+        else:
+            changes_ns = until_ns + PASS_TAIL_NS
+        return Ahead(opens_ns, until_ns, changes_ns, parts[first:])
+
 
 LinkChannel = AirChannel | PassChannel
 
@@ -166,11 +200,15 @@ def plain(channel: LinkChannel | None) -> LinkChannel | None:
 
 
 class Switch(Struct, frozen=True, kw_only=True):
-    """A switch before the station, in each arm; links of one `name` share it and the station."""
+    """A switch before the station, in each arm; links of one `name` share it and the station.
+
+    What comes through of links it is not set to is `crosstalk_db` less (None: nothing does).
+    """
 
     name: SwitchName
     insertion_loss_db: Loss
     reconfiguration_ns: Reconfiguration
+    crosstalk_db: Loss | None = None
 
 
 # --- classical light -----------------------------------------------------------------------------

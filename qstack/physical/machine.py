@@ -50,6 +50,7 @@ from qstack.physical.device import (
 from qstack.physical.device_order import DeviceOrder
 from qstack.physical.generation import has_storage
 from qstack.physical.hardware import LinkHardware, World
+from qstack.physical.link_options import PassChannel
 from qstack.physical.memory import Memory
 from qstack.physical.params import TOLD_LAYERS
 from qstack.physical.prediction import (
@@ -57,6 +58,7 @@ from qstack.physical.prediction import (
     link_capability,
     link_slots,
     node_capability,
+    window,
 )
 from qstack.physical.program import Arm, Disarm
 from qstack.physical.programs import Programs
@@ -82,6 +84,7 @@ from qstack.wire.message import BasisProbabilities, Message
 from qstack.wire.packed import draw_bases, pack_bases
 
 DEVICE_TIMER: Final = "device"
+SATELLITE_TIMER: Final = "satellite/"
 
 
 class PhysicalLayer:
@@ -135,7 +138,7 @@ class PhysicalLayer:
         """Take one event at network time `now` (ns); return everything that follows from it."""
         effects = self._dispatch(event, now)
         if self._memory.refused_links or self._receivers.refused_links or self._time_sync.news:
-            effects += self._news()
+            effects += self._news(now)
         wakes_ns = self._device.next_event_ns() if self._is_reached else None
         if wakes_ns != self._wakes_ns:
             self._wakes_ns = wakes_ns
@@ -154,13 +157,13 @@ class PhysicalLayer:
             "qubits_by_owner": self._memory.by_owner(),
         } | ({"clocks": clocks} if (clocks := self._time_sync.summary()) else {})
 
-    def _news(self) -> list[Effect]:
+    def _news(self, now: int) -> list[Effect]:
         effects: list[Effect] = []
         has_room = self._memory.take_news_of_room()
         if self._receivers.take_news_of_room() or has_room:
             effects.append(Tell(LINK_LAYER, MemoryFree()))
         for peer in self._time_sync.take_news():
-            effects += self._expectations(peer)
+            effects += self._expectations(peer, now)
         return effects
 
     def _dispatch(self, event: Event, now: int) -> list[Effect]:
@@ -178,7 +181,7 @@ class PhysicalLayer:
                 return self._on_timer(key, now)
             case PeerUp(peer=peer):
                 if self._stations.knows(peer):
-                    return self._came(peer)
+                    return self._came(peer, now)
                 if peer != self._device.peer:
                     return self._time_sync.peer_up(peer, now)
                 return self._on_reached(now)
@@ -297,6 +300,11 @@ class PhysicalLayer:
         if key == DEVICE_TIMER:
             self._wakes_ns = None
             return self._on_answers(self._device.answers(now), now)
+        if key.startswith(SATELLITE_TIMER):
+            peer = key.removeprefix(SATELLITE_TIMER)
+            if not self._is_ready:
+                return []
+            return [*self._expectations(peer, now), self._next_pass_change(peer, now)]
         if key == SHARE_TIMER:
             return self._attempts.slice_over(now)
         if key.startswith(SYNC_TIMER):
@@ -316,10 +324,10 @@ class PhysicalLayer:
         effects += self._programs.owner_gone(owner, now)
         return effects + self._qubits.owner_gone(owner, now)
 
-    def _came(self, station: str) -> list[Effect]:
+    def _came(self, station: str, now: int) -> list[Effect]:
         """A peer is there: if it is the station of links of ours, these can be run now."""
         links = [self._world.links[name] for name in self._stations.came(station)]
-        return [Tell(LINK_LAYER, self._capability(link)) for link in links if self._is_ready]
+        return [Tell(LINK_LAYER, self._capability(link, now)) for link in links if self._is_ready]
 
     def _on_reached(self, now: int) -> list[Effect]:
         """The peer of the device is there, and with it a device with nothing in it."""
@@ -348,39 +356,52 @@ class PhysicalLayer:
         self._is_ready = True
         self._order.reset()
         effects += [Tell(layer, DeviceReady()) for layer in TOLD_LAYERS]
-        effects += [told for layer in TOLD_LAYERS for told in self._capabilities(layer)]
+        effects += [told for layer in TOLD_LAYERS for told in self._capabilities(layer, now)]
+        for link in self._world.links_of(self._node):
+            if isinstance(link.channel, PassChannel):
+                effects.append(self._next_pass_change(link.other_end(self._node), now))
         effects += self._time_sync.device_up(now)
         return [*effects, Record("physical.device_ready", {})]
 
-    def _capabilities(self, layer: str) -> list[Effect]:
+    def _capabilities(self, layer: str, now: int) -> list[Effect]:
         """What the device can do, as far as it matters to `layer`."""
         if layer == LINK_LAYER:
             links = self._world.links_of(self._node)
             there = [link for link in links if not self._gens.is_away(link.id)]
-            told: list[Effect] = [Tell(layer, self._capability(link)) for link in there]
+            told: list[Effect] = [Tell(layer, self._capability(link, now)) for link in there]
             return told + self._calibrations.care(is_due=False)
         if layer == "network":
             return [Tell(layer, node_capability(self._world, self._node))]
         return []
 
-    def _capability(self, link: LinkHardware) -> LinkCapability:
+    def _capability(self, link: LinkHardware, now: int) -> LinkCapability:
         known = self._time_sync.conditions(link.other_end(self._node))
-        return link_capability(self._world, self._node, link, known)
+        return link_capability(self._world, self._node, link, known, now)
 
-    def _expectations(self, peer: str) -> list[Effect]:
+    def _next_pass_change(self, peer: str, now: int) -> SetTimer:
+        """A satellite comes, has gone a part of its way, or has gone: idle housekeeping."""
+        passes = self._world.links[link_id(self._node, peer)].channel
+        assert isinstance(passes, PassChannel), "timers are set for passes alone"
+        return SetTimer(SATELLITE_TIMER + peer, passes.ahead(now).changes_ns, background=True)
+
+    def _expectations(self, peer: str, now: int) -> list[Effect]:
         """Something else is known of the link to `peer`: the link layer is told, heralds say so."""
         link = self._world.links[link_id(self._node, peer)]
         known = self._time_sync.conditions(peer)
         if known is not None:
             self._attempts.expect(link.id, known)
-        options = generation_options(self._world, link, known)
-        return [Tell(LINK_LAYER, LinkOptions(peer=peer, options=options))] if options else []
+        options = generation_options(self._world, link, known, now)
+        if not options:
+            return []
+        opens_ns, until_ns = window(link, now)
+        told = LinkOptions(peer=peer, options=options, opens_ns=opens_ns, until_ns=until_ns)
+        return [Tell(LINK_LAYER, told)]
 
     def _on_layer_up(self, layer: str, now: int) -> list[Effect]:
         """A layer begins anew: it learns of the device what it would have if that came now."""
         effects = self._on_owner_gone(layer, now)
         if self._is_ready and layer in TOLD_LAYERS:
-            effects += [Tell(layer, DeviceReady()), *self._capabilities(layer)]
+            effects += [Tell(layer, DeviceReady()), *self._capabilities(layer, now)]
         return effects
 
     def _on_device_down(self, now: int) -> list[Effect]:

@@ -47,6 +47,12 @@ costs a turn at each end, and the ends hear of each other no sooner on a metropo
 DETECTIONS_MAX_HZ: Final = 1e7
 """Detections per second and side a pair link may have: a thousand replies a second."""
 
+PASS_UPDATES: Final = 16
+"""How often in a satellite's pass it is said anew what the rest of it will yield."""
+
+PASS_TAIL_NS: Final = 100_000_000
+"""How long after its last light a pass is over: detections are told, and compared by both ends."""
+
 NEVER_NS: Final = 2**62
 """An event beyond this time (146 years) is not scheduled."""
 

@@ -4,15 +4,25 @@ The same figures serve admission and the choice of paths. Nothing here knows a t
 """
 
 import math
+from functools import lru_cache
+from typing import Final
 
 import numpy as np
+from msgspec.structs import replace
 
 from qstack.physical.conditions import IDEAL, Conditions
 from qstack.physical.generation import compiles_moves, has_storage
 from qstack.physical.hardware import LinkHardware, World
-from qstack.physical.link_options import either
+from qstack.physical.link_options import PassChannel, either
 from qstack.physical.models.heralding import Heralded
-from qstack.physical.models.pair_source import bell_weights, gain
+from qstack.physical.models.pair_source import (
+    BellWeights,
+    PairSource,
+    bell_weights,
+    gain,
+    weights_of,
+)
+from qstack.physical.models.receiver import Detector, Shares, click_patterns, coincidences
 from qstack.physical.params import BRIGHT_STATES, SOURCE_SLOTS
 from qstack.physical.profile import Profile
 from qstack.physical.round_forecast import round_forecast
@@ -22,10 +32,15 @@ from qstack.physical.service import (
     LinkCapability,
     NodeCapability,
 )
+from qstack.physical.switched import kept_cycle_ns, measured_slowdown
 from qstack.quantum.bell import bell_probabilities, fidelity
 from qstack.quantum.channels import depolarising
 from qstack.quantum.gates import pauli_frame
 from qstack.quantum.state import apply
+from qstack.wire.packed import BASES
+
+STEPS_MAX: Final = 1024
+"""Steps of a satellite's pass that are kept: it is looked at again and again, ever less of it."""
 
 
 def announced(
@@ -34,22 +49,21 @@ def announced(
     bright_state: float | None,
     conditions: Conditions = IDEAL,
     since_ns: int | None = None,
+    at_ns: int | None = None,
 ) -> Heralded | None:
     """What an attempt yields, with the moves to storage at both ends; None if nothing ever.
 
     The states are those at emission: waiting is for whoever knows how long it lasts. Of a link that
     drifts they are those `since_ns` after a calibration, or, not given, right before the next:
-    no pair is worse while care is taken in time.
+    no pair is worse while care is taken in time. Over a satellite they are the mean of a pass, or
+    of what is left of it at `at_ns`.
     """
     if link.drift is not None:
         longest_ns = link.drift.calibration_period_ns
         conditions = link.drift.after(longest_ns if since_ns is None else since_ns, conditions)
     profiles = world.end_profiles(link.id)
     try:
-        if conditions == IDEAL:
-            heralded = link.herald(*profiles, bright_state)
-        else:
-            heralded = link.herald_under(conditions, *profiles, bright_state)
+        heralded = _over_spells(link, conditions, profiles, bright_state, at_ns)
     except ValueError:  # no photon and no dark count reaches a detector
         return None
     plus, minus = heralded.state, heralded.state_minus
@@ -59,6 +73,30 @@ def announced(
             move = depolarising(profile.move_depolarising)
             plus, minus = apply(plus, axis, move), apply(minus, axis, move)
     return Heralded(heralded.probability, plus, minus)
+
+
+def _over_spells(
+    link: LinkHardware,
+    conditions: Conditions,
+    profiles: tuple[Profile, Profile],
+    bright_state: float | None,
+    at_ns: int | None,
+) -> Heralded:
+    """The mean of an attempt over what the channel passes. Raises ValueError if none succeeds."""
+    parts = []
+    for share, arms in link.spells(at_ns):
+        under = conditions if arms is None else replace(conditions, arms=arms)
+        if under == IDEAL:
+            parts.append((share, link.herald(*profiles, bright_state)))
+        else:
+            parts.append((share, link.herald_under(under, *profiles, bright_state)))
+    if len(parts) == 1:
+        return parts[0][1]
+    weights = np.array([share * each.probability for share, each in parts])
+    total = float(weights.sum())
+    states = [np.array([each.state, each.state_minus]) for _, each in parts]
+    plus, minus = np.tensordot(weights / total, states, axes=1)
+    return Heralded(total, plus, minus)
 
 
 def goodness_of(
@@ -77,16 +115,20 @@ def goodness_of(
 
 
 def generation_options(
-    world: World, link: LinkHardware, conditions: Conditions | None = IDEAL
+    world: World,
+    link: LinkHardware,
+    conditions: Conditions | None = IDEAL,
+    at_ns: int | None = None,
 ) -> list[GenerationOption]:
     """The ways to run a link: single-click by bright state (ascending), the others one.
 
-    Under conditions that nobody knows (None) there is none.
+    Under conditions that nobody knows (None) there is none. Over a satellite they are of what is
+    left of its pass at `at_ns` (None: of a whole one).
     """
     if conditions is None:
         return []
     if not link.is_heralded:
-        return [_source_option(link, conditions)]
+        return [_source_option(world, link, conditions, at_ns)]
     profiles = world.end_profiles(link.id)
     settings: list[float | None] = [None]
     if link.scheme == "single-click":
@@ -94,15 +136,22 @@ def generation_options(
         settings = [*sorted({*BRIGHT_STATES, *own})]
     options = []
     for bright_state in settings:
-        heralded = announced(world, link, bright_state, conditions)
+        heralded = announced(world, link, bright_state, conditions, at_ns=at_ns)
         if heralded is None:
             continue
         options.append(
             GenerationOption(
                 bright_state=bright_state,
                 probability=_clipped(heralded.probability),
-                cycle_ns=_mean_cycle_ns(link, link.cycle_ns("keep", *profiles)),
-                measure_cycle_ns=_mean_cycle_ns(link, link.cycle_ns("measure", *profiles)),
+                cycle_ns=_mean_cycle_ns(
+                    link,
+                    kept_cycle_ns(
+                        world, link, link.cycle_ns("keep", *profiles), heralded.probability
+                    ),
+                ),
+                measure_cycle_ns=_mean_cycle_ns(
+                    link, link.cycle_ns("measure", *profiles) * measured_slowdown(world, link)
+                ),
                 bell_probabilities=_corrected(heralded),
                 test_round=round_forecast(world, link, heralded),
             )
@@ -110,9 +159,9 @@ def generation_options(
     return options
 
 
-def _mean_cycle_ns(link: LinkHardware, cycle_ns: int) -> int:
+def _mean_cycle_ns(link: LinkHardware, cycle_ns: float) -> int:
     """From one attempt to the next in the mean, the time of calibrations included."""
-    return cycle_ns if link.drift is None else math.ceil(cycle_ns / link.drift.availability)
+    return math.ceil(cycle_ns if link.drift is None else cycle_ns / link.drift.availability)
 
 
 def link_slots(world: World, node: str) -> int:
@@ -134,18 +183,33 @@ def link_slots(world: World, node: str) -> int:
 
 
 def link_capability(
-    world: World, node: str, link: LinkHardware, conditions: Conditions | None = IDEAL
+    world: World,
+    node: str,
+    link: LinkHardware,
+    conditions: Conditions | None = IDEAL,
+    at_ns: int = 0,
 ) -> LinkCapability:
-    """What `node` tells its link layer of one link."""
+    """What `node` tells its link layer of one link at a network time."""
+    opens_ns, until_ns = window(link, at_ns)
     return LinkCapability(
         link=link.id,
         peer=link.other_end(node),
         kinds=[*link.kinds],
         pairing="heralds" if link.is_heralded else "slots",
-        options=generation_options(world, link, conditions),
+        options=generation_options(world, link, conditions, at_ns),
+        opens_ns=opens_ns,
+        until_ns=until_ns,
         slots=link_slots(world, node) if link.is_heralded else SOURCE_SLOTS,
         delay_ns=link.delay_ns,
     )
+
+
+def window(link: LinkHardware, at_ns: int) -> tuple[int, int]:
+    """From when until when the link can be used, now or next; (0, 0): always."""
+    if not isinstance(link.channel, PassChannel):
+        return 0, 0
+    ahead = link.channel.ahead(at_ns)
+    return ahead.opens_ns, ahead.until_ns
 
 
 def swap_ns(profile: Profile) -> int:
@@ -181,28 +245,52 @@ def node_capability(world: World, node: str) -> NodeCapability:
     )
 
 
-def _source_option(link: LinkHardware, conditions: Conditions) -> GenerationOption:
+def _source_option(
+    world: World, link: LinkHardware, conditions: Conditions, at_ns: int | None
+) -> GenerationOption:
     """A pair source: coincidences of a slot, and the qubit pair that would err as they do.
 
-    Of a satellite's link the mean over a pass, coincidence by coincidence.
+    Of a satellite's link the mean over what is left of a pass, coincidence by coincidence.
     """
     assert link.source is not None
-    gains = [(share * gain(source), source) for share, source in link.pair_sources(conditions)]
-    total = sum(part for part, _ in gains)
-    weights = [
-        sum(
-            part / total * weight
-            for part, weight in zip((part for part, _ in gains), of, strict=True)
-        )
-        for of in zip(*(bell_weights(source) for _, source in gains), strict=True)
+    # Slots come as they do: what is lost to others is in their probability.
+    availability = 1.0 / measured_slowdown(world, link)
+    if link.drift is not None:
+        conditions = link.drift.after(link.drift.calibration_period_ns, conditions)
+        availability *= link.drift.availability
+    detectors: tuple[tuple[Shares, Shares], Detector] | tuple[()] = ()
+    if link.detectors is not None:
+        detectors = link.detectors.shares, link.detectors.kind(link.source.slot_ns)
+    parts = [
+        (share * total, weights)
+        for share, source in link.pair_sources(conditions, at_ns)
+        for total, weights in (_detected(source, *detectors),)
     ]
+    total = sum(part for part, _ in parts)
+    weights = [sum(part / total * of[place] for part, of in parts) for place in range(4)]
     return GenerationOption(
         bright_state=None,
-        probability=_clipped(total),
+        probability=_clipped(total * availability),
         cycle_ns=link.source.slot_ns,
         measure_cycle_ns=link.source.slot_ns,
         bell_probabilities=[_clipped(weight) for weight in weights],
     )
+
+
+@lru_cache(STEPS_MAX)
+def _detected(
+    source: PairSource, shares: tuple[Shares, Shares] | None = None, kind: Detector | None = None
+) -> tuple[float, BellWeights]:
+    """Coincidences of a slot in equal bases, and their qubit pair; None: with ideal detectors."""
+    if shares is None or kind is None:
+        return gain(source), bell_weights(source)
+    seen, totals = [], []
+    for basis in BASES:
+        patterns = click_patterns(source, basis, basis, shares)
+        outcomes = coincidences(patterns, kind)
+        totals.append(float(outcomes.sum()))
+        seen.append(float(np.trace(outcomes) - np.trace(outcomes[::-1])) / totals[-1])
+    return totals[BASES.index("Z")], weights_of(*seen)
 
 
 def _corrected(heralded: Heralded) -> list[float]:

@@ -177,10 +177,12 @@ class _Entry(Struct, frozen=True):
 
 
 _PLAIN = ("name", "platform")
-# Left out where there is no converter, no check, no fixed delay: TOML has no null.
+# Left out where there is no converter, no check, no fixed delay, a rate that stays, nothing
+# measured: TOML has no null.
 _OPTIONAL = (
     "converted_to_nm", "ready_check_ns", "ready_check_pass", "fixed_delay_s", "topology",
-    "comm_t1_s", "comm_t2_s", "decoupling_spacing_ns", "decoupling_axis",
+    "comm_t1_s", "comm_t2_s", "decoupling_spacing_ns", "decoupling_axis", "ageing_ppb_per_day",
+    "rate_wander_ppb_per_root_day", "measured_asymmetry_ps",
 )  # fmt: skip
 
 

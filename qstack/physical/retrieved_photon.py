@@ -9,7 +9,7 @@ ends are alike; what ages the qubit is in the profile of its node.
 
 from msgspec.structs import replace
 
-from qstack.physical.models.cycles import multiplexed_probability
+from qstack.physical.models.cycles import blinded_probability
 from qstack.physical.models.heralding import Heralded
 from qstack.physical.models.swaps import (
     memory_photon_efficiency,
@@ -58,9 +58,17 @@ class RetrievedPhotonEquipment(Sourced, frozen=True, kw_only=True):
         """How long from the first photon's making until the last one has been read out."""
         return self.memory.modes * self.memory.mode_ns + self.storage_ns
 
-    def heralded(self, arms: tuple[float, float], noise_probability: float) -> Heralded:
+    def heralded(
+        self,
+        arms: tuple[float, float],
+        noise_probability: float,
+        matching: float = 1.0,
+        dead_modes: int = 0,
+    ) -> Heralded:
         """An attempt with these transmissions of the arms; noise is of each detector and window.
 
+        `matching` is what is left of the visibility in the station, whose detectors are dead for
+        `dead_modes` after a click (a photon comes to one of four: two outputs, two bins).
         Raises ValueError if no herald is possible.
         """
         storage_s = self.storage_ns * 1e-9
@@ -74,11 +82,13 @@ class RetrievedPhotonEquipment(Sourced, frozen=True, kw_only=True):
             first,
             second,
             dark_probability=noise_probability,
-            visibility=self.visibility,
+            visibility=self.visibility * matching,
             number_resolving=self.number_resolving,
         )
         made = apply(bell_state(0, 0), 0, depolarising(4.0 * (1.0 - self.pair_fidelity) / 3.0))
         pair = photons.retrieved(made, 1, storage_s)
         joined = retrieved_photon_swap(pair, pair.T, effects)
-        some = multiplexed_probability(joined.probability, self.memory.modes)
+        silent = (1.0 - noise_probability) * (1.0 - first / 4.0) * (1.0 - second / 4.0)
+        train = joined.probability, 1.0 - silent, dead_modes, self.memory.modes
+        some = blinded_probability(*train)
         return Heralded(some, joined.state, joined.state_minus)

@@ -104,6 +104,7 @@ class LinkCapability(_Physical, frozen=True, kw_only=True):
 
     `kinds` is what may be asked of it. `slots` is how many pairs with this peer may be in the
     making or waiting at once here (of a link that pairs by slots: how many batches).
+    From `opens_ns` until before `until_ns` it can be used, now or next (0: always).
     """
 
     TYPE = 0x0101
@@ -114,17 +115,21 @@ class LinkCapability(_Physical, frozen=True, kw_only=True):
     options: Annotated[list[GenerationOption], Meta(max_length=32)]
     slots: Count
     delay_ns: Nanoseconds
+    opens_ns: Nanoseconds = 0
+    until_ns: Nanoseconds = 0
 
 
 class LinkOptions(_Physical, frozen=True, kw_only=True):
     """Indication to the link layer: what the link to `peer` yields now.
 
-    The device is the same one; what it is attempting goes on.
+    The device is the same one; what it is attempting goes on. The window is as in LinkCapability.
     """
 
     TYPE = 0x0110
     peer: Name
     options: Annotated[list[GenerationOption], Meta(min_length=1, max_length=32)]
+    opens_ns: Nanoseconds = 0
+    until_ns: Nanoseconds = 0
 
 
 class LinkCare(_Physical, frozen=True, kw_only=True):

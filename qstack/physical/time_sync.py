@@ -3,8 +3,8 @@
 The second end of a link (by name) follows the first: it sends a pulse, the first sends one back and
 says when its own clock had the one come and the other leave (`messages.py`). From the four stamps
 comes the offset, which both ways being alike presumes: half the asymmetry of a fibre stays in it,
-unknown to both. A filter makes offset, rate and their uncertainty of that, and the device is told
-to time its light by it.
+but for what somebody has measured of that. A filter makes offset, rate and their uncertainty of
+it, and the device is told to time its light by that.
 
 Rules
 1. Stamps are the hardware's, so a message may come late: it is good for the exchange that is open.
@@ -20,6 +20,7 @@ from typing import Final
 from msgspec import Struct
 
 from qstack.machine import Effect, Record, Send, SetTimer
+from qstack.physical.clock_hardware import ClockHardware
 from qstack.physical.conditions import Conditions
 from qstack.physical.device import AlignClock, ClockReading, PulseStamped, SendPulse
 from qstack.physical.device_order import DeviceOrder
@@ -72,6 +73,12 @@ class _Link(Struct, eq=False):
     def id(self) -> str:
         return self.hardware.id
 
+    @property
+    def known_bias_ps(self) -> float:
+        """What an asymmetry that was measured makes of a comparison: half of it."""
+        timing = self.hardware.timing
+        return 0.0 if timing is None else (timing.measured_asymmetry_ps or 0.0) / 2.0
+
     def deviation_ps(self, until_ns: int) -> float | None:
         """How far light is to be expected to come apart until then, rounded up."""
         if self.filter.comparisons < COMPARISONS_MIN:
@@ -113,7 +120,7 @@ class TimeSync:
                 peer=peer,
                 is_follower=node == link.ends[1],
                 jitter_ps=jitter_ps,
-                filter=_filter(math.hypot(*(clock.accuracy_ppb for clock in clocks)), jitter_ps),
+                filter=_filter(clocks, jitter_ps),
             )
 
     # --- what the others of the layer ask ---
@@ -243,7 +250,7 @@ class TimeSync:
             return []
         link.exchange = None
         stamps = sent, far.received, far.returned, returned
-        ahead_ps = -two_way(*(stamp.whole_ps for stamp in stamps)).offset_s
+        ahead_ps = -two_way(*(stamp.whole_ps for stamp in stamps)).offset_s - link.known_bias_ps
         if abs(ahead_ps) > OFFSET_MAX_PS:
             return [_refused(far, f"{link.peer} is {ahead_ps:g} ps away")]
         effects: list[Effect] = []
@@ -281,16 +288,18 @@ class TimeSync:
         return self._order.submit(send, now)
 
 
-def _filter(rate_deviation_ppb: float, jitter_ps: float) -> OffsetFilter:
+def _filter(clocks: tuple[ClockHardware, ClockHardware], jitter_ps: float) -> OffsetFilter:
     """Of two stamps at each end, each with its clock's jitter, half the difference of differences.
 
     A stamp is told in whole picoseconds, which are a third of one off (1/12 ps^2, four of them).
+    An even change of a rate is taken for a random one of that size in each second.
     """
+    changes_ppb = (clock.change_ppb_per_s for clock in clocks)
     return OffsetFilter(
-        rate_deviation_ppb=rate_deviation_ppb,
+        rate_deviation_ppb=math.hypot(*(clock.accuracy_ppb for clock in clocks)),
         reading_variance_ps2=jitter_ps**2 / 2.0 + 1.0 / 12.0,
         wander_ps=SYNC_WANDER_PS,
-        rate_wander_ppb=SYNC_RATE_WANDER_PPB,
+        rate_wander_ppb=math.hypot(SYNC_RATE_WANDER_PPB, *changes_ppb),
         step_sigmas=SYNC_STEP_SIGMAS,
     )
 

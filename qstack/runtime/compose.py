@@ -134,6 +134,9 @@ def _station(network: Network, name: str, boot_id: bytes, entropy: int) -> Stati
 def lookahead_ns(network: Network) -> int:
     """The smallest time in which anything at one participant can have an effect at another."""
     delays = [link.delay_ns for link in network.links.values()]
+    # Two arms may be a nanosecond less than the whole, each rounded by itself.
+    heralded = [link for link in network.links.values() if link.is_heralded]
+    delays += [link.herald_back_ns(end) for link in heralded for end in link.ends]
     answers = [
         min(node.profile.t_init_ns, node.profile.readout_ns) for node in network.nodes.values()
     ]

@@ -33,6 +33,7 @@ from qstack.physical.hardware import LinkHardware, NodeHardware, World
 from qstack.physical.profile import Mark, Profile, ProfileError
 from qstack.physical.profile_kinds import AnyProfile, parse_any_profile, require_kind
 from qstack.physical.profiles import load_any_packaged
+from qstack.physical.switched import with_crosstalk
 from qstack.runtime.drivers import EMULATED
 from qstack.runtime.network_links import build_link
 from qstack.runtime.network_options import unlike_switches
@@ -190,8 +191,8 @@ class Network(Struct, frozen=True, kw_only=True, dict=True):
             if node.clock is not None:
                 names |= dict.fromkeys(f"{node.name}.{key}" for key in node.clock.marked(mark))
         for link in self.links.values():
-            parts = (link.source, link.equipment, link.channel, link.timing, link.drift)
-            for part in parts:
+            of_light = (link.source, link.detectors, link.station_detectors, link.equipment)
+            for part in (*of_light, link.channel, link.timing, link.drift):
                 if part is not None:
                     names |= dict.fromkeys(f"{link.id}.{key}" for key in part.marked(mark))
         return list(names)
@@ -357,7 +358,7 @@ def parse_network(text: str, *, where: str, folder: Path | None = None) -> Netwo
         **msgspec.structs.asdict(tables.network),
         fabric=tables.addresses.get("fabric"),
         nodes=nodes,
-        links={link.id: link for link in links},
+        links=with_crosstalk({link.id: link for link in links}, profiles),
         stations={
             station.name: tables.addresses[f"station[{index}]"]
             for index, station in tables.stations.items()

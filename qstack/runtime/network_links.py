@@ -9,9 +9,14 @@ from typing import Any, Final
 from msgspec import structs
 
 from qstack.physical.clock_hardware import read_timing
+from qstack.physical.detector_hardware import (
+    ReceiverDetectors,
+    read_detectors,
+    read_station_detectors,
+)
 from qstack.physical.document import DocumentError, shown
 from qstack.physical.drift_hardware import read_drift
-from qstack.physical.hardware import LinkHardware
+from qstack.physical.hardware import TRAIN_SCHEMES, LinkHardware
 from qstack.physical.link_equipment import SCHEME_OF, TABLE_OF, Equipment, read_equipment
 from qstack.physical.link_options import AIR_GROUP_INDEX, AirChannel
 from qstack.physical.models.fibre import fibre_delay_ns, silica_attenuation_db_per_km
@@ -30,6 +35,8 @@ UNCONVERTED_LOSS_MAX_DB: Final = 40.0
 LOSS_MAX_DB: Final = 100.0
 """Over the whole fibre at any wavelength (500 km of telecom fibre): beyond it an attempt succeeds
 about once in 1e17, and the number of attempts leaves 64 bits."""
+MEETING_SCHEMES: Final = ("single-click", "double-click", "absorptive-memory", "retrieved-photon")
+"""Those whose photons meet in the station, and must come in time."""
 SUCCESS_MIN: Final = 1e-18
 """Of an attempt, or a slot: whatever makes it smaller, the number of attempts leaves 64 bits."""
 LOSSY_DB_PER_KM: Final = 1.0  # above this a fibre is not in a telecom band
@@ -51,27 +58,37 @@ def build_link(
     link = _build_steady(index, table, profiles, load, problems)
     path = f"link[{index}]"
     are_clocked = any(end in clocked for end in table.ends)
-    meets = table.scheme.endswith("click")  # photons of the nodes themselves
+    meets = table.scheme in MEETING_SCHEMES
     if table.timing is None and meets and are_clocked:
         problems.append(
             f"{path}.timing: is missing; expected a table [link.timing], for a node at its end has "
             "a clock that is not perfect"
         )
-    if table.drift is not None and not meets:
-        problems.append(
-            f'{path}.drift: is not modelled of a link of scheme "{table.scheme}"; expected none'
-        )
-        return None
     timing, drift = None, None
     if table.timing is not None:
         timing = read_timing(table.timing, f"{path}.timing", problems)
         if timing is not None and table.ends[0] > table.ends[1]:
-            timing = structs.replace(timing, asymmetry_ps=-timing.asymmetry_ps)
+            timing = timing.turned()
+    if table.station_detectors is not None:
+        at = f"{path}.station_detectors"
+        if table.scheme not in TRAIN_SCHEMES:
+            problems.append(
+                f'{at}: no train of modes meets in the station of scheme "{table.scheme}"; '
+                "expected none"
+            )
+            return None
+        dead = read_station_detectors(table.station_detectors, at, problems)
+        link = None if link is None else structs.replace(link, station_detectors=dead)
     if table.drift is not None:
         drift = read_drift(table.drift, f"{path}.drift", problems)
         if drift is not None and drift.delay_ps_per_s and table.timing is None:
             problems.append(
                 f"{path}.timing: is missing; expected a table [link.timing], for its delay drifts"
+            )
+        if drift is not None and table.scheme == "spdc" and drift.lock_duty != 1.0:
+            problems.append(
+                f"{path}.drift.lock_duty.value: {drift.lock_duty:g}, and the slots of a pair "
+                "source come one after another; expected 1"
             )
     return None if link is None else structs.replace(link, timing=timing, drift=drift)
 
@@ -96,6 +113,11 @@ def _build_steady(
         return None
     if not _has_its_equipment_alone(table, path, problems):
         return None
+    if table.detectors is not None and table.pair_source is None:
+        problems.append(
+            f'{path}.detectors: a link of scheme "{table.scheme}" has no receivers; expected none'
+        )
+        return None
     if table.pair_source is not None:
         source, arm_loss_db = _pair_source(table.pair_source, f"{path}.pair_source", load, problems)
         if source is None or arms_m is None:
@@ -105,7 +127,11 @@ def _build_steady(
         attenuation = _attenuation(table, source.wavelength_nm, advice, path, problems)
         if attenuation is None:
             return None
-        return _of_bearable_rate(_link(table, arms_m, attenuation, options, source), path, problems)
+        detectors = _detectors(table, source, f"{path}.detectors", problems)
+        link = structs.replace(
+            _link(table, arms_m, attenuation, options, source), detectors=detectors
+        )
+        return _of_bearable_rate(link, path, problems)
     ends = [profiles.get(end) for end in table.ends]
     first, second = ends
     for kind, name in TABLE_OF.items():
@@ -224,6 +250,18 @@ def _pair_source(
         )
         return None, 0.0
     return profile.hardware(), profile.arm_loss_db
+
+
+def _detectors(
+    table: LinkTable, source: PairSourceHardware, path: str, problems: list[str]
+) -> ReceiverDetectors | None:
+    """Both receivers' detectors; None if they are ideal, or cannot be."""
+    if table.detectors is None:
+        return None
+    detectors = read_detectors(table.detectors, source, path, problems)
+    if detectors is None or table.ends[0] < table.ends[1]:
+        return detectors
+    return detectors.turned()
 
 
 def _has_its_equipment_alone(table: LinkTable, path: str, problems: list[str]) -> bool:

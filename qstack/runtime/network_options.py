@@ -10,6 +10,7 @@ from typing import Annotated, Any, Final, NamedTuple
 from msgspec import Meta, Struct
 
 from qstack.physical.document import DocumentError, listed, nearest, read_table, shown
+from qstack.physical.hardware import SATELLITE_SCHEMES
 from qstack.physical.link_options import (
     AirChannel,
     ClassicalTraffic,
@@ -106,6 +107,12 @@ def unlike_switches(switches: Mapping[int, Switch]) -> list[str]:
     problems = []
     for index, switch in switches.items():
         other = first.setdefault(switch.name, index)
+        if switch.crosstalk_db != switches[other].crosstalk_db:
+            problems.append(
+                f"link[{index}].switch.crosstalk_db: {switch.crosstalk_db}, and link[{other}] says "
+                f"{switches[other].crosstalk_db} of the same switch {shown(switch.name)}; expected "
+                "one figure, or another name"
+            )
         if switch.reconfiguration_ns != switches[other].reconfiguration_ns:
             problems.append(
                 f"link[{index}].switch.reconfiguration_ns: {switch.reconfiguration_ns} ns, and "
@@ -161,10 +168,10 @@ def _wrong_passes(
 ) -> list[str]:
     link = path.removesuffix(".channel")
     problems = []
-    if table.scheme != "spdc":
+    if table.scheme not in SATELLITE_SCHEMES:
         problems.append(
-            f'{link}.scheme: "{table.scheme}" over a satellite; expected "spdc": its source aboard '
-            "sends pairs to two receivers"
+            f'{link}.scheme: "{table.scheme}" over a satellite; expected "spdc" or '
+            '"midpoint-source": its source aboard sends pairs to both ends'
         )
     if table.station != "midpoint":
         problems.append(

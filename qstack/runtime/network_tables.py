@@ -101,6 +101,14 @@ AbsorptiveTable = Annotated[
 ClockTable = Annotated[
     dict[str, Any], Meta(description="a table [node.clock]: how far its hardware clock is off")
 ]
+DetectorsTable = Annotated[
+    dict[str, Any],
+    Meta(description="a table [link.detectors]: both receivers' detectors, for scheme spdc"),
+]
+StationDetectorsTable = Annotated[
+    dict[str, Any],
+    Meta(description="a table [link.station_detectors], for schemes whose memories send trains"),
+]
 TimingTable = Annotated[
     dict[str, Any], Meta(description="a table [link.timing]: what errors of clocks do to it")
 ]
@@ -181,7 +189,8 @@ class LinkTable(Struct, frozen=True, kw_only=True):
     `station` says where the station is, or names one; `station_m`, then only, where that one is.
 
     `pair_source` is a table of its own (`qstack.physical.source_hardware`), of scheme spdc alone;
-    so are `midpoint_source`, `absorptive_memory` and `retrieved_photon`
+    so are `detectors` (`qstack.physical.detector_hardware`), and of schemes of their own
+    `midpoint_source`, `absorptive_memory` and `retrieved_photon`
     (`qstack.physical.link_equipment`). `timing` is for links whose nodes have clocks
     (`qstack.physical.clock_hardware`), `drift` for those that drift
     (`qstack.physical.drift_hardware`); `channel`, `switch` and `classical_traffic` are in
@@ -197,6 +206,8 @@ class LinkTable(Struct, frozen=True, kw_only=True):
     group_index: GroupIndex = STANDARD_GROUP_INDEX
     extra_loss_db: ArmLoss = 0.0
     pair_source: SourceTable | None = None
+    detectors: DetectorsTable | None = None
+    station_detectors: StationDetectorsTable | None = None
     midpoint_source: MidpointTable | None = None
     absorptive_memory: AbsorptiveTable | None = None
     retrieved_photon: RetrievedTable | None = None

@@ -55,6 +55,22 @@ def delivered(app: App) -> int:
 # --- the file ------------------------------------------------------------------------------------
 
 
+def test_what_changes_of_a_rate_and_what_was_measured_of_a_fibre_may_be_said() -> None:
+    more = {"ageing_ppb_per_day": -2, "rate_wander_ppb_per_root_day": 0.5}
+    text = timed("b", "a", asymmetry_ps=400, measured_asymmetry_ps=390)
+    net = parsed(clocked("a", **more), clocked("b"), text)
+    clock, timing = net.nodes["a"].clock, net.links["a-b"].timing
+    assert clock is not None
+    assert timing is not None
+    assert (clock.ageing_ppb_per_day, clock.rate_wander_ppb_per_root_day) == (-2.0, 0.5)
+    assert (timing.asymmetry_ps, timing.measured_asymmetry_ps) == (-400.0, -390.0)
+    assert {"a.ageing_ppb_per_day", "a-b.measured_asymmetry_ps"} <= {*net.assumed}
+    without = parsed(clocked("a"), clocked("b"), text)
+    assert without.digest != net.digest
+    wild = problems_of(clocked("a", rate_wander_ppb_per_root_day=-1), clocked("b"), text)
+    assert wild[0].startswith("node[0].clock.rate_wander_ppb_per_root_day.value: -1 is not allowed")
+
+
 def test_a_file_says_what_clocks_are_like_and_where_it_is_from() -> None:
     net = network(asymmetry_ps=400)
     clock = net.nodes["a"].clock

@@ -13,7 +13,11 @@ from qstack.runtime.network_file import Network
 from qstack.transport import service as transport
 from tests.runtime.scripts import SECOND, App, WatchedNetwork
 from tests.runtime.test_clocks import clocked, entries, timed
+from tests.runtime.test_network_equipment import equipped
 from tests.runtime.test_network_file import link, node, parsed, problems_of
+from tests.runtime.test_network_pair_sources import pair_link
+from tests.runtime.test_photon_pairs import read
+from tests.runtime.test_retrieved_photon import retrieved
 from tests.runtime.test_virtual import both, failures, finish
 
 MS = 1_000_000
@@ -65,7 +69,14 @@ def test_a_file_says_what_drifts_and_where_it_is_from() -> None:
         (drifting(calibration_period_ns=MS), "link[0].drift.calibration_period_ns.value: 1000000"),
         (drifting(delay_ps_per_s=1), "link[0].timing: is missing; expected a table [link.timing]"),
         (drifting(loss_per_s=None), "link[0].drift.loss_per_s: is missing"),
-        (drifting(scheme="midpoint-source"), "link[0].drift: is not modelled"),
+        (
+            pair_link() + entries("link.drift", DRIFT),
+            "link[0].drift.lock_duty.value: 0.9, and the slots of a pair source come one after",
+        ),
+        (
+            equipped("absorptive_memory") + entries("link.drift", DRIFT | {"delay_ps_per_s": 1}),
+            "link[0].timing: is missing; expected a table [link.timing], for its delay drifts",
+        ),
     ],
 )
 def test_what_cannot_be_is_refused(text: str, problem: str) -> None:
@@ -95,6 +106,46 @@ def pauses(pairs: list[LinkPair]) -> list[int]:
     """The times without a pair, the longest first."""
     times = sorted(pair.emitted_at_ns for pair in pairs)
     return sorted((b - a for a, b in pairwise(times)), reverse=True)
+
+
+MID = '[[station]]\nname = "mid"\naddress = "127.0.0.1:0"\n'
+NAMED = {"station": '"mid"', "station_m": 9000}
+SLOW_PAIRS = pair_link({"detector_efficiency": 0.04})
+STEADY = DRIFT | {"lock_duty": 1, "calibration_period_ns": SECOND, "calibration_ns": 50 * MS}
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        SLOW_PAIRS,
+        pair_link({"detector_efficiency": 0.04}, **NAMED) + MID,
+        equipped("midpoint_source"),
+        equipped("absorptive_memory"),
+        equipped("absorptive_memory", **NAMED) + MID,
+        retrieved(),
+    ],
+    ids=["spdc", "spdc-mid", "midpoint-source", "absorptive", "absorptive-mid", "retrieved"],
+)
+def test_measured_pairs_of_every_scheme_go_on_over_calibrations(text: str) -> None:
+    net = WatchedNetwork(
+        parsed(
+            node("a", "ion-projected"),
+            node("b", "ion-projected"),
+            text.replace(MID, "") + entries("link.drift", STEADY) + MID * (MID in text),
+        ),
+        1,
+    )
+    net.run_until(MS)
+    layer: Any = net.nodes["a"].machines["link"]
+    (option,) = layer.peers["b"].capability.options
+    wanted = int(2.5e9 * option.probability / option.measure_cycle_ns)
+    apps = both(net, ("a", "b"), wanted, basis="Z", within_ns=10 * SECOND)
+    net.settle()
+    assert failures(apps[0]) == []
+    assert [len(read(app)[0]) for app in apps] == [wanted, wanted]
+    assert 2 <= calibrations(net, "a", "b")["calibration"] <= 4
+    assert calibrations(net, "a", "b") == calibrations(net, "b", "a")
+    finish(net)
 
 
 def test_admission_knows_of_the_time_calibrations_and_the_lock_take() -> None:

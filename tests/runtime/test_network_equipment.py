@@ -53,6 +53,19 @@ def test_sources_are_not_in_the_digest_and_numbers_are(name: str) -> None:
     assert digests[0] == digests[1] != digests[2]
 
 
+def test_a_station_may_have_a_dead_time() -> None:
+    table = '[link.station_detectors.dead_time_ns]\nvalue = 200\nsource = "s"\nmark = "assumed"\n'
+    plain = equipped("absorptive_memory")
+    slow = parsed(node("a"), node("b"), plain + table)
+    detectors = slow.links["a-b"].station_detectors
+    assert detectors is not None
+    assert detectors.dead_modes(50) == 3
+    assert "a-b.dead_time_ns" in slow.assumed
+    assert slow.digest != parsed(node("a"), node("b"), plain).digest
+    bad = problems_of(node("a"), node("b"), plain + table.replace("200", "-1"))
+    assert bad[0].startswith("link[0].station_detectors.dead_time_ns.value: -1 is not allowed")
+
+
 @pytest.mark.parametrize("name", TABLES)
 def test_nodes_need_not_be_alike(name: str) -> None:
     built = parsed(node("a", "nv-near-term"), node("b", "ion-published"), equipped(name))

@@ -48,7 +48,65 @@ def test_where_the_numbers_of_a_source_come_from_is_not_in_the_digest_and_they_a
     assert digests[0] == digests[1] != digests[2]
 
 
+DETECTORS = {
+    "dead_time_ns": 50, "jitter_ps": 40, "gate_ps": 800, "afterpulse_probability": 0.02,
+    "afterpulse_decay_ns": 1000, "first_end_share": 0.9, "second_end_share": 0.8,
+}  # fmt: skip
+
+
+def detecting(**values: object) -> str:
+    """A photon-pair link with a table of detectors, values as given or left out (None)."""
+    text = pair_link(values.pop("link", None))  # type: ignore[arg-type]
+    for key, value in (DETECTORS | values).items():
+        if value is not None:
+            text += f'[link.detectors.{key}]\nvalue = {value}\nsource = "s"\nmark = "assumed"\n'
+    return text
+
+
+def test_detectors_are_read_and_turn_with_the_ends_of_the_link() -> None:
+    straight = parsed(node("a"), node("b"), detecting())
+    kind = straight.links["a-b"].detectors
+    assert kind is not None
+    assert (kind.dead_slots(10), kind.shares) == (4, ((1.0, 0.9), (1.0, 0.8)))
+    assert "a-b.dead_time_ns" in straight.assumed
+    turned = parsed(node("a"), node("b"), detecting().replace('["a", "b"]', '["b", "a"]'))
+    of_turned = turned.links["a-b"].detectors
+    assert of_turned is not None
+    assert of_turned.shares == ((1.0, 0.8), (1.0, 0.9))
+    ideal = parsed(node("a"), node("b"), pair_link())
+    assert len({straight.digest, turned.digest, ideal.digest}) == 3
+
+
 BAD_SOURCES = {
+    "a station without trains": (
+        link("a", "b", station_detectors="{}"),
+        "link[0].station_detectors: no train of modes meets in the station of scheme "
+        '"double-click"; expected none',
+    ),
+    "detectors of a heralded link": (
+        link("a", "b", detectors="{}"),
+        'link[0].detectors: a link of scheme "double-click" has no receivers; expected none',
+    ),
+    "a gate longer than the slot": (
+        detecting(gate_ps=20_000),
+        "link[0].detectors.gate_ps.value: 20000 is longer than the slot of 10000 ps; expected a "
+        "part of it",
+    ),
+    "jitter from slot to slot": (
+        detecting(jitter_ps=3000, gate_ps=5000),
+        "link[0].detectors.jitter_ps.value: 3000 puts 0.01 of the clicks into another slot; "
+        "expected at most 1e-06: a shorter gate, or longer slots",
+    ),
+    "a detector that sees nothing": (
+        detecting(second_end_share=0),
+        "link[0].detectors.second_end_share.value: 0 is not allowed; expected a share, above 0, at "
+        "most 1",
+    ),
+    "no afterpulses said": (
+        detecting(afterpulse_probability=None),
+        "link[0].detectors.afterpulse_probability: is missing; expected { value = ..., source = "
+        "..., mark = ... } with a probability, 0 to 0.2",
+    ),
     "a source on a heralded link": (
         pair_link(scheme='"double-click"'),
         'link[0].pair_source: a link of scheme "double-click" has no source; expected none, or '

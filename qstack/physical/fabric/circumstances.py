@@ -6,11 +6,14 @@ They are worked out on a fine grid, so that states have to be worked out seldom.
 import math
 from typing import TYPE_CHECKING, Final
 
+from msgspec.structs import replace
+
 from qstack.physical.conditions import IDEAL, Conditions
 from qstack.physical.fabric.calibrations import Calibrations
 from qstack.physical.fabric.clocks import Clocks
 from qstack.physical.fabric.switchboard import Switchboard
 from qstack.physical.hardware import World
+from qstack.physical.link_options import PassChannel
 
 if TYPE_CHECKING:
     from qstack.physical.drift_hardware import LinkDrift
@@ -33,6 +36,7 @@ class Circumstances:
         self._jitters_ps: dict[str, float] = {}
         self._grids_ps: dict[str, float] = {}
         self._drifts: dict[str, LinkDrift] = {}
+        self._passes: dict[str, PassChannel] = {}  # of photon-pair links see `passes.py`
         for name, link in world.links.items():
             ends = world.clocks(name)
             if ends is not None and link.timing is not None:
@@ -40,6 +44,8 @@ class Circumstances:
                 self._grids_ps[name] = link.timing.width_ps / GRID
             if link.drift is not None:
                 self._drifts[name] = link.drift
+            if isinstance(link.channel, PassChannel) and link.is_heralded:
+                self._passes[name] = link.channel
 
     def calibration(self, link: str) -> int:
         """How often a link has been calibrated."""
@@ -48,6 +54,9 @@ class Circumstances:
     def at(self, link: str, at_ns: int) -> Conditions | None:
         """What holds at `at_ns`; None: always what the profiles say."""
         conditions = self._timed(link, at_ns)
+        passes = self._passes.get(link)
+        if passes is not None:
+            conditions = replace(conditions or IDEAL, arms=passes.at(at_ns))
         drift = self._drifts.get(link)
         if drift is None:
             return conditions

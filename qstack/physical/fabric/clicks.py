@@ -3,7 +3,8 @@
 Slots are independent, and whether and where detectors click does not depend on the bases. So the
 gaps between slots with a click are geometric, and which sides click is drawn for each of them. A
 chunk ends early where one side would have more than DETECTIONS_MAX: the next one may begin anew
-after the last slot this one decided.
+after the last slot this one decided. Where detectors are not ideal these are candidates
+(`models/receiver.py`), of which a `Receiver` sees some.
 """
 
 import math
@@ -17,6 +18,7 @@ from qstack.physical.conditions import IDEAL, Conditions
 from qstack.physical.fabric.link_model import SETTINGS_MAX, Rotations
 from qstack.physical.hardware import LinkHardware
 from qstack.physical.models.pair_source import outcome_table
+from qstack.physical.models.receiver import click_patterns
 from qstack.physical.params import CHUNK_NS, DETECTIONS_MAX, SOURCE_CHUNK_MIN_NS
 from qstack.physical.rotations import axes
 from qstack.quantum.pauli import FloatArray
@@ -71,6 +73,10 @@ class SourceModel:
         self.slot_ns = link.source.slot_ns
         self._source = link.pair_source(conditions, arms)
         self.tables = lru_cache(SETTINGS_MAX)(self._tables)
+        self.patterns = lru_cache(SETTINGS_MAX)(self._patterns)
+        self._detections_max = DETECTIONS_MAX
+        if link.detectors is not None and link.detectors.afterpulse_probability:
+            self._detections_max //= 2  # afterpulses come to them
         same = outcome_table(self._source, "Z", "Z")  # clicks are alike for all bases
         self._kinds = np.array([same[1:, 1:].sum(), same[1:, 0].sum(), same[0, 1:].sum()])
 
@@ -81,6 +87,22 @@ class SourceModel:
         clicked = tables[:, :, 1:, 1:]
         shares: FloatArray = clicked / clicked.sum(axis=(2, 3), keepdims=True)
         return shares[np.newaxis]
+
+    def _patterns(self, rotations: Rotations = (None, None)) -> tuple[FloatArray, FloatArray]:
+        """What real detectors see of candidates: `JointPatterns` has them."""
+        detectors = self.link.detectors
+        assert detectors is not None, "the detectors are those of the closed forms"
+        first, second = (axes(rotation) for rotation in rotations)
+        tables = np.array(
+            [[click_patterns(self._source, a, b, detectors.shares) for b in second] for a in first]
+        )
+        both = tables[:, :, 1:, 1:]
+        alone = np.stack([tables[0, 0, 1:, 0], tables[0, 0, 0, 1:]])
+        tiny = np.finfo(np.float64).tiny
+        return (
+            both / both.sum(axis=(2, 3), keepdims=True),
+            alone / np.maximum(alone.sum(axis=1, keepdims=True), tiny),
+        )
 
     @property
     def click_probability(self) -> float:
@@ -103,7 +125,7 @@ class SourceModel:
         expected = span_slots * probability
         # Rarely too few for the span: then the chunk is just shorter. More than the limit of both
         # sides are never of use.
-        enough = min(int(expected + 6.0 * math.sqrt(expected)) + 4, 2 * DETECTIONS_MAX + 1)
+        enough = min(int(expected + 6.0 * math.sqrt(expected)) + 4, 2 * self._detections_max + 1)
         gaps = np.minimum(generator.geometric(probability, enough), _GAP_SLOTS_MAX)
         slots = first_slot - 1 + np.cumsum(gaps)
         until = min(first_slot + span_slots, int(slots[-1]) + 1)
@@ -113,6 +135,6 @@ class SourceModel:
         clicks = Clicks(first_slot, until, slots[:count], kinds, generator.random((2, count)))
         for end in (0, 1):
             mine = clicks.slots[clicks.of(end)]
-            if len(mine) > DETECTIONS_MAX:
-                clicks = clicks.before(int(mine[DETECTIONS_MAX]))
+            if len(mine) > self._detections_max:
+                clicks = clicks.before(int(mine[self._detections_max]))
         return clicks

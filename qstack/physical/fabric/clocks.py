@@ -9,6 +9,7 @@ from typing import NamedTuple
 from qstack.physical.clock_hardware import PERFECT_CLOCK
 from qstack.physical.device import AlignClock, ClockReading, PulseStamped, SendPulse
 from qstack.physical.fabric.chance import Chance
+from qstack.physical.fabric.wander import Wander
 from qstack.physical.hardware import World
 
 
@@ -28,6 +29,11 @@ class Clocks:
     def __init__(self, world: World, chance: Chance) -> None:
         self._world = world
         self._chance = chance
+        self._wanders = {
+            name: Wander(chance, name, node.clock.wander_ppb_per_root_s)
+            for name, node in world.nodes.items()
+            if node.clock is not None and node.clock.rate_wander_ppb_per_root_day
+        }
         self._alignments: dict[tuple[str, str], _Alignment] = {}  # by node and link
 
     def pulse(self, node: str, asked: SendPulse, at_ns: int) -> tuple[PulseStamped, PulseStamped]:
@@ -66,14 +72,18 @@ class Clocks:
     def _ahead_ps(self, node: str, link: str, at_ns: int) -> float:
         alignment = self._alignments.get((node, link))
         known_ps = 0.0 if alignment is None else alignment.error_ps(at_ns)
-        clock = self._world.nodes[node].clock or PERFECT_CLOCK
-        return clock.error_ps(at_ns) - known_ps
+        return self._error_ps(node, at_ns) - known_ps
+
+    def _error_ps(self, node: str, at_ns: int) -> float:
+        """How far the clock of `node` is ahead of network time."""
+        clock, wander = self._world.nodes[node].clock or PERFECT_CLOCK, self._wanders.get(node)
+        return clock.error_ps(at_ns) + (0.0 if wander is None else wander.error_ps(at_ns))
 
     def _reading(
         self, sender: str, asked: SendPulse, at: str, at_ns: int, late_ps: float
     ) -> ClockReading:
         clock = self._world.nodes[at].clock or PERFECT_CLOCK
-        error_ps = late_ps + clock.error_ps(at_ns)
+        error_ps = late_ps + self._error_ps(at, at_ns)
         if clock.jitter_ps:
             name = ("stamp", sender, asked.link, asked.sequence, at)
             error_ps += clock.jitter_ps * self._chance.generator(*name).standard_normal()

@@ -356,7 +356,8 @@ class Fabric:
 
     def _calibrate(self, node: str, operation: Calibrate, at_ns: int) -> None:
         is_watched = node in self._stations and self._watches.is_watched(operation.link)
-        if is_watched or self._station.is_busy(node, operation.link):
+        station = self._sources if self._sources.serves(operation.link) else self._station
+        if is_watched or station.is_busy(node, operation.link):
             raise RefusedError(ErrorCode.BAD_REQUEST, "there are attempts on the link")
         begun = self._calibrations.begin(node, operation, at_ns)
         self._push(begun.event_ns, _EMISSION, operation.link, begun.number, begun)

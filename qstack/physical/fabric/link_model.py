@@ -27,6 +27,10 @@ class Success(NamedTuple):
     states: tuple[FloatArray, FloatArray]
 
 
+_MIXED: Final = np.diag([1.0, 0.0, 0.0, 0.0])
+_NOTHING: Final = Success(0.0, (_MIXED, _MIXED))
+
+
 class LinkModel:
     """The physics of one link, worked out once for each setting and its conditions."""
 
@@ -56,15 +60,15 @@ class LinkModel:
         return max(self._herald_back_ns[end], self._readout_ns[end])
 
     def _success(self, bright_state: float | None, conditions: Conditions | None = None) -> Success:
+        if conditions is not None and conditions.arms == (0.0, 0.0):
+            return _NOTHING  # there is no satellite, and memories are off
         try:
             if conditions is None:
                 heralded = self.link.herald(*self._profiles, bright_state)
             else:
                 heralded = self.link.herald_under(conditions, *self._profiles, bright_state)
         except ValueError:  # no photon and no dark count reaches a detector
-            mixed = np.zeros((4, 4))
-            mixed[0, 0] = 1.0
-            return Success(0.0, (mixed, mixed))
+            return _NOTHING
         return Success(min(1.0, heralded.probability), (heralded.state, heralded.state_minus))
 
     def effects(self, end: int, rotation: Rotation | None) -> FloatArray:

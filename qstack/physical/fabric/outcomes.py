@@ -12,6 +12,41 @@ from qstack.quantum.pauli import FloatArray
 from qstack.wire.packed import Bits, Codes
 
 
+class JointPatterns:
+    """Which detectors of both ends see something of N candidates, where detectors are not alike.
+
+    `both` (3, 3, 4, 4) are the probabilities of the patterns (`models/receiver.py`) of both ends,
+    by the codes of their bases; `alone` (2, 4) those of an end without the other one. Both are of
+    candidates at one end or both, as `is_joint` (N,) says; `luck` (2, N) is uniform.
+    """
+
+    def __init__(
+        self, both: FloatArray, alone: FloatArray, is_joint: NDArray[np.bool_], luck: FloatArray
+    ) -> None:
+        self._both = both
+        self._alone = alone
+        self._is_joint = is_joint
+        self._luck = luck
+        self._read: tuple[int, Codes, Bits] | None = None  # by the end that came first
+
+    def read(self, end: int, codes: Codes) -> Bits:
+        """The patterns of `end` (0 or 1) in these bases (N,); each end reads once."""
+        both = self._both if end == 0 else self._both.transpose(1, 0, 3, 2)
+        if self._read is None:
+            chances = both[codes, 0].sum(axis=2)
+        else:
+            _, other_codes, others = self._read
+            chances = both[codes, other_codes, :, others]
+            totals = chances.sum(axis=1, keepdims=True)
+            chances = chances / np.maximum(totals, np.finfo(np.float64).tiny)
+        chances = np.where(self._is_joint[:, np.newaxis], chances, self._alone[end])
+        edges = np.cumsum(chances, axis=1)[:, :-1]
+        patterns: Bits = (self._luck[end][:, np.newaxis] >= edges).sum(axis=1).astype(np.uint8)
+        if self._read is None:
+            self._read = end, codes, patterns
+        return patterns
+
+
 class JointOutcomes:
     """The outcomes of N pairs, or of N detections of which some are one of a pair.
 

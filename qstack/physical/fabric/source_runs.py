@@ -56,6 +56,10 @@ class SourceRuns:
         run = self._runs.get(link)
         return run is not None and run.batches == batches
 
+    def is_run_by(self, station: str, link: str) -> bool:
+        """Whether a station runs the source of a link."""
+        return link in self._runs and self._stations[link] == station
+
     def first_slot(self, link: str) -> int:
         """The first slot in which it emits."""
         run = self._runs.get(link)

@@ -26,16 +26,17 @@ from qstack.physical.device import BatchEnded, DetectionReply, Generate
 from qstack.physical.fabric.chance import Chance
 from qstack.physical.fabric.circumstances import Circumstances
 from qstack.physical.fabric.clicks import BOTH, Clicks, SourceModel
-from qstack.physical.fabric.outcomes import JointOutcomes
+from qstack.physical.fabric.outcomes import JointOutcomes, JointPatterns
 from qstack.physical.fabric.passes import SourceModels
 from qstack.physical.fabric.readings import Deliver, Readings
+from qstack.physical.fabric.receiver import Receiver
 from qstack.physical.fabric.register import RefusedError
 from qstack.physical.fabric.source_runs import SourceRuns
 from qstack.physical.generation import mismatch
 from qstack.physical.hardware import World
 from qstack.physical.params import NEVER_NS, READOUT_NS
 from qstack.physical.station_device import StopWatch, WatchLink
-from qstack.wire.packed import Codes, pack_bits, pack_slots
+from qstack.wire.packed import Codes, pack_bases, pack_bits, pack_slots
 
 
 class SourceBatch:
@@ -47,6 +48,8 @@ class SourceBatch:
         self.model = model
         self.match: SourceMatch | None = None
         self.next_slot = 0  # its detections are told up to here; 0: it has never begun
+        self.calibration = 0  # of its link, when it was asked for
+        self.receiver: Receiver | None = None  # None: not begun, or its detectors are ideal
 
     @property
     def number(self) -> int:
@@ -107,6 +110,10 @@ class SourceStation:
         """How many batches of a node are open."""
         return sum(batch.node == node for batch in self._receivers.values())
 
+    def is_busy(self, node: str, link: str) -> bool:
+        """Whether the receiver of `node` on this link is on, or it runs its source."""
+        return (link, node) in self._receivers or self._runs.is_run_by(node, link)
+
     # --- what nodes ask ---
 
     def generate(self, node: str, operation: Generate, at_ns: int) -> None:
@@ -129,6 +136,7 @@ class SourceStation:
         if problem:
             raise RefusedError(ErrorCode.BAD_REQUEST, problem)
         batch = SourceBatch(node, operation, model)
+        batch.calibration = self._circumstances.calibration(operation.link)
         self._receivers[operation.link, node] = self._open[node, operation.batch] = batch
         self._match(model, at_ns)
 
@@ -216,6 +224,11 @@ class SourceStation:
         for batch in match.batches:
             batch.match = match
             slots += [batch.operation.first_cycle, batch.next_slot]
+            detectors = model.link.detectors
+            if detectors is not None and batch.receiver is None:
+                name = ("receiver", link, number, batch.node)
+                kind = detectors.kind(model.slot_ns)
+                batch.receiver = Receiver(kind, self._chance.generator(*name))
         self._attempt(match, max(slots), at_ns)
 
     def _attempt(self, match: SourceMatch, first_slot: int, at_ns: int) -> None:
@@ -275,9 +288,12 @@ class SourceStation:
         if self._switches.has(match.model.link.id):
             self._switches.leave(match.model.link.id, match, at_ns)
 
-    def _outcomes(self, match: SourceMatch, clicks: Clicks) -> JointOutcomes:
-        patterns = np.zeros(len(clicks.slots), dtype=np.uint8)
+    def _outcomes(self, match: SourceMatch, clicks: Clicks) -> JointOutcomes | JointPatterns:
         first, second = (batch.operation.rotation for batch in match.batches)
+        if match.model.link.detectors is not None:
+            both, alone = match.model.patterns((first, second))
+            return JointPatterns(both, alone, clicks.kinds == BOTH, clicks.luck)
+        patterns = np.zeros(len(clicks.slots), dtype=np.uint8)
         tables = match.model.tables((first, second))
         return JointOutcomes(tables, patterns, clicks.luck, clicks.kinds == BOTH)
 
@@ -286,35 +302,49 @@ class SourceStation:
         match: SourceMatch,
         batch: SourceBatch,
         clicks: Clicks,
-        outcomes: JointOutcomes,
+        outcomes: JointOutcomes | JointPatterns,
         at_ns: int,
         *,
         is_last: bool = False,
     ) -> None:
-        """Tell an end what it has detected, once its light is there and its bases are known."""
+        """Tell an end what it has detected, once its light is there and its bases are known.
+
+        A receiver that is not ideal needs the bases of what it may detect, and sees some of that.
+        """
         end = match.batches.index(batch)
         mine = clicks.of(end)
         slots = clicks.slots[mine]
         batch.next_slot = max(1, clicks.until_slot)
+        receiver = batch.receiver
+        part = None
+        if receiver is not None:
+            part = receiver.expect(slots, clicks.first_slot, clicks.until_slot)
+        wanted = slots if part is None else part.slots
 
         def finish(codes: Codes, packed: bytes) -> DetectionReply:
             spread = np.zeros(len(clicks.slots), dtype=np.uint8)
-            spread[mine] = codes
+            spread[mine] = codes if part is None else codes[part.is_light]
+            read, told = outcomes.read(end, spread)[mine], wanted
+            if receiver is not None and part is not None:
+                seen = receiver.register(part, read)
+                told, read = wanted[seen.places], seen.outcomes
+                packed = pack_bases(codes[seen.places]) if packed else b""
             return DetectionReply(
                 batch=batch.number,
                 first_slot=clicks.first_slot,
                 until_slot=clicks.until_slot,
-                detections=len(slots),
-                slots=pack_slots(slots, clicks.first_slot),
-                outcomes=pack_bits(outcomes.read(end, spread)[mine]),
+                detections=len(told),
+                slots=pack_slots(told, clicks.first_slot),
+                outcomes=pack_bits(read),
                 bases=packed,
                 is_last=is_last,
+                calibration=batch.calibration,
             )
 
         due_ns = at_ns + match.model.link.arm_ns(batch.node) + READOUT_NS
         basis = batch.operation.basis
         assert basis is not None, "a measure batch has a basis"
-        self._readings.answer(batch.node, batch.number, basis, len(slots), due_ns, finish)
+        self._readings.answer(batch.node, batch.number, basis, len(wanted), due_ns, finish)
 
 
 def _nothing(batch: SourceBatch) -> DetectionReply:
@@ -328,4 +358,5 @@ def _nothing(batch: SourceBatch) -> DetectionReply:
         outcomes=b"",
         bases=b"",
         is_last=True,
+        calibration=batch.calibration,
     )

@@ -109,6 +109,19 @@ def absorptive(link: AbsorptiveLink) -> Absorbed:
     return Absorbed(heralded, both, known)
 
 
+def click_probability(link: AbsorptiveLink) -> float:
+    """That one detector clicks in one bin of a mode, alone or not.
+
+    Thermal light of two sources, n_a and n_b photons in the mean, of overlap V: the detector is
+    silent with 1 / ((1 + n_a)(1 + n_b) - V n_a n_b).
+    """
+    first, second = (
+        eta * lam / 2.0 for eta, lam in zip(link.idler_efficiencies, link.mean_pairs, strict=True)
+    )
+    light = (1.0 + first) * (1.0 + second) - link.visibility * first * second
+    return 1.0 - (1.0 - link.dark_probability) / light
+
+
 def _over_modes(operator: FloatArray, at_a: FloatArray, at_b: FloatArray) -> float:
     """sum operator[a, b] operator[a', b'] at_a[a, a'] at_b[b, b'] over both modes' numbers."""
     return float(np.sum((at_a.T @ operator) * (operator @ at_b.T)))

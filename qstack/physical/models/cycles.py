@@ -9,8 +9,14 @@ Rules
 """
 
 import math
+from typing import Final
+
+import numpy as np
 
 from qstack.physical.models.ranges import require_at_least, require_not_negative, require_unit
+
+_SETTLING: Final = 20
+"""Dead times after which a detector is live as often as ever."""
 
 
 def keep_cycle_ns(prepare_ns: int, emit_ns: int, arms_ns: tuple[int, int]) -> int:
@@ -77,6 +83,32 @@ def usable_modes(modes: int, memory_modes: tuple[int, int]) -> int:
     """How many of the modes sent both memories can hold. Raises ValueError for fewer than 1."""
     require_at_least(1, modes=modes, memory_modes=min(memory_modes))
     return min(modes, *memory_modes)
+
+
+def blinded_probability(success: float, click: float, dead_modes: int, modes: int) -> float:
+    """That a mode of a train succeeds, where detectors are dead for `dead_modes` after a click.
+
+    A success takes two detectors, each of which clicks with `click` in every mode in which it is
+    live; at its beginning all are. Mode k sees one live with u_k = 1 - click (u_(k-1) + ... +
+    u_(k-D)), so 1 - prod (1 - success u_k^2): exact for each detector, and the two are taken as
+    dead independently. Raises ValueError as `multiplexed_probability`, or for a negative dead time.
+    """
+    require_unit(success=success, click=click)
+    require_at_least(1, modes=modes)
+    require_not_negative(dead_modes=dead_modes)
+    if dead_modes == 0 or success == 1.0:
+        return multiplexed_probability(success, modes)
+    settled = min(modes, _SETTLING * (dead_modes + 1))
+    live = (1.0 - click) ** np.arange(settled)  # until the first dead time is over
+    recent = float(live[:dead_modes].sum())
+    for mode in range(dead_modes + 1, settled):
+        recent += live[mode - 1] - live[mode - 1 - dead_modes]
+        live[mode] = 1.0 - click * recent
+    missed = float(np.log1p(-success * live**2).sum())
+    if modes > settled:
+        steady = 1.0 / (1.0 + click * dead_modes)
+        missed += (modes - settled) * math.log1p(-success * steady**2)
+    return -math.expm1(missed)
 
 
 def multiplexed_probability(probability: float, modes: int) -> float:

@@ -12,6 +12,9 @@ Rules
    side clicks in a slot without light, half of it (in the sense of rates) in each detector.
 2. `misalignment` is the probability that a coincidence has its relation inverted: each side
    inverts its outcome independently with the probability f for which 2 f (1-f) is that.
+   `polarisation_rad` and `phase_rad` are deviations of angles by which light is turned on the way
+   (`timing.pair_fading`). Their mean is taken for each pair by itself: of slots with more pairs
+   that is right to the fourth order of the angles.
 3. The closed forms are those of Ma, Fung and Lo, Phys. Rev. A 76, 012307 (2007). Their error
    leaves out that a dark count may spoil a click of light: the sum over photon numbers, which
    does not, differs by about `background` (6e-6 at 1e-5). The fabric plays the sum.
@@ -23,6 +26,8 @@ from typing import Final
 import numpy as np
 from msgspec import Struct
 
+from qstack.physical.models.ranges import require_not_negative
+from qstack.physical.models.timing import pair_fading
 from qstack.quantum.pauli import BASIS_INDEX, Basis, FloatArray
 
 TRUNCATION: Final = 1e-12
@@ -31,6 +36,8 @@ MEAN_PAIRS_MAX: Final = 1.0
 """The largest lam: at 1 the sum takes 45 terms, and half of the slots have two pairs or more."""
 PHI_PLUS: Final = np.array([1.0, -1.0, 1.0])
 """<XX>, <YY> and <ZZ> of the pair."""
+BellWeights = tuple[float, float, float, float]
+"""Of phi+, phi-, psi+, psi-."""
 _SILENT: Final = ((), (0,), (1,), (0, 1))
 """Sets of detectors of one side."""
 
@@ -46,6 +53,8 @@ class PairSource(Struct, frozen=True, kw_only=True):
     efficiencies: tuple[float, float]
     backgrounds: tuple[float, float] = (0.0, 0.0)
     misalignment: float = 0.0
+    polarisation_rad: float = 0.0
+    phase_rad: float = 0.0
 
     def __post_init__(self) -> None:
         """Refuse what cannot be."""
@@ -57,6 +66,12 @@ class PairSource(Struct, frozen=True, kw_only=True):
             raise ValueError(f"backgrounds are at least 0 and below 1, not {self.backgrounds}")
         if not 0.0 <= self.misalignment <= 0.5:
             raise ValueError(f"misalignment is 0 to 0.5, not {self.misalignment}")
+        require_not_negative(polarisation_rad=self.polarisation_rad, phase_rad=self.phase_rad)
+
+    @property
+    def correlations(self) -> FloatArray:
+        """<XX>, <YY> and <ZZ> of a lone pair, but for its misalignment."""
+        return PHI_PLUS * pair_fading(self.polarisation_rad, self.phase_rad)
 
 
 # --- closed forms --------------------------------------------------------------------------------
@@ -76,7 +91,10 @@ def gain(source: PairSource) -> float:
 
 
 def error_rate(source: PairSource) -> float:
-    """E: the error rate of coincidences with equal bases (QBER), in the published closed form."""
+    """E: the error rate of coincidences with equal bases (QBER), in the published closed form.
+
+    It is of light that is not turned on the way.
+    """
     eta_a, eta_b = source.efficiencies
     lam = source.mean_pairs
     correlated = _excess(source) / ((1.0 + eta_a * lam) * (1.0 + eta_b * lam))
@@ -128,7 +146,7 @@ def outcome_table(
     The entries sum to the sum of the weights.
     """
     numbers = pair_numbers(source.mean_pairs) if weights is None else weights
-    overlap = _overlap(basis_a, basis_b)
+    overlap = mode_overlap(source, basis_a, basis_b)
     quiet = np.array([[_quiet(source, numbers, overlap, a, b) for b in _SILENT] for a in _SILENT])
     seen = _seen(source.misalignment)
     table: FloatArray = seen @ quiet @ seen.T
@@ -152,22 +170,32 @@ def _quiet(
     common = float(sum(overlap[a, b] for a in silent_a for b in silent_b))
     trace = 2.0 - eta_a * len(silent_a) - eta_b * len(silent_b) + eta_a * eta_b * common
     determinant = (1.0 - eta_a) ** len(silent_a) * (1.0 - eta_b) ** len(silent_b)
+    dark_a, dark_b = source.backgrounds
+    dark = float((1.0 - dark_a) ** (len(silent_a) / 2) * (1.0 - dark_b) ** (len(silent_b) / 2))
+    return unseen(numbers, trace, determinant) * dark
+
+
+def unseen(numbers: FloatArray, trace: float, determinant: float) -> float:
+    """sum_n P(n) h_n / (n+1): no photon is detected, of M_A M_B^T with this trace and determinant.
+
+    h_n is the complete homogeneous polynomial of its two eigenvalues (`_quiet`).
+    """
     total, before, now = 0.0, 0.0, 1.0
     for number, weight in enumerate(numbers):
         total += float(weight) * now / (number + 1)
         before, now = now, trace * now - determinant * before
-    dark_a, dark_b = source.backgrounds
-    dark = float((1.0 - dark_a) ** (len(silent_a) / 2) * (1.0 - dark_b) ** (len(silent_b) / 2))
-    return total * dark
+    return total
 
 
-def _overlap(basis_a: Basis | FloatArray, basis_b: Basis | FloatArray) -> FloatArray:
+def mode_overlap(
+    source: PairSource, basis_a: Basis | FloatArray, basis_b: Basis | FloatArray
+) -> FloatArray:
     """How much mode i of A (row) and mode j of B have in common in |n>: phi+ as in bell.py.
 
     (1 + c) / 2 for equal outcomes, with phi+'s correlation c = a_x b_x - a_y b_y + a_z b_z.
     """
     a, b = (_direction(basis) for basis in (basis_a, basis_b))
-    correlation = float(a @ (PHI_PLUS * b))
+    correlation = float(a @ (source.correlations * b))
     alike, unlike = (1.0 + correlation) / 2.0, (1.0 - correlation) / 2.0
     return np.array([[alike, unlike], [unlike, alike]])
 
@@ -194,21 +222,34 @@ def _seen(misalignment: float) -> FloatArray:
 # --- figures -------------------------------------------------------------------------------------
 
 
-def visibility(source: PairSource) -> float:
+def visibility(source: PairSource, basis: Basis = "Z") -> float:
     """<s_A s_B> of coincidences in Z (outcomes as +1 and -1): 1 - 2 QBER, of the exact sum.
 
-    It is the same in X and, inverted, in Y: the states |n> look alike in every basis.
+    It is the same in X and, inverted, in Y: the states |n> look alike in every basis, unless light
+    is turned on the way.
     """
-    clicked = outcome_table(source, "Z", "Z")[1:, 1:]
+    clicked = outcome_table(source, basis, basis)[1:, 1:]
     return float((clicked[0, 0] + clicked[1, 1] - clicked[0, 1] - clicked[1, 0]) / clicked.sum())
 
 
-def bell_weights(source: PairSource) -> tuple[float, float, float, float]:
+def bell_weights(source: PairSource) -> BellWeights:
     """The qubit pair with the error rates of the coincidences: a Werner state of weight V.
 
     F = (1 + 3 V) / 4 is the fidelity to phi+ that somebody who saw only coincidences, each taken
-    for one pair of qubits, would estimate; the three other Bell states share the rest.
+    for one pair of qubits, would estimate; the three other Bell states share the rest. Where light
+    is turned on the way it is the Bell-diagonal state with the correlations of each basis.
     """
     seen = visibility(source)
-    rest = (1.0 - seen) / 4.0
-    return (1.0 + 3.0 * seen) / 4.0, rest, rest, rest
+    if not source.polarisation_rad and not source.phase_rad:
+        return weights_of(seen, -seen, seen)
+    return weights_of(visibility(source, "X"), visibility(source, "Y"), seen)
+
+
+def weights_of(xx: float, yy: float, zz: float) -> BellWeights:
+    """Of the Bell-diagonal state with these correlations."""
+    return (
+        (1.0 + xx - yy + zz) / 4.0,
+        (1.0 - xx + yy + zz) / 4.0,
+        (1.0 + xx + yy - zz) / 4.0,
+        (1.0 - xx - yy - zz) / 4.0,
+    )

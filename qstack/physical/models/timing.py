@@ -12,8 +12,11 @@ Rules
 
 import math
 
+import numpy as np
+
 from qstack.physical.models.clock import Wavepacket, delay_visibility, jitter_visibility
 from qstack.physical.models.ranges import require_finite, require_not_negative, require_positive
+from qstack.quantum.pauli import FloatArray
 
 _ASYMPTOTIC = 5.0  # from here on four terms of the series are right to 1e-5 of the value
 
@@ -72,6 +75,20 @@ def polarisation_overlap(angle_rad: float) -> float:
     """
     require_not_negative(angle_rad=angle_rad)
     return (1.0 + math.exp(-2.0 * angle_rad * angle_rad)) / 2.0
+
+
+def pair_fading(polarisation_rad: float, phase_rad: float) -> FloatArray:
+    """(3,): what is left of <XX>, <YY> and <ZZ> of a pair whose light is turned on the way.
+
+    A Gaussian angle between both ends' polarisations turns the Bloch vector by twice that about Y
+    (Z: horizontal and vertical), one between the phases of both modes about Z: the mean rotations
+    are diag(f, 1, f), f = e^(-2 a^2), and diag(e, e, 1), e = e^(-s^2 / 2). Raises ValueError if an
+    angle is negative or not finite.
+    """
+    require_not_negative(polarisation_rad=polarisation_rad, phase_rad=phase_rad)
+    turned = math.exp(-2.0 * polarisation_rad * polarisation_rad)
+    dephased = math.exp(-phase_rad * phase_rad / 2.0)
+    return np.array([turned * dephased, dephased, turned])
 
 
 def _half(ratio: float, place: float) -> float:
