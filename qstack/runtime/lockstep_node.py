@@ -336,8 +336,9 @@ class LockstepClock:
 
     def message(self, peer: str, position: int, at_ns: int, message: Message) -> None:
         """See `NodeClock`."""
-        # A peer that dates its words back would have us go back in time.
-        arrival = max(at_ns + self._network.path_delay_ns(self._node.name, peer), self._floor_ns)
+        # A peer that dates its words back would have us go back in time, when they are handled.
+        earliest_ns = self._floor_ns - self._network.machine_event_ns
+        arrival = max(at_ns + self._network.path_delay_ns(self._node.name, peer), earliest_ns)
         if isinstance(message, ChannelOpen):
             due = arrival + self._network.machine_event_ns
             self._node.peer_up(peer, self._daemon.members[peer], due)

@@ -18,11 +18,32 @@ from tests.runtime.running import network, packaged
 PAIRS = 12
 
 
-@pytest.mark.parametrize("name", ["pair", "metro"])
-async def test_daemons_leave_the_trace_of_the_virtual_runner(name: str) -> None:
-    with network(packaged(name), name, "--seed", "1", "--apps", "2") as running:
+SHORT = """
+[network]
+name = "short"
+clock = "lockstep"
+[fabric]
+address = "127.0.0.1:0"
+""" + "".join(
+    f'[[node]]\nname = "{name}"\naddress = "127.0.0.1:0"\nprofile = "ion-projected"\nmemory = 4\n'
+    for name in ("alice", "middle", "bob")
+) + "".join(
+    f'[[link]]\nends = ["{end}", "middle"]\nlength_m = 1_000\nscheme = "double-click"\n'
+    'station = "midpoint"\n'
+    for end in ("alice", "bob")
+)  # fmt: skip
+"""Ends that share no link, and light that needs less time than a message to be handled."""
+
+
+@pytest.mark.parametrize("name", ["short", "metro"])
+async def test_daemons_leave_the_trace_of_the_virtual_runner(name: str, tmp_path: Path) -> None:
+    source = packaged(name)
+    if name == "short":
+        source = tmp_path / "short.toml"
+        source.write_text(SHORT)
+    with network(source, name, "--seed", "1", "--apps", "2") as running:
         chains, programs = await daemon_chains(running, PAIRS)
-    assert chains == virtual_chains(packaged(name), 1, PAIRS)
+    assert chains == virtual_chains(source, 1, PAIRS)
     outcomes = [len(program.outcomes) for program in programs.values()]
     assert outcomes == [PAIRS, PAIRS]
 
