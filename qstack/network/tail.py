@@ -2,9 +2,10 @@
 
 Rules
 1. The tail counts what it confirms and says done by itself; COMPLETE without error only checks.
-2. When its circuit is lost, a request waits for the head to come back with another one, for
-   RESUME_NS at most; it ends at its deadline in any case, and with PEER_DOWN if the head restarts.
-   One whose pairs the link layer reads ends at once, as at the head.
+2. When its circuit is lost, a request waits for the head to come back with another one: for
+   RESUME_NS, and for as long after that as the head is seen to live, as idle housekeeping. It ends
+   at its deadline in any case, and with PEER_DOWN if the head restarts. One whose pairs the link
+   layer reads ends at once, as at the head.
 3. A request ended here is unknown from then on: pairs the head still gives to it are refused
    with EXPIRE. (Within one path delay of a cancel or deadline the ends may so have disagreed on a
    pair: the end that had indicated it gets EndPairExpired.)
@@ -108,8 +109,7 @@ class Tails:
                     self._fail(request, RequestInput.ENDED, ErrorCode.PEER_DOWN, detail)
                     continue
                 self._step(request, RequestInput.CIRCUIT_LOST)
-                request.resume_by_ns = self._out.now + RESUME_NS
-                self._out.set_timer(self._resume(request), request.resume_by_ns)
+                self._await_head(request)
 
     # --- from tracking (EndUser) -----------------------------------------------------------------
 
@@ -172,6 +172,10 @@ class Tails:
             and request.state is RequestState.WAITING
             and request.resume_by_ns <= self._out.now
         ):
+            lives = self._database.has_channel(request.head)
+            if lives or not self._database.is_isolated(request.head):
+                self._await_head(request, background=True)
+                return
             self._fail(
                 request, RequestInput.ENDED, ErrorCode.PEER_DOWN, "the circuit was lost for good"
             )
@@ -195,6 +199,10 @@ class Tails:
             )
 
     # --- parts -----------------------------------------------------------------------------------
+
+    def _await_head(self, request: TailRequest, *, background: bool = False) -> None:
+        request.resume_by_ns = self._out.now + RESUME_NS
+        self._out.set_timer(self._resume(request), request.resume_by_ns, background=background)
 
     def _end_from_here(
         self, request: TailRequest, received: RequestInput, error: ErrorCode, detail: str
