@@ -7,13 +7,14 @@ order, however the parts were cut and whenever they came. Nothing here knows a b
 of the far end.
 """
 
+from itertools import pairwise
 from typing import Final, NamedTuple
 
 import numpy as np
 
 from qstack.errors import ErrorCode, PeerError
 from qstack.link.messages import DetectedSlots
-from qstack.link.params import SLOTS_AHEAD_MAX, SLOTS_PART_MAX
+from qstack.link.params import MEASURED_MAX, SLOTS_AHEAD_MAX, SLOTS_PART_MAX
 from qstack.physical.service import Detections
 from qstack.wire.packed import (
     Bits,
@@ -30,11 +31,23 @@ _NO_BITS: Final[Bits] = np.zeros(0, dtype=np.uint8)
 
 
 class Matched(NamedTuple):
-    """Pairs in slot order: outcomes and bases of this end; `bases` is empty for a fixed basis."""
+    """Pairs in slot order: outcomes and bases of this end; `bases` is empty for a fixed basis.
+
+    `calibration` is that of the attempts at this end, of all of them.
+    """
 
     slots: Slots
     outcomes: Bits
     bases: Codes
+    calibration: int
+
+    def cut(self, start: int, stop: int) -> "Matched":
+        """Some of them."""
+        return self._replace(
+            slots=self.slots[start:stop],
+            outcomes=self.outcomes[start:stop],
+            bases=self.bases[start:stop],
+        )
 
 
 class Coincidences:
@@ -42,6 +55,7 @@ class Coincidences:
 
     def __init__(self) -> None:
         self._slots, self._outcomes, self._bases = _NO_SLOTS, _NO_BITS, _NO_BITS
+        self._calibrations = _NO_SLOTS
         self._until = 0
         self._far_slots = _NO_SLOTS
         self._far_until = 0
@@ -58,6 +72,8 @@ class Coincidences:
         self._slots = np.concatenate((self._slots, slots))
         outcomes = unpack_bits(detections.outcomes, count)
         self._outcomes = np.concatenate((self._outcomes, outcomes))
+        calibrations = np.full(count, detections.calibration, dtype=np.int64)
+        self._calibrations = np.concatenate((self._calibrations, calibrations))
         if detections.bases:
             bases = unpack_bases(detections.bases, count)
             self._bases = np.concatenate((self._bases, bases))
@@ -84,8 +100,8 @@ class Coincidences:
         self._far_slots = np.concatenate((self._far_slots, slots))
         self._far_until = message.until_slot
 
-    def take(self, pairs_max: int) -> Matched:
-        """The next pairs, at most so many; what was compared is forgotten."""
+    def take(self, pairs_max: int) -> list[Matched]:
+        """The next pairs, at most so many, in parts; what was compared is forgotten."""
         until = min(self._until, self._far_until)
         mine = int(np.searchsorted(self._slots, until))
         far = int(np.searchsorted(self._far_slots, until))
@@ -94,10 +110,25 @@ class Coincidences:
         )
         slots, places = slots[:pairs_max], places[:pairs_max]
         bases = self._bases[places] if len(self._bases) else _NO_BITS
-        matched = Matched(slots, self._outcomes[places], bases)
+        calibrations = self._calibrations[places]
+        matched = Matched(slots, self._outcomes[places], bases, 0)
         self._slots, self._outcomes = self._slots[mine:], self._outcomes[mine:]
         self._bases, self._far_slots = self._bases[mine:], self._far_slots[far:]
-        return matched
+        self._calibrations = self._calibrations[mine:]
+        return _parts(matched, calibrations)
+
+
+def _parts(matched: Matched, calibrations: Slots) -> list[Matched]:
+    """Pairs of one calibration each, and no more than an indication takes."""
+    changes = (np.flatnonzero(np.diff(calibrations)) + 1).tolist()
+    bounds = [0, *changes, len(calibrations)]
+    return [
+        matched.cut(first, min(first + MEASURED_MAX, end))._replace(
+            calibration=int(calibrations[first])
+        )
+        for start, end in pairwise(bounds)
+        for first in range(start, end, MEASURED_MAX)
+    ]
 
 
 def slot_messages(request: bytes, detections: Detections) -> list[DetectedSlots]:

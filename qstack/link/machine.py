@@ -9,6 +9,9 @@ This file sees links come and go, and hands everything else to the part whose it
 (what comes of it). README.md lists the known races.
 """
 
+from collections.abc import Mapping
+from types import MappingProxyType
+
 from msgspec.structs import replace
 
 from qstack.errors import ErrorCode
@@ -44,7 +47,8 @@ class LinkLayer:
     """All links of one node. `neighbours` are the names at the other ends.
 
     `weights` are the shares of priorities 0 to 7, alike at both ends; None: all are strict.
-    `test_share`, alike too, is the part of the pairs to keep that is sacrificed to test rounds.
+    `test_shares`, alike too, are the parts of their pairs that links sacrifice to test rounds, by
+    the name at the other end; links that are not in it sacrifice none.
     """
 
     def __init__(
@@ -53,18 +57,18 @@ class LinkLayer:
         boot_id: bytes,
         neighbours: list[str],
         weights: tuple[Weight, ...] | None = None,
-        test_share: float = 0.0,
+        test_shares: Mapping[str, float] = MappingProxyType({}),
     ) -> None:
         self.node = node
         self.peers = {
-            name: Peer(node, name, boot_id, weights, test_share=test_share)
+            name: Peer(node, name, boot_id, weights, test_share=test_shares.get(name, 0.0))
             for name in sorted(neighbours)
         }
         self._out = Outbox(boot_id, sorted(neighbours))
         self._batches = Batches(self._out)
         self._requests = Requests(self.peers, self._batches, self._out)
         self._rooms = Rooms(self._batches, self._out, self._say_ready)
-        self._rounds = Rounds(test_share, self._out)
+        self._rounds = Rounds(self._out)
         self._rounds.join(self._on_offers_changed)
         self._pairs = Pairs(self._batches, self._requests, self._rounds, self._rooms, self._out)
         self._slot_pairs = SlotPairs(self.peers, self._batches, self._requests, self._out)

@@ -134,6 +134,8 @@ class Pairs:
             z_bits=measured.z_bits,
             bases=measured.bases,
             goodness=request.option.bell_probabilities[0],
+            calibration=measured.calibration,
+            is_outdated=measured.calibration < peer.calibration,
         )
         held = Held(measured.first_herald_sequence, told, measured.good_until_ns)
         self._requests.indicate(peer, request, held, measured.emitted_at_ns)

@@ -93,8 +93,7 @@ class _Known:
 class Rounds:
     """The test rounds of all links of a node. `offers_changed` is called for a link's options."""
 
-    def __init__(self, share: float, out: Outbox) -> None:
-        self._share = share
+    def __init__(self, out: Outbox) -> None:
         self._out = out
         self._known: dict[str, _Known] = {}
         self._readings: dict[int, _Reading] = {}
@@ -111,7 +110,7 @@ class Rounds:
         """Whether this pair is sacrificed; then its qubit is read."""
         peer, sequence = batch.peer, herald.herald_sequence
         forecast = batch.option.test_round
-        basis = round_basis(peer.pair_id(sequence), self._share) if self._share else None
+        basis = round_basis(peer.pair_id(sequence), peer.test_share) if peer.test_share else None
         if basis is None or forecast is None:
             return False
         known = self._of(peer)
@@ -172,9 +171,9 @@ class Rounds:
 
     def link_up(self, peer: Peer, now: int) -> None:
         """The link has come up: the master says what it knows, the slave minds what it said."""
-        if self._share and peer.is_master:
+        if peer.test_share and peer.is_master:
             self._report(peer, self._of(peer))
-        elif self._share:
+        elif peer.test_share:
             self._mind(peer, self._of(peer), now)
 
     def calibrated(self, peer: Peer, now: int) -> None:
@@ -196,7 +195,7 @@ class Rounds:
         if problem is None and len(message.sequences) != len(message.outcomes):
             problem = "an outcome for each sequence"
         if problem is None and not all(
-            round_basis(peer.pair_id(sequence), self._share) is not None
+            round_basis(peer.pair_id(sequence), peer.test_share) is not None
             for sequence in message.sequences
         ):
             problem = "a pair that is not sacrificed"
@@ -366,7 +365,7 @@ class Rounds:
         self._out.send(peer.name, messages.RoundReport(options=options))
 
     def _problem(self, peer: Peer, *, is_from_master: bool) -> str | None:
-        if not self._share:
+        if not peer.test_share:
             return "there are no test rounds"
         is_role = peer.is_master != is_from_master
         return None if is_role else "the master counts, and the slave tells it"

@@ -17,7 +17,7 @@ from qstack.link.batches import Batches
 from qstack.link.coincidences import Coincidences, Matched, slot_messages
 from qstack.link.held import Held
 from qstack.link.outbox import Outbox
-from qstack.link.params import MEASURED_MAX, SLOTS_AHEAD_MAX
+from qstack.link.params import SLOTS_AHEAD_MAX
 from qstack.link.peer import Peer
 from qstack.link.queue import Request
 from qstack.link.request_states import Input, State
@@ -90,12 +90,7 @@ class SlotPairs:
 
     def _announce(self, peer: Peer, request: Request, found: Coincidences) -> None:
         assert request.number is not None, "a measure request has a number"
-        matched = found.take(request.number - request.served)
-        for start in range(0, len(matched.slots), MEASURED_MAX):
-            stop = start + MEASURED_MAX
-            part = Matched(
-                matched.slots[start:stop], matched.outcomes[start:stop], matched.bases[start:stop]
-            )
+        for part in found.take(request.number - request.served):
             self._tell_measured(peer, request, part)
         self._requests.finish_if_served(peer, request)
 
@@ -116,6 +111,8 @@ class SlotPairs:
             z_bits=none,
             bases=pack_bases(part.bases),
             goodness=request.option.bell_probabilities[0],
+            calibration=part.calibration,
+            is_outdated=part.calibration < peer.calibration,
         )
         self._requests.indicate(peer, request, Held(first, told, None), 0)
 

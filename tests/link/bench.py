@@ -99,7 +99,7 @@ class End:
         self.name = name
         self.boot_id = boot_id(7, name, lives)
         other = BOB if name == ALICE else ALICE
-        self.machine = LinkLayer(name, self.boot_id, [other], weights, test_share)
+        self.machine = LinkLayer(name, self.boot_id, [other], weights, {other: test_share})
         self.slots = slots
         self.pairing = pairing
         self.above: list[Message] = []

@@ -9,12 +9,14 @@ from typing import Any
 import pytest
 from msgspec.structs import replace
 
+from qstack.link.machine import LinkLayer
 from qstack.link.params import LOOKS
 from qstack.physical.fabric import Fabric
 from qstack.physical.hardware import World
 from qstack.physical.prediction import generation_options
 from qstack.physical.profile import Profile
 from qstack.runtime import virtual
+from qstack.runtime.compose import compose
 from qstack.runtime.layer_messages import REGISTRY, Summary
 from qstack.runtime.network_file import Network, NetworkFileError, parse_network
 from qstack.runtime.network_file import packaged_network as packaged
@@ -155,6 +157,23 @@ def test_a_share_that_cannot_be_is_refused(share: str) -> None:
     text = packaged("pair").replace("[network]", f"[network]\ntest_rounds = {share}", 1)
     with pytest.raises(NetworkFileError, match="test_rounds"):
         parse_network(text, where="pair")
+
+
+def test_a_link_may_have_a_share_of_its_own_alike_at_both_ends() -> None:
+    share = "\ntest_rounds = 0.3"
+    text = packaged("metro").replace("[network]", "[network]\ntest_rounds = 0.1", 1)
+    network = parse_network(text.replace("[[link]]", "[[link]]" + share, 1), where="metro")
+    own, *others = network.links.values()
+    first, second = own.ends
+    assert network.test_shares_of(first)[second] == network.test_shares_of(second)[first] == 0.3
+    for link in others:
+        assert network.test_shares_of(link.ends[0])[link.ends[1]] == 0.1
+    assert parse_network(text, where="metro").digest != network.digest
+    for name in network.nodes:
+        machine = compose(network, name, bytes(8), 1, None).machines["link"]
+        assert isinstance(machine, LinkLayer)
+        shares = {peer.name: peer.test_share for peer in machine.peers.values()}
+        assert shares == network.test_shares_of(name)
 
 
 def test_without_a_share_there_are_no_test_rounds_and_the_digests_differ() -> None:
