@@ -167,7 +167,7 @@ def test_pairs_of_before_are_flagged_when_they_are_told_after_a_calibration() ->
 def test_measured_pairs_of_before_say_so_in_each_message() -> None:
     bench = CareBench().start()
     bench.run(16 * SECOND - PERIOD_NS * 2)
-    read = {"kind": "measure", "basis": "X", "peer_basis": "X", "number": 9}
+    read: dict[str, Any] = {"kind": "measure", "basis": "X", "peer_basis": "X", "number": 9}
     bench.say(ALICE, create(1, deadline_ns=30 * SECOND, **read))
     bench.run(2 * DELAY_NS + 40_000)
     (batch,) = bench.ends[ALICE].batches

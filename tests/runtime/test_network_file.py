@@ -248,7 +248,7 @@ BAD_CHANGES = [
      "metres, above 0 and at most 1000000")),
     ("length_m = 10_000", "length_m = 0", ("link[0].length_m: 0 is not allowed; expected metres, "
      "above 0 and at most 1000000")),
-    ("length_m = 10_000", "length_m = 10_000\ntest_rounds = 0.6", ("link[0].test_rounds: 0.6 is not "
+    ("length_m = 10_000", "length_m = 10_000\ntest_rounds = 1", ("link[0].test_rounds: 1 is not "
      "allowed; expected a share, 0 to 0.5")),
     ("length_m = 10_000", 'length_m = 10_000\ntest_rounds = "some"', ("link[0].test_rounds: 'some' "
      "is not allowed; expected a share, 0 to 0.5")),
