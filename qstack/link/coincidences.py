@@ -11,6 +11,7 @@ from itertools import pairwise
 from typing import Final, NamedTuple
 
 import numpy as np
+import numpy.typing as npt
 
 from qstack.errors import ErrorCode, PeerError
 from qstack.link.messages import DetectedSlots
@@ -33,21 +34,27 @@ _NO_BITS: Final[Bits] = np.zeros(0, dtype=np.uint8)
 class Matched(NamedTuple):
     """Pairs in slot order: outcomes and bases of this end; `bases` is empty for a fixed basis.
 
-    `calibration` is that of the attempts at this end, of all of them.
+    `calibrations` are those of the attempts at this end.
     """
 
     slots: Slots
     outcomes: Bits
     bases: Codes
-    calibration: int
+    calibrations: Slots
 
-    def cut(self, start: int, stop: int) -> "Matched":
+    def only(self, which: npt.NDArray[np.bool_] | slice) -> "Matched":
         """Some of them."""
-        return self._replace(
-            slots=self.slots[start:stop],
-            outcomes=self.outcomes[start:stop],
-            bases=self.bases[start:stop],
-        )
+        bases = self.bases[which] if len(self.bases) else self.bases
+        return Matched(self.slots[which], self.outcomes[which], bases, self.calibrations[which])
+
+    def parts(self) -> list["Matched"]:
+        """Pairs of one calibration each, and no more than an indication takes."""
+        changes = (np.flatnonzero(np.diff(self.calibrations)) + 1).tolist()
+        return [
+            self.only(slice(first, min(first + MEASURED_MAX, end)))
+            for start, end in pairwise([0, *changes, len(self.slots)])
+            for first in range(start, end, MEASURED_MAX)
+        ]
 
 
 class Coincidences:
@@ -100,35 +107,20 @@ class Coincidences:
         self._far_slots = np.concatenate((self._far_slots, slots))
         self._far_until = message.until_slot
 
-    def take(self, pairs_max: int) -> list[Matched]:
-        """The next pairs, at most so many, in parts; what was compared is forgotten."""
+    def take(self) -> Matched:
+        """The next pairs; what was compared is forgotten."""
         until = min(self._until, self._far_until)
         mine = int(np.searchsorted(self._slots, until))
         far = int(np.searchsorted(self._far_slots, until))
         slots, places, _ = np.intersect1d(
             self._slots[:mine], self._far_slots[:far], assume_unique=True, return_indices=True
         )
-        slots, places = slots[:pairs_max], places[:pairs_max]
         bases = self._bases[places] if len(self._bases) else _NO_BITS
-        calibrations = self._calibrations[places]
-        matched = Matched(slots, self._outcomes[places], bases, 0)
+        matched = Matched(slots, self._outcomes[places], bases, self._calibrations[places])
         self._slots, self._outcomes = self._slots[mine:], self._outcomes[mine:]
         self._bases, self._far_slots = self._bases[mine:], self._far_slots[far:]
         self._calibrations = self._calibrations[mine:]
-        return _parts(matched, calibrations)
-
-
-def _parts(matched: Matched, calibrations: Slots) -> list[Matched]:
-    """Pairs of one calibration each, and no more than an indication takes."""
-    changes = (np.flatnonzero(np.diff(calibrations)) + 1).tolist()
-    bounds = [0, *changes, len(calibrations)]
-    return [
-        matched.cut(first, min(first + MEASURED_MAX, end))._replace(
-            calibration=int(calibrations[first])
-        )
-        for start, end in pairwise(bounds)
-        for first in range(start, end, MEASURED_MAX)
-    ]
+        return matched
 
 
 def slot_messages(request: bytes, detections: Detections) -> list[DetectedSlots]:

@@ -20,6 +20,7 @@ from qstack.link.batches import CHOICE_TIMER, START_TIMER, Batches
 from qstack.link.conversation import CONVERSATION_TIMER, Turn
 from qstack.link.held import AGE_TIMER
 from qstack.link.maintenance import MAINTENANCE_TIMER, Maintenance
+from qstack.link.measured_rounds import MEASURED_TIMER, MeasuredRounds
 from qstack.link.outbox import ABOVE, Outbox
 from qstack.link.pairs import Pairs
 from qstack.link.params import START_ALLOWANCE_NS, Weight
@@ -70,8 +71,18 @@ class LinkLayer:
         self._rooms = Rooms(self._batches, self._out, self._say_ready)
         self._rounds = Rounds(self._out)
         self._rounds.join(self._on_offers_changed)
-        self._pairs = Pairs(self._batches, self._requests, self._rounds, self._rooms, self._out)
-        self._slot_pairs = SlotPairs(self.peers, self._batches, self._requests, self._out)
+        self._measured_rounds = MeasuredRounds(self._rounds, self._out)
+        self._pairs = Pairs(
+            self._batches,
+            self._requests,
+            self._rounds,
+            self._measured_rounds,
+            self._rooms,
+            self._out,
+        )
+        self._slot_pairs = SlotPairs(
+            self.peers, self._batches, self._requests, self._measured_rounds, self._out
+        )
         self._maintenance = Maintenance(self.peers, self._batches, self._out)
 
     @property
@@ -282,6 +293,7 @@ class LinkLayer:
         self._requests.end_all(peer, error, detail)
         peer.forget_pairs()
         self._rounds.lose(peer)
+        self._measured_rounds.lose(peer)
         self._out.tell_above(service.LinkDown(link=peer.link, peer=peer.name))
         self._out.record("down", peer=peer.name)
 
@@ -366,6 +378,8 @@ class LinkLayer:
                 self._maintenance.on_answer(peer, message, now)
             case messages.RoundOutcomes():
                 self._rounds.on_outcomes(peer, message, now)
+            case messages.MeasuredOutcomes():
+                self._measured_rounds.on_outcomes(peer, message, now)
             case messages.RoundReport():
                 self._rounds.on_report(peer, message, now)
             case messages.Error():
@@ -395,5 +409,7 @@ class LinkLayer:
             self._batches.start(peer, now)
         elif key.startswith(OUTCOMES_TIMER):
             self._rounds.on_outcomes_timer(self.peers[key.removeprefix(OUTCOMES_TIMER)])
+        elif key.startswith(MEASURED_TIMER):
+            self._measured_rounds.on_timer(self.peers[key.removeprefix(MEASURED_TIMER)])
         elif key.startswith(ALARM_TIMER):
             self._rounds.on_alarm_timer(self.peers[key.removeprefix(ALARM_TIMER)], now)

@@ -4,6 +4,7 @@ The same figures serve admission and the choice of paths. Nothing here knows a t
 """
 
 import math
+from collections.abc import Sequence
 from functools import lru_cache
 from typing import Final
 
@@ -25,11 +26,12 @@ from qstack.physical.models.pair_source import (
 from qstack.physical.models.receiver import Detector, Shares, click_patterns, coincidences
 from qstack.physical.params import BRIGHT_STATES, SOURCE_SLOTS
 from qstack.physical.profile import Profile
-from qstack.physical.round_forecast import round_forecast
+from qstack.physical.round_forecast import measured_forecast, round_forecast
 from qstack.physical.service import (
     NO_DECAY_S,
     GenerationOption,
     LinkCapability,
+    MeasuredForecast,
     NodeCapability,
 )
 from qstack.physical.switched import kept_cycle_ns, measured_slowdown
@@ -50,8 +52,12 @@ def announced(
     conditions: Conditions = IDEAL,
     since_ns: int | None = None,
     at_ns: int | None = None,
+    *,
+    is_moved: bool = True,
 ) -> Heralded | None:
     """What an attempt yields, with the moves to storage at both ends; None if nothing ever.
+
+    Pairs that are measured at once are not moved.
 
     The states are those at emission: waiting is for whoever knows how long it lasts. Of a link that
     drifts they are those `since_ns` after a calibration, or, not given, right before the next:
@@ -69,7 +75,7 @@ def announced(
     plus, minus = heralded.state, heralded.state_minus
     for axis, end in enumerate(link.ends):
         profile = profiles[axis]
-        if has_storage(world.nodes[end].memory, profile.comm_qubits):
+        if is_moved and has_storage(world.nodes[end].memory, profile.comm_qubits):
             move = depolarising(profile.move_depolarising)
             plus, minus = apply(plus, axis, move), apply(minus, axis, move)
     return Heralded(heralded.probability, plus, minus)
@@ -137,7 +143,8 @@ def generation_options(
     options = []
     for bright_state in settings:
         heralded = announced(world, link, bright_state, conditions, at_ns=at_ns)
-        if heralded is None:
+        measured = announced(world, link, bright_state, conditions, at_ns=at_ns, is_moved=False)
+        if heralded is None or measured is None:
             continue
         options.append(
             GenerationOption(
@@ -154,6 +161,7 @@ def generation_options(
                 ),
                 bell_probabilities=_corrected(heralded),
                 test_round=round_forecast(world, link, heralded),
+                measured_round=measured_forecast(world, link, measured),
             )
         )
     return options
@@ -274,6 +282,7 @@ def _source_option(
         cycle_ns=link.source.slot_ns,
         measure_cycle_ns=link.source.slot_ns,
         bell_probabilities=[_clipped(weight) for weight in weights],
+        measured_round=_source_round(weights),
     )
 
 
@@ -291,6 +300,12 @@ def _detected(
         totals.append(float(outcomes.sum()))
         seen.append(float(np.trace(outcomes) - np.trace(outcomes[::-1])) / totals[-1])
     return totals[BASES.index("Z")], weights_of(*seen)
+
+
+def _source_round(weights: Sequence[float]) -> MeasuredForecast:
+    """What coincidences show: detectors and true multi-pairs are in their qubit pair."""
+    agreements = [_clipped(weights[0] + weights[other]) for other in (2, 3, 1)]
+    return MeasuredForecast(agreements, 1.0)
 
 
 def _corrected(heralded: Heralded) -> list[float]:

@@ -22,7 +22,7 @@ def shown(estimates: list[dict[str, Any]] | None) -> str:
 
 def estimate(**changes: Any) -> dict[str, Any]:
     return {
-        "peer": "bob", "bright_state": None, "promised": 0.9741, "fidelity_estimate": 0.9712,
+        "peer": "bob", "bright_state": None, "kind": "keep", "promised": 0.9741, "fidelity_estimate": 0.9712,
         "interval": [0.9501, 0.9812], "test_rounds": 633, "offered": None, "alarm": False,
         **changes,
     }  # fmt: skip

@@ -23,6 +23,7 @@ from qstack.runtime.network_file import packaged_network as packaged
 from qstack.runtime.node import Noted
 from qstack.transport import service as transport
 from qstack.wire.codec import encode
+from qstack.wire.message import BasisChoice, BasisProbabilities
 from tests.link.test_estimation import alarms_by, share_of
 from tests.runtime.scripts import SECOND, App, WatchedNetwork, epr
 
@@ -150,6 +151,46 @@ def test_paths_leave_a_link_that_breaks_its_promise(monkeypatch: pytest.MonkeyPa
     finish(net)
     for app, number in [*((app, 150) for app in apps), *((app, 3) for app in later)]:
         assert len(app.all(transport.PairDelivered)) == number
+
+
+def measured_between(net: WatchedNetwork, number: int, basis: BasisChoice) -> list[App]:
+    """Pairs that both ends read, for an application at each."""
+    how: dict[str, Any] = {"within_ns": 1000 * SECOND, "basis": basis}
+    return [
+        App(net, "alice", epr(7, "bob", number, is_creator=True, **how)),
+        App(net, "bob", epr(7, "alice", number, is_creator=False, **how)),
+    ]
+
+
+@pytest.mark.parametrize(("name", "number"), [("pair", 200), ("metro", 10_000)])
+def test_an_honest_link_shows_what_it_promises_by_measured_pairs(
+    monkeypatch: pytest.MonkeyPatch, name: str, number: int
+) -> None:
+    net = started(monkeypatch, network_of(name, 0.5), None, seed=4)
+    apps = measured_between(net, number, BasisProbabilities(0.2, 0.0, 0.8))
+    finish(net)
+    for app in apps:
+        assert sum(part.pairs for part in app.all(transport.PairsMeasured)) == number
+    (here,), (there,) = (estimates(net, end) for end in ("alice", "bob"))
+    assert {**here, "peer": ""} == {**there, "peer": ""}
+    assert (here["kind"], here["alarm"]) == ("measure", False)
+    assert here["test_rounds"] > 100
+    assert here["interval"][0] < here["promised"] < here["interval"][1], "95 %, seed fixed"
+
+
+def test_measured_pairs_find_a_link_that_is_worse_than_its_profile(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    network = network_of("pair", 0.5)
+    (link,) = network.world.links.values()
+    truth = degraded(network.world, link.id, 0.5)
+    net = started(monkeypatch, network, truth, seed=4)
+    measured_between(net, 150, "X")
+    finish(net)
+    for name in ("alice", "bob"):
+        (found,) = estimates(net, name)
+        assert found["alarm"]
+        assert found["offered"] < found["promised"] - 0.15
 
 
 @pytest.mark.parametrize("share", ["-0.1", "0.6", '"some"', "true"])
