@@ -1,5 +1,7 @@
 """Test rounds of measured pairs: which, what is compared of them, and what makes one void."""
 
+from functools import partial
+from random import Random
 from typing import Any
 
 import numpy as np
@@ -15,7 +17,7 @@ from qstack.physical import service as physical
 from qstack.wire.message import BasisProbabilities
 from qstack.wire.packed import pack_bases, pack_bits, unpack_bases, unpack_bits
 from tests.link.bench import ALICE, BOB, SECOND, Bench, create, detections
-from tests.link.lossy import BOTH, OTHER
+from tests.link.lossy import BOTH, OTHER, Chance, LossyBench, check
 
 EVEN = BasisProbabilities(0.5, 0.0, 0.5)
 PAIR_0 = link_pair_id("alice-bob", (b"a" * 8, b"b" * 8), 0)
@@ -297,3 +299,32 @@ def test_what_is_said_late_of_a_lost_link_is_void() -> None:
     assert not on.said(ALICE, messages.Error)
     on.advance(SECOND)
     assert facts(on, OTHER[BOB]) == {}
+
+
+@pytest.mark.parametrize("seed", range(4))
+def test_over_a_bad_channel_both_ends_tell_the_same_pairs_and_count_the_same_rounds(
+    seed: int,
+) -> None:
+    rng = Random(seed)
+    faults = Chance(seed, 0.2)
+    on = LossyBench(faults, slots=(2, 2), test_share=0.5).start()
+    on.run(SECOND // 10)
+    asked = []
+    for which in range(30):
+        by = rng.choice(BOTH)
+        request = create(
+            which, OTHER[by], kind="measure", number=rng.choice([1, 9, 60]), basis="X",
+            peer_basis="X", deadline_ns=on.now + rng.choice([SECOND // 50, SECOND]),
+        )  # fmt: skip
+        on.say(by, request)
+        asked.append(request.request)
+        if rng.random() < 0.3:
+            cancel = service.LinkCancel(request=request.request)
+            on.at(rng.randrange(SECOND // 50), partial(on.say, rng.choice(BOTH), cancel))
+        on.run(rng.randrange(SECOND // 20))
+    faults.is_healed = True
+    on.run(4 * SECOND)
+    check(on, asked)
+    here, there = (facts(on, name) for name in BOTH)
+    assert {**here, "peer": ""} == {**there, "peer": ""}
+    assert here["rounds"]["X"] == here["agreeing"]["X"] > 20
