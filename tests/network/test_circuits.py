@@ -433,6 +433,21 @@ def test_a_tail_waits_for_a_head_that_lives_for_as_long_as_the_link_takes(count:
     world.check_ledger()
 
 
+def test_a_tail_hears_in_time_that_its_head_has_ended_the_request_without_a_word() -> None:
+    world = World(chain(2))
+    request = world.create("n0", "n1", 200, deadline_ns=10**15)
+    world.run(world.now + 8 * MILLISECOND)
+    world.link_down("n0", "n1")
+    world.run(world.now + 2 * RESUME_NS)
+    world.cancel_request("n0", request)
+    assert world.ending("n1", request) == "", "nobody could say so"
+    world.link_up("n0", "n1")
+    up_ns = world.now
+    world.run(up_ns + 2 * RESUME_NS)
+    assert world.ending("n1", request) == "PEER_DOWN"
+    world.check_ledger()
+
+
 def test_a_tail_whose_head_does_not_come_back_gives_up() -> None:
     world = World(chain(3))
     request = world.create("n0", "n2", 10**4)

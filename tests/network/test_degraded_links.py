@@ -48,7 +48,7 @@ def test_a_link_a_little_worse_is_used_on_with_a_promise_it_keeps() -> None:
 
 @pytest.mark.parametrize(
     ("number", "after_ns", "at_the_tail"),
-    [(1, MILLISECOND // 10, ""), (400, 50 * MILLISECOND, "TIMEOUT")],
+    [(1, MILLISECOND // 10, ""), (400, 50 * MILLISECOND, "PEER_DOWN")],
 )
 def test_a_fidelity_that_cannot_be_had_any_more_ends_a_request_with_the_best(
     number: int, after_ns: int, at_the_tail: str
@@ -59,9 +59,7 @@ def test_a_fidelity_that_cannot_be_had_any_more_ends_a_request_with_the_best(
     world.link_up("n1", "n2", LESS)
     world.run()
     assert world.ending("n0", request) == "FIDELITY"
-    assert world.ending("n2", request) == at_the_tail, (
-        "it waits for a head that lives: the transport layer tells it"
-    )
+    assert world.ending("n2", request) == at_the_tail, "it waits for a head that comes back"
     best = failure(world, "n0", request).best
     assert best is not None
     assert 0.85 < best < 0.9
