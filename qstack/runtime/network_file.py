@@ -379,13 +379,15 @@ def parse_network(text: str, *, where: str, folder: Path | None = None) -> Netwo
             for station in tables.stations.values()
             if station.driver != EMULATED
         },
-        link_test_rounds={
-            link.id: share
-            for index, link in built.items()
-            if link is not None and (share := tables.links[index].test_rounds) is not None
-        },
+        link_test_rounds=_test_rounds(tables, built),
         folder=folder,
     )
+
+
+def _test_rounds(tables: Tables, built: dict[int, LinkHardware | None]) -> dict[str, float]:
+    """The shares of test rounds of links that have one of their own, by their ids."""
+    shares = {link.id: tables.links[index].test_rounds for index, link in built.items() if link}
+    return {name: share for name, share in shares.items() if share is not None}
 
 
 def packaged_networks() -> list[str]:
