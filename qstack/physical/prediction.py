@@ -52,30 +52,41 @@ def announced(
     conditions: Conditions = IDEAL,
     since_ns: int | None = None,
     at_ns: int | None = None,
-    *,
-    is_moved: bool = True,
 ) -> Heralded | None:
     """What an attempt yields, with the moves to storage at both ends; None if nothing ever.
-
-    Pairs that are measured at once are not moved.
 
     The states are those at emission: waiting is for whoever knows how long it lasts. Of a link that
     drifts they are those `since_ns` after a calibration, or, not given, right before the next:
     no pair is worse while care is taken in time. Over a satellite they are the mean of a pass, or
     of what is left of it at `at_ns`.
     """
+    heralded = _unmoved(world, link, bright_state, conditions, since_ns, at_ns)
+    return None if heralded is None else _moved(world, link, heralded)
+
+
+def _unmoved(
+    world: World,
+    link: LinkHardware,
+    bright_state: float | None,
+    conditions: Conditions,
+    since_ns: int | None,
+    at_ns: int | None,
+) -> Heralded | None:
+    """The same before the moves, as pairs are that are measured at once."""
     if link.drift is not None:
         longest_ns = link.drift.calibration_period_ns
         conditions = link.drift.after(longest_ns if since_ns is None else since_ns, conditions)
-    profiles = world.end_profiles(link.id)
     try:
-        heralded = _over_spells(link, conditions, profiles, bright_state, at_ns)
+        return _over_spells(link, conditions, world.end_profiles(link.id), bright_state, at_ns)
     except ValueError:  # no photon and no dark count reaches a detector
         return None
+
+
+def _moved(world: World, link: LinkHardware, heralded: Heralded) -> Heralded:
+    """With the moves to storage at both ends."""
     plus, minus = heralded.state, heralded.state_minus
-    for axis, end in enumerate(link.ends):
-        profile = profiles[axis]
-        if is_moved and has_storage(world.nodes[end].memory, profile.comm_qubits):
+    for axis, profile in enumerate(world.end_profiles(link.id)):
+        if has_storage(world.nodes[link.ends[axis]].memory, profile.comm_qubits):
             move = depolarising(profile.move_depolarising)
             plus, minus = apply(plus, axis, move), apply(minus, axis, move)
     return Heralded(heralded.probability, plus, minus)
@@ -142,10 +153,10 @@ def generation_options(
         settings = [*sorted({*BRIGHT_STATES, *own})]
     options = []
     for bright_state in settings:
-        heralded = announced(world, link, bright_state, conditions, at_ns=at_ns)
-        measured = announced(world, link, bright_state, conditions, at_ns=at_ns, is_moved=False)
-        if heralded is None or measured is None:
+        measured = _unmoved(world, link, bright_state, conditions, None, at_ns)
+        if measured is None:
             continue
+        heralded = _moved(world, link, measured)
         options.append(
             GenerationOption(
                 bright_state=bright_state,
