@@ -1,6 +1,6 @@
 """The socket-like interface for applications, asynchronous on trio; `sync` is its twin."""
 
-from qstack.api.epr import EprSocket, MeasuredPairs, Pair, Pairs
+from qstack.api.epr import EprSocket, MeasuredPairs, Pair, Pairs, Prepared, PreparedStates
 from qstack.api.errors import (
     BadRequest,
     Closed,
@@ -32,6 +32,8 @@ __all__ = [
     "NotOwner",
     "Pair",
     "Pairs",
+    "Prepared",
+    "PreparedStates",
     "QstackError",
     "Qubit",
     "QubitSocket",

@@ -21,6 +21,7 @@ Answer = (
     transport.Opened
     | transport.PairDelivered
     | transport.PairsMeasured
+    | transport.PairPrepared
     | transport.Accepted
     | transport.Finished
     | transport.Failed
@@ -36,7 +37,7 @@ Answer = (
     | session.Woken
     | session.Status
 )
-PARTIAL: Final = (transport.PairDelivered, transport.PairsMeasured)
+PARTIAL: Final = (transport.PairDelivered, transport.PairsMeasured, transport.PairPrepared)
 """Answers after which more follow."""
 
 RELEASE: Final = 0  # what gives back or withdraws goes first: a call of the same moment may need it

@@ -7,10 +7,11 @@ against the same bounds. All functions raise `BadRequest`.
 import math
 import operator
 import re
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import Final, Literal, cast, get_args
 
 from qstack.api.errors import BadRequest
+from qstack.physical.service import Rotation
 from qstack.transport.service import MESSAGE_BYTES_MAX
 from qstack.wire.message import Basis, BasisChoice, BasisProbabilities
 
@@ -109,6 +110,17 @@ def angle(value: float) -> float:
     if not math.isfinite(value) or abs(value) > ANGLE_MAX:
         raise BadRequest(f"an angle is at most {ANGLE_MAX:g} radians, not {value}")
     return float(value)
+
+
+def rotation(value: Iterable[float]) -> Rotation:
+    """Three angles in radians: about X, then Y, then X again."""
+    try:
+        x1_rad, y_rad, x2_rad = (angle(each) for each in value)
+    except (TypeError, ValueError) as error:
+        if isinstance(error, BadRequest):
+            raise
+        raise BadRequest(f"a rotation is three angles, not {value!r}") from error
+    return Rotation(x1_rad, y_rad, x2_rad)
 
 
 def remote(value: str) -> str:

@@ -1,8 +1,9 @@
 """EPR sockets: a rendezvous of equal ports at two nodes, where entangled pairs are handed out."""
 
+from abc import ABC, abstractmethod
 from collections.abc import Callable, Generator, Mapping
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any, Generic, Self, TypeVar
 
 import numpy as np
 import numpy.typing as npt
@@ -14,6 +15,8 @@ from qstack.api.checks import DEADLINE_NS
 from qstack.api.errors import BadRequest, QstackError, Refused
 from qstack.api.qubit import Qubit
 from qstack.ids import PairId
+from qstack.physical.rotations import axes
+from qstack.physical.service import Rotation
 from qstack.transport import service as transport
 from qstack.wire.message import BasisChoice, Message
 from qstack.wire.packed import BASES, fixed_code, unpack_bases
@@ -64,8 +67,30 @@ class MeasuredPairs:
         return len(self.outcomes)
 
 
-class Pairs:
-    """Pairs on their way. Await it for one pair; iterate (`async for`) over as many as asked for.
+@dataclass(frozen=True)
+class Prepared:
+    """A qubit at the far end, prepared from here: its half of pair `id`, ours of which was read.
+
+    `outcome` is what was read, in `basis`. `direction` is where a perfect pair leaves the far
+    qubit on the Bloch sphere (x, y, z); `goodness` is the estimate of the pair's fidelity at
+    network time `time_of_goodness_ns`, `bits` its Bell state before the far end's correction.
+    """
+
+    outcome: int
+    basis: str
+    direction: tuple[float, float, float]
+    id: PairId
+    remote: str
+    bits: tuple[int, int]
+    goodness: float
+    time_of_goodness_ns: int
+
+
+Item = TypeVar("Item")
+
+
+class Arrivals(ABC, Generic[Item]):
+    """Pairs on their way. Await it for one; iterate (`async for`) over as many as asked for.
 
     Raises `Refused`, `Expired`, `Lost` or `NodeGone` when no more pairs come. Whoever leaves an
     iteration early calls `aclose()`; closing the socket does the same.
@@ -80,18 +105,22 @@ class Pairs:
         self._is_ended = False
         self._is_taken = False
 
-    def __await__(self) -> Generator[object, None, Pair]:
+    @abstractmethod
+    def _told(self, answer: Answer) -> Item | None:
+        """What the application is given for an answer; None for the last one."""
+
+    def __await__(self) -> Generator[object, None, Item]:
         return self._one().__await__()
 
-    async def _one(self) -> Pair:
+    async def _one(self) -> Item:
         if self._number is not None:
             raise BadRequest("with a number of pairs, iterate: async for pair in ...")
         return await anext(self)
 
-    def __aiter__(self) -> "Pairs":
+    def __aiter__(self) -> Self:
         return self
 
-    async def __anext__(self) -> Pair:
+    async def __anext__(self) -> Item:
         if self._is_taken:
             raise BadRequest("another task waits for the next of these pairs")
         if self._is_ended:
@@ -105,8 +134,9 @@ class Pairs:
             raise
         finally:
             self._is_taken = False
-        if isinstance(answer, transport.PairDelivered):
-            return self._socket.pair(answer)
+        item = self._told(answer)
+        if item is not None:
+            return item
         self._end()
         raise StopAsyncIteration
 
@@ -136,6 +166,40 @@ class Pairs:
         self._end()
 
 
+class Pairs(Arrivals[Pair]):
+    """Pairs that are kept."""
+
+    def _told(self, answer: Answer) -> Pair | None:
+        if not isinstance(answer, transport.PairDelivered):
+            return None
+        return self._socket.pair(answer)
+
+
+class PreparedStates(Arrivals[Prepared]):
+    """Qubits at the far end that readings here prepare."""
+
+    def __init__(
+        self, socket: "EprSocket", make: _Make, number: int | None, rotation: Rotation | None
+    ) -> None:
+        super().__init__(socket, make, number)
+        self._axes = axes(rotation)
+
+    def _told(self, answer: Answer) -> Prepared | None:
+        if not isinstance(answer, transport.PairPrepared):
+            return None
+        x, y, z = (1 - 2 * answer.outcome) * self._axes[BASES.index(answer.basis)]
+        return Prepared(
+            outcome=answer.outcome,
+            basis=answer.basis,
+            direction=(float(x), float(-y), float(z)),  # phi+ mirrors y
+            id=answer.pair,
+            remote=answer.remote,
+            bits=(answer.x_bit, answer.z_bit),
+            goodness=answer.goodness,
+            time_of_goodness_ns=answer.time_of_goodness_ns,
+        )
+
+
 class EprSocket:
     """One end of a rendezvous. Pairs are made by one end (`create_...`, needs `remote`) and taken
     by the other (`accept...`).
@@ -151,7 +215,7 @@ class EprSocket:
         self.remote = remote
         self.port = port
         self.min_fidelity = min_fidelity
-        self.waiting: dict[Pairs, None] = {}
+        self.waiting: dict[Arrivals[Any], None] = {}
         self._subject = Subject(port, "socket", number)
 
     def create_keep(
@@ -169,6 +233,29 @@ class EprSocket:
     def accept(self, n: int | None = None, *, deadline_ns: int | None = DEADLINE_NS) -> Pairs:
         """Take pairs the far end makes with `create_keep`."""
         return Pairs(self, self._accept(None, deadline_ns), n)
+
+    def create_prepare(
+        self,
+        basis: BasisArgument,
+        n: int | None = None,
+        *,
+        rotation: tuple[float, float, float] | None = None,
+        min_fidelity: float | None = None,
+        priority: int = 0,
+        deadline_ns: int | None = DEADLINE_NS,
+    ) -> PreparedStates:
+        """Prepare qubits at the far end by reading the own halves of pairs that it accepts.
+
+        The far end has `accept` and is told neither basis nor outcome. Read is in `basis` (or one
+        that is drawn, as in `create_measure`), after turns about X, Y and X by the three angles of
+        `rotation` (radians). Which state the far qubit has then is in `Prepared.direction`.
+        """
+        turn = None if rotation is None else checks.rotation(rotation)
+        choice = checks.basis_choice(basis)
+        make = self._create(
+            choice, min_fidelity, priority, deadline_ns, is_prepare=True, rotation=turn
+        )
+        return PreparedStates(self, make, n, turn)
 
     async def create_measure(
         self,
@@ -240,6 +327,9 @@ class EprSocket:
         min_fidelity: float | None,
         priority: int,
         deadline_ns: int | None,
+        *,
+        is_prepare: bool = False,
+        rotation: Rotation | None = None,
     ) -> _Make:
         if self.remote is None:
             raise BadRequest("this socket was opened without a remote: it can only accept")
@@ -254,6 +344,8 @@ class EprSocket:
             min_fidelity=fidelity,
             priority=checked_priority,
             within_ns=within_ns,
+            is_prepare=is_prepare,
+            rotation=rotation,
         )
 
     def _accept(self, basis: BasisChoice | None, deadline_ns: int | None) -> _Make:

@@ -8,19 +8,19 @@ A call in progress is idle; between its calls a program is busy, and network tim
 Errors are those of the asynchronous interface. A node is used in the thread that opened it.
 """
 
-from collections.abc import Generator, Iterator
+from collections.abc import Callable, Generator, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import Any, overload
+from typing import Any, TypeVar, overload
 
 from qstack.api import epr as async_epr
 from qstack.api import node as async_node
 from qstack.api import qubit as async_qubit
 from qstack.api import streams as async_streams
 from qstack.api.checks import DEADLINE_NS, Kind
-from qstack.api.epr import BasisArgument, MeasuredPairs
+from qstack.api.epr import BasisArgument, MeasuredPairs, Prepared
 from qstack.api.errors import Closed
 from qstack.api.node import Route
 from qstack.api.portal import Limit, Portal, portal
@@ -33,12 +33,16 @@ __all__ = [
     "MessageStream",
     "Node",
     "Pair",
+    "Prepared",
     "Qubit",
     "QubitSocket",
     "QubitStream",
     "Route",
     "open_node",
 ]
+
+Item = TypeVar("Item")
+Made = TypeVar("Made")
 
 
 class Qubit:
@@ -162,7 +166,54 @@ class EprSocket:
         pairs = self._socket.create_keep(
             n, min_fidelity=min_fidelity, priority=priority, deadline_ns=deadline_ns
         )
-        return self._next(pairs) if n is None else self._iterate(pairs)
+        return self._next(pairs) if n is None else self._iterate(pairs, self._pair)
+
+    @overload
+    def create_prepare(
+        self,
+        basis: BasisArgument,
+        n: None = None,
+        *,
+        rotation: tuple[float, float, float] | None = None,
+        min_fidelity: float | None = None,
+        priority: int = 0,
+        deadline_ns: int | None = DEADLINE_NS,
+    ) -> Prepared: ...
+
+    @overload
+    def create_prepare(
+        self,
+        basis: BasisArgument,
+        n: int,
+        *,
+        rotation: tuple[float, float, float] | None = None,
+        min_fidelity: float | None = None,
+        priority: int = 0,
+        deadline_ns: int | None = DEADLINE_NS,
+    ) -> Iterator[Prepared]: ...
+
+    def create_prepare(
+        self,
+        basis: BasisArgument,
+        n: int | None = None,
+        *,
+        rotation: tuple[float, float, float] | None = None,
+        min_fidelity: float | None = None,
+        priority: int = 0,
+        deadline_ns: int | None = DEADLINE_NS,
+    ) -> Prepared | Iterator[Prepared]:
+        """Prepare one qubit at the far end, which accepts it, or with `n` an iterator over more."""
+        states = self._socket.create_prepare(
+            basis,
+            n,
+            rotation=rotation,
+            min_fidelity=min_fidelity,
+            priority=priority,
+            deadline_ns=deadline_ns,
+        )
+        if n is None:
+            return self._portal.call(states.__anext__)
+        return self._iterate(states, lambda prepared: prepared)
 
     @overload
     def accept(self, n: None = None, *, deadline_ns: int | None = DEADLINE_NS) -> Pair: ...
@@ -175,7 +226,7 @@ class EprSocket:
     ) -> Pair | Iterator[Pair]:
         """Take one pair, or with `n` an iterator over so many, that the far end makes."""
         pairs = self._socket.accept(n, deadline_ns=deadline_ns)
-        return self._next(pairs) if n is None else self._iterate(pairs)
+        return self._next(pairs) if n is None else self._iterate(pairs, self._pair)
 
     def create_measure(
         self,
@@ -217,7 +268,9 @@ class EprSocket:
         self._portal.finish(self._socket.close)
 
     def _next(self, pairs: async_epr.Pairs) -> Pair:
-        pair = self._portal.call(pairs.__anext__)
+        return self._pair(self._portal.call(pairs.__anext__))
+
+    def _pair(self, pair: async_epr.Pair) -> Pair:
         return Pair(
             qubit=Qubit(self._portal, pair.qubit),
             id=pair.id,
@@ -228,15 +281,17 @@ class EprSocket:
             inner=pair,
         )
 
-    def _iterate(self, pairs: async_epr.Pairs) -> Generator[Pair, None, None]:
+    def _iterate(
+        self, arrivals: async_epr.Arrivals[Item], made: Callable[[Item], Made]
+    ) -> Generator[Made, None, None]:
         try:
             while True:
-                yield self._next(pairs)
+                yield made(self._portal.call(arrivals.__anext__))
         except StopAsyncIteration:
             return
         finally:
             if self._portal.is_usable_here():
-                self._portal.finish(pairs.aclose)
+                self._portal.finish(arrivals.aclose)
 
 
 class _Stream:

@@ -114,6 +114,7 @@ def _estimates(report: Report) -> Table:
         for each in (node or {"layers": {}})["layers"].get("link", {}).get("estimates", []):
             found, interval = each["fidelity_estimate"], each["interval"]
             way = "" if each["bright_state"] is None else f" at {each['bright_state']:g}"
+            way += " (measured)" if each["kind"] == "measure" else ""
             table.add_row(
                 name,
                 each["peer"] + way,

@@ -7,13 +7,15 @@ order, however the parts were cut and whenever they came. Nothing here knows a b
 of the far end.
 """
 
+from itertools import pairwise
 from typing import Final, NamedTuple
 
 import numpy as np
+import numpy.typing as npt
 
 from qstack.errors import ErrorCode, PeerError
 from qstack.link.messages import DetectedSlots
-from qstack.link.params import SLOTS_AHEAD_MAX, SLOTS_PART_MAX
+from qstack.link.params import MEASURED_MAX, SLOTS_AHEAD_MAX, SLOTS_PART_MAX
 from qstack.physical.service import Detections
 from qstack.wire.packed import (
     Bits,
@@ -30,11 +32,29 @@ _NO_BITS: Final[Bits] = np.zeros(0, dtype=np.uint8)
 
 
 class Matched(NamedTuple):
-    """Pairs in slot order: outcomes and bases of this end; `bases` is empty for a fixed basis."""
+    """Pairs in slot order: outcomes and bases of this end; `bases` is empty for a fixed basis.
+
+    `calibrations` are those of the attempts at this end.
+    """
 
     slots: Slots
     outcomes: Bits
     bases: Codes
+    calibrations: Slots
+
+    def only(self, which: npt.NDArray[np.bool_] | slice) -> "Matched":
+        """Some of them."""
+        bases = self.bases[which] if len(self.bases) else self.bases
+        return Matched(self.slots[which], self.outcomes[which], bases, self.calibrations[which])
+
+    def parts(self) -> list["Matched"]:
+        """Pairs of one calibration each, and no more than an indication takes."""
+        changes = (np.flatnonzero(np.diff(self.calibrations)) + 1).tolist()
+        return [
+            self.only(slice(first, min(first + MEASURED_MAX, end)))
+            for start, end in pairwise([0, *changes, len(self.slots)])
+            for first in range(start, end, MEASURED_MAX)
+        ]
 
 
 class Coincidences:
@@ -42,6 +62,7 @@ class Coincidences:
 
     def __init__(self) -> None:
         self._slots, self._outcomes, self._bases = _NO_SLOTS, _NO_BITS, _NO_BITS
+        self._calibrations = _NO_SLOTS
         self._until = 0
         self._far_slots = _NO_SLOTS
         self._far_until = 0
@@ -58,6 +79,8 @@ class Coincidences:
         self._slots = np.concatenate((self._slots, slots))
         outcomes = unpack_bits(detections.outcomes, count)
         self._outcomes = np.concatenate((self._outcomes, outcomes))
+        calibrations = np.full(count, detections.calibration, dtype=np.int64)
+        self._calibrations = np.concatenate((self._calibrations, calibrations))
         if detections.bases:
             bases = unpack_bases(detections.bases, count)
             self._bases = np.concatenate((self._bases, bases))
@@ -84,19 +107,19 @@ class Coincidences:
         self._far_slots = np.concatenate((self._far_slots, slots))
         self._far_until = message.until_slot
 
-    def take(self, pairs_max: int) -> Matched:
-        """The next pairs, at most so many; what was compared is forgotten."""
+    def take(self) -> Matched:
+        """The next pairs; what was compared is forgotten."""
         until = min(self._until, self._far_until)
         mine = int(np.searchsorted(self._slots, until))
         far = int(np.searchsorted(self._far_slots, until))
         slots, places, _ = np.intersect1d(
             self._slots[:mine], self._far_slots[:far], assume_unique=True, return_indices=True
         )
-        slots, places = slots[:pairs_max], places[:pairs_max]
         bases = self._bases[places] if len(self._bases) else _NO_BITS
-        matched = Matched(slots, self._outcomes[places], bases)
+        matched = Matched(slots, self._outcomes[places], bases, self._calibrations[places])
         self._slots, self._outcomes = self._slots[mine:], self._outcomes[mine:]
         self._bases, self._far_slots = self._bases[mine:], self._far_slots[far:]
+        self._calibrations = self._calibrations[mine:]
         return matched
 
 

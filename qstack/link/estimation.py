@@ -5,6 +5,12 @@ Bell state with the probability (1 + 2 F) / 3, whatever its noise; readout and d
 what the physical layer expects a round to show (`RoundForecast`). So counting is enough, and
 the tests are exact: binomial, with no approximation for few rounds or few errors.
 
+Pairs that are measured for a request are read in its bases, so the weights are those of the rounds
+that came. Each basis has its own probability then, and their mean is taken for all: the number of
+rounds that agree spreads less than binomially (Hoeffding, Ann. Math. Statist. 27, 713, 1956), so
+tests and intervals hold. What was read in fewer bases says nothing of the others: they are taken to
+be off as much as those that were read.
+
 Rules
 1. Rounds are judged in windows of WINDOW_ROUNDS that do not overlap, after 48, 96, 192, 384 and all
    768 rounds. At each look the interval's upper end (Clopper and Pearson, one-sided) has a
@@ -20,10 +26,10 @@ Rules
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from enum import Enum, auto
-from typing import Final
+from typing import Final, NamedTuple
 
 from qstack.link.params import FALSE_ALARM, LOOKS
-from qstack.physical.service import GenerationOption
+from qstack.physical.service import GenerationOption, Kind
 from qstack.quantum.binomial import exact_interval, low_tail
 
 WINDOW_ROUNDS: Final = LOOKS[-1]
@@ -48,11 +54,6 @@ class Counts:
     def share(self) -> float:
         """Of the rounds that agreed; there is at least one round."""
         return sum(self.agreeing) / self.total
-
-    def add(self, basis: int, *, agrees: bool) -> None:
-        """Count one round."""
-        self.rounds[basis] += 1
-        self.agreeing[basis] += agrees
 
     def plus(self, other: "Counts") -> "Counts":
         """Both together."""
@@ -85,6 +86,7 @@ class OptionEstimate:
     """
 
     promised: GenerationOption
+    kind: Kind = "keep"  # of the requests whose pairs are sacrificed
     window: Counts = field(default_factory=Counts)
     before: Counts = field(default_factory=Counts)  # the window before this one
     offered: float | None = None
@@ -99,13 +101,19 @@ class OptionEstimate:
     @property
     def estimate(self) -> Estimate | None:
         """What the recent rounds say; None without any."""
-        return _estimate(self.promised, self.recent) if self.recent.total else None
+        return self._estimate(self.recent) if self.recent.total else None
 
     def add(self, basis: int, now: int, *, agrees: bool) -> Verdict | None:
         """Count a round, and look if it is time to."""
+        each = [int(place == basis) for place in range(3)]
+        return self.add_all(Counts(each, [one * agrees for one in each]), now)
+
+    def add_all(self, more: Counts, now: int) -> Verdict | None:
+        """Count rounds, and look if it was time to meanwhile."""
         self.last_ns = now
-        self.window.add(basis, agrees=agrees)
-        return self._judge() if self.window.total in LOOKS else None
+        before, self.window = self.window.total, self.window.plus(more)
+        is_due = any(before < look <= self.window.total for look in LOOKS)
+        return self._judge() if is_due else None
 
     def promise(self, option: GenerationOption) -> None:
         """This is what is promised from now on."""
@@ -138,31 +146,52 @@ class OptionEstimate:
 
     def _tail(self, fidelity: float) -> float:
         """The probability of so few agreeing rounds at this fidelity, read as late as may be."""
-        forecast = self.promised.test_round
-        assert forecast is not None, "only options with a forecast have rounds"
-        below = (_fidelity(self.promised) - fidelity) * forecast.gain * 2.0 / 3.0
-        share = min(1.0, max(0.0, forecast.least - below))
+        expected = _expected(self.promised, self.kind, self.window)
+        below = (_fidelity(self.promised) - fidelity) * expected.gain * 2.0 / 3.0
+        share = min(1.0, max(0.0, expected.least - below))
         return low_tail(sum(self.window.agreeing), self.window.total, share)
 
     def _offer(self) -> None:
-        self.offered = _estimate(self.promised, self.window).fidelity
+        self.offered = self._estimate(self.window).fidelity
         self._close()
 
     def _close(self) -> None:
         self.before, self.window = self.window, Counts()
         self.promised = self.latest or self.promised
 
+    def _estimate(self, counts: Counts) -> Estimate:
+        low, high = exact_interval(sum(counts.agreeing), counts.total, LEVEL)
+        expected = _expected(self.promised, self.kind, counts)
 
-def _estimate(option: GenerationOption, counts: Counts) -> Estimate:
-    low, high = exact_interval(sum(counts.agreeing), counts.total, LEVEL)
-    forecast = option.test_round
-    assert forecast is not None, "only options with a forecast have rounds"
+        def fidelity(share: float) -> float:
+            off = 1.5 * (share - expected.agreement) / expected.gain
+            return min(1.0, max(0.0, _fidelity(self.promised) + off))
 
-    def fidelity(share: float) -> float:
-        value = _fidelity(option) + 1.5 * (share - forecast.agreement) / forecast.gain
-        return min(1.0, max(0.0, value))
+        return Estimate(fidelity(counts.share), fidelity(low), fidelity(high), counts.total)
 
-    return Estimate(fidelity(counts.share), fidelity(low), fidelity(high), counts.total)
+
+class _Expected(NamedTuple):
+    """What rounds show if the promise is kept: as a `RoundForecast` has it."""
+
+    agreement: float
+    least: float
+    gain: float
+
+
+def is_forecast(option: GenerationOption, kind: Kind) -> bool:
+    """Whether it is known what rounds of such requests should show."""
+    return (option.test_round if kind == "keep" else option.measured_round) is not None
+
+
+def _expected(option: GenerationOption, kind: Kind, counts: Counts) -> _Expected:
+    kept, measured = option.test_round, option.measured_round
+    if kind == "keep":
+        assert kept is not None, "only options with a forecast have rounds"
+        return _Expected(kept.agreement, kept.least, kept.gain)
+    assert measured is not None, "only options with a forecast have rounds"
+    agreeing = sum(n * p for n, p in zip(counts.rounds, measured.agreements, strict=True))
+    mean = min(1.0, agreeing / counts.total)
+    return _Expected(mean, mean, measured.gain)
 
 
 def _fidelity(option: GenerationOption) -> float:

@@ -9,6 +9,9 @@ This file sees links come and go, and hands everything else to the part whose it
 (what comes of it). README.md lists the known races.
 """
 
+from collections.abc import Mapping
+from types import MappingProxyType
+
 from msgspec.structs import replace
 
 from qstack.errors import ErrorCode
@@ -17,6 +20,7 @@ from qstack.link.batches import CHOICE_TIMER, START_TIMER, Batches
 from qstack.link.conversation import CONVERSATION_TIMER, Turn
 from qstack.link.held import AGE_TIMER
 from qstack.link.maintenance import MAINTENANCE_TIMER, Maintenance
+from qstack.link.measured_rounds import MEASURED_TIMER, MeasuredRounds
 from qstack.link.outbox import ABOVE, Outbox
 from qstack.link.pairs import Pairs
 from qstack.link.params import START_ALLOWANCE_NS, Weight
@@ -44,7 +48,8 @@ class LinkLayer:
     """All links of one node. `neighbours` are the names at the other ends.
 
     `weights` are the shares of priorities 0 to 7, alike at both ends; None: all are strict.
-    `test_share`, alike too, is the part of the pairs to keep that is sacrificed to test rounds.
+    `test_shares`, alike too, are the parts of their pairs that links sacrifice to test rounds, by
+    the name at the other end; links that are not in it sacrifice none.
     """
 
     def __init__(
@@ -53,21 +58,31 @@ class LinkLayer:
         boot_id: bytes,
         neighbours: list[str],
         weights: tuple[Weight, ...] | None = None,
-        test_share: float = 0.0,
+        test_shares: Mapping[str, float] = MappingProxyType({}),
     ) -> None:
         self.node = node
         self.peers = {
-            name: Peer(node, name, boot_id, weights, test_share=test_share)
+            name: Peer(node, name, boot_id, weights, test_share=test_shares.get(name, 0.0))
             for name in sorted(neighbours)
         }
         self._out = Outbox(boot_id, sorted(neighbours))
         self._batches = Batches(self._out)
         self._requests = Requests(self.peers, self._batches, self._out)
         self._rooms = Rooms(self._batches, self._out, self._say_ready)
-        self._rounds = Rounds(test_share, self._out)
+        self._rounds = Rounds(self._out)
         self._rounds.join(self._on_offers_changed)
-        self._pairs = Pairs(self._batches, self._requests, self._rounds, self._rooms, self._out)
-        self._slot_pairs = SlotPairs(self.peers, self._batches, self._requests, self._out)
+        self._measured_rounds = MeasuredRounds(self._rounds, self._out)
+        self._pairs = Pairs(
+            self._batches,
+            self._requests,
+            self._rounds,
+            self._measured_rounds,
+            self._rooms,
+            self._out,
+        )
+        self._slot_pairs = SlotPairs(
+            self.peers, self._batches, self._requests, self._measured_rounds, self._out
+        )
         self._maintenance = Maintenance(self.peers, self._batches, self._out)
 
     @property
@@ -278,6 +293,7 @@ class LinkLayer:
         self._requests.end_all(peer, error, detail)
         peer.forget_pairs()
         self._rounds.lose(peer)
+        self._measured_rounds.lose(peer)
         self._out.tell_above(service.LinkDown(link=peer.link, peer=peer.name))
         self._out.record("down", peer=peer.name)
 
@@ -362,6 +378,8 @@ class LinkLayer:
                 self._maintenance.on_answer(peer, message, now)
             case messages.RoundOutcomes():
                 self._rounds.on_outcomes(peer, message, now)
+            case messages.MeasuredOutcomes():
+                self._measured_rounds.on_outcomes(peer, message, now)
             case messages.RoundReport():
                 self._rounds.on_report(peer, message, now)
             case messages.Error():
@@ -391,5 +409,7 @@ class LinkLayer:
             self._batches.start(peer, now)
         elif key.startswith(OUTCOMES_TIMER):
             self._rounds.on_outcomes_timer(self.peers[key.removeprefix(OUTCOMES_TIMER)])
+        elif key.startswith(MEASURED_TIMER):
+            self._measured_rounds.on_timer(self.peers[key.removeprefix(MEASURED_TIMER)])
         elif key.startswith(ALARM_TIMER):
             self._rounds.on_alarm_timer(self.peers[key.removeprefix(ALARM_TIMER)], now)

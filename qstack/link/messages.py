@@ -9,9 +9,9 @@ from typing import Annotated
 
 from msgspec import Meta, Struct
 
-from qstack.link.params import OUTCOMES_MAX, SLOTS_PART_MAX
+from qstack.link.params import MEASURED_OUTCOMES_MAX, OUTCOMES_MAX, SLOTS_PART_MAX
 from qstack.link.service import Number, Priority
-from qstack.physical.service import AttemptKind, Rotation
+from qstack.physical.service import AttemptKind, Kind, Rotation
 from qstack.wire.frame import Layer
 from qstack.wire.message import (
     BasisChoice,
@@ -60,7 +60,8 @@ class Add(LinkMessage, frozen=True, kw_only=True):
     is the receiver's of which the sender knows, from its latest Ready: for another one the request
     is rejected, because the sender is about to learn that all it has on the link is void.
     `bright_state` is that of the option the sender has chosen: where test rounds have lowered one,
-    the ends may know of it at different times.
+    the ends may know of it at different times. `is_tested`: a share of its pairs is sacrificed to
+    test rounds of measured pairs.
     """
 
     TYPE = 0x0001
@@ -81,6 +82,7 @@ class Add(LinkMessage, frozen=True, kw_only=True):
     consecutive: bool
     bright_state: Probability | None
     rotation: Rotation | None = None
+    is_tested: bool = False
 
 
 class AddAccepted(LinkMessage, frozen=True, kw_only=True):
@@ -210,27 +212,42 @@ class RoundOutcomes(LinkMessage, frozen=True, kw_only=True):
 Rounds = Annotated[list[Count], Meta(min_length=3, max_length=3)]
 
 
-class OptionRounds(Struct, frozen=True, array_like=True, forbid_unknown_fields=True):
-    """Recent test rounds of one option, and how many agreed, in X, Y and Z; an array of four.
+class MeasuredOutcomes(LinkMessage, frozen=True, kw_only=True):
+    """What the slave read in test rounds of measured pairs, and in which bases; in bulk.
 
-    `offered` is the fidelity offered under an alarm; nil: as promised.
+    `sequences` are unsigned integers of eight bytes, big-endian: herald sequences, or slots.
+    `outcomes` and `bases` are packed (`qstack.wire.packed`).
+    """
+
+    TYPE = 0x0014
+    sequences: Annotated[bytes, Meta(min_length=8, max_length=8 * MEASURED_OUTCOMES_MAX)]
+    outcomes: Annotated[bytes, Meta(max_length=MEASURED_OUTCOMES_MAX // 8)]
+    bases: Annotated[bytes, Meta(max_length=MEASURED_OUTCOMES_MAX // 4)]
+
+
+class OptionRounds(Struct, frozen=True, array_like=True, forbid_unknown_fields=True):
+    """Recent test rounds of one option, and how many agreed, in X, Y and Z; an array of five.
+
+    `offered` is the fidelity offered under an alarm; nil: as promised. `kind` is that of the
+    requests whose pairs they are.
     """
 
     bright_state: Probability | None
     rounds: Rounds
     agreeing: Rounds
     offered: Probability | None
+    kind: Kind
 
 
 class RoundReport(LinkMessage, frozen=True, kw_only=True):
     """From the master: all it knows by test rounds. What the slave knew before is void."""
 
     TYPE = 0x0013
-    options: Annotated[list[OptionRounds], Meta(max_length=32)]
+    options: Annotated[list[OptionRounds], Meta(max_length=64)]
 
 
 MESSAGES = (
     Add, AddAccepted, AddRejected, Remove, Expire, Error, Ready, DetectedSlots, Open, Ack,
     Maintain, MaintainAnswer,
-    RoundOutcomes, RoundReport,
+    RoundOutcomes, RoundReport, MeasuredOutcomes,
 )  # fmt: skip

@@ -12,6 +12,7 @@ from qstack.errors import ErrorCode
 from qstack.link import messages, service
 from qstack.link.batches import Batch, Batches
 from qstack.link.held import Held
+from qstack.link.measured_rounds import MeasuredRounds
 from qstack.link.outbox import Outbox
 from qstack.link.peer import Peer
 from qstack.link.queue import Request
@@ -25,11 +26,18 @@ class Pairs:
     """The pairs of all links of a node."""
 
     def __init__(
-        self, batches: Batches, requests: Requests, rounds: Rounds, rooms: Rooms, out: Outbox
+        self,
+        batches: Batches,
+        requests: Requests,
+        rounds: Rounds,
+        measured_rounds: MeasuredRounds,
+        rooms: Rooms,
+        out: Outbox,
     ) -> None:
         self._batches = batches
         self._requests = requests
         self._rounds = rounds
+        self._measured_rounds = measured_rounds
         self._rooms = rooms
         self._out = out
 
@@ -122,7 +130,12 @@ class Pairs:
     def _tell_measured(
         self, peer: Peer, request: Request, measured: physical.MeasuredPairs
     ) -> None:
-        peer.serve(request, measured.first_herald_sequence, measured.pairs)
+        end = measured.first_herald_sequence + measured.pairs
+        if request.is_tested:
+            measured = self._measured_rounds.take(peer, request, measured)
+            if not measured.pairs:
+                return
+        peer.serve(request, end - measured.pairs, measured.pairs)
         told = service.LinkMeasured(
             request=request.id,
             purpose=request.purpose,
@@ -134,6 +147,8 @@ class Pairs:
             z_bits=measured.z_bits,
             bases=measured.bases,
             goodness=request.option.bell_probabilities[0],
+            calibration=measured.calibration,
+            is_outdated=measured.calibration < peer.calibration,
         )
         held = Held(measured.first_herald_sequence, told, measured.good_until_ns)
         self._requests.indicate(peer, request, held, measured.emitted_at_ns)

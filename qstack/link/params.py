@@ -18,6 +18,7 @@ WINDOW: Final = 128  # messages said and not yet acknowledged
 LOOKS: Final = (48, 96, 192, 384, 768)  # rounds of a window after which it is judged
 FALSE_ALARM: Final = 1e-6  # at most, that an honest option alarms in a window
 OUTCOMES_MAX: Final = 64  # rounds in one message
+MEASURED_OUTCOMES_MAX: Final = 4096  # rounds of measured pairs in one message
 
 # Implementation limits.
 MEMORY_SHORT_NS: Final = 10**9  # memory full for so long is worth a message
@@ -36,6 +37,8 @@ MEASURED_MAX: Final = 65_536  # pairs in one indication: 40 KiB of packed bits a
 PAIR_HISTORY_MAX: Final = 4096  # announced pairs a late Expire is still attributed to
 OUTCOMES_EACH: Final = 32  # rounds that wait before they are told
 OUTCOMES_WAIT_NS: Final = 10**9  # how long they wait at most: idle housekeeping
+MEASURED_ROUNDS_EACH: Final = 4096  # of measured pairs, before they are told: 34 KiB
+MEASURED_ROUNDS_MAX: Final = 2**16  # of one end, whose far half is not known
 ROUNDS_OPEN_MAX: Final = 1024  # of one end, whose far half is not known
 ALARM_HOLD_NS: Final = 600 * 10**9  # without a round, then the option is offered as promised again
 LATENESS_MAX: Final = 100  # predicted time over time left from which a request is refused at once

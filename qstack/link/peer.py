@@ -51,7 +51,7 @@ class Peer:
     is_closed: bool = False  # in MAINTENANCE: no attempts are made
     calibration: int = 0  # the last that is known
     is_choice_due: bool = False  # the timer to look at the queue again is armed
-    test_share: float = 0.0  # of the pairs to keep, sacrificed to test rounds
+    test_share: float = 0.0  # of the pairs, sacrificed to test rounds
     lowered: dict[float | None, float] = field(default_factory=dict)
     """Fidelities offered under an alarm, by the bright state of the option."""
 
@@ -177,7 +177,8 @@ class Peer:
         ordered = sorted(self.options, key=lambda o: (-o.bell_probabilities[0], -_rate_hz(o)))
         offers: list[LinkOption] = []
         for option in ordered:
-            kept = 1.0 if option.test_round is None else 1.0 - self.test_share
+            is_tested = option.test_round is not None or option.measured_round is not None
+            kept = 1.0 - self.test_share if is_tested else 1.0
             rate_hz = _rate_hz(option) * kept
             if not offers or rate_hz > offers[-1].rate_hz:
                 offers.append(

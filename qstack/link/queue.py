@@ -50,6 +50,7 @@ class Request:
     given: Place | None
     cost_ns: int | None  # of a pair, divided by the weight; None where its priority is strict
     rotation: Rotation | None = None
+    is_tested: bool = False  # a share of its pairs, which are measured, is sacrificed
     state: State = REQUEST.start
     served: int = 0
     last_herald: int = NEVER_SERVED  # herald sequence of its latest pair

@@ -13,6 +13,7 @@ from qstack.errors import ErrorCode
 from qstack.link import messages, service
 from qstack.link.batches import Batches
 from qstack.link.forecast import hopeless
+from qstack.link.halves import can_be_compared
 from qstack.link.held import AGE_TIMER, Held, HeldPairs
 from qstack.link.outbox import ABOVE, Outbox, name_of
 from qstack.link.params import NUMBER_MAX, REQUESTS_MAX, START_AHEAD_MAX_NS, START_ALLOWANCE_NS
@@ -71,6 +72,7 @@ class Requests:
             consecutive=create.consecutive,
             bright_state=request.option.bright_state,
             rotation=create.peer_rotation,
+            is_tested=request.is_tested,
         )
         self._out.send(peer.name, add)
         return self._batches.start_later(peer, now)
@@ -283,6 +285,12 @@ class Requests:
             return ErrorCode.UNSUPPORTED, f"this link does not {asked.kind}", None
         if asked.number is not None and asked.number > NUMBER_MAX:
             return ErrorCode.BAD_REQUEST, f"{asked.number} pairs, at most {NUMBER_MAX}", None
+        if (
+            isinstance(asked, messages.Add)
+            and asked.is_tested
+            and not (asked.kind == "measure" and peer.test_share)
+        ):
+            return ErrorCode.BAD_REQUEST, "there are no test rounds of these pairs", None
         problem = reading_problem(asked)
         if problem:
             return ErrorCode.BAD_REQUEST, problem, None
@@ -327,6 +335,7 @@ class Requests:
             priority=asked.priority,
             basis=asked.basis,
             rotation=asked.rotation,
+            is_tested=_is_tested(peer, asked, option),
             option=option,
             atomic=asked.atomic,
             consecutive=asked.consecutive,
@@ -355,6 +364,19 @@ class Requests:
             if request is not None:
                 return peer, request
         return None
+
+
+def _is_tested(
+    peer: Peer, asked: service.LinkCreate | messages.Add, option: GenerationOption
+) -> bool:
+    """Whether pairs of a request are sacrificed to test rounds of measured pairs."""
+    if isinstance(asked, messages.Add):
+        return asked.is_tested
+    if not peer.test_share or option.measured_round is None:
+        return False
+    if asked.kind != "measure" or asked.basis is None or asked.peer_basis is None:
+        return False
+    return can_be_compared(asked.basis, asked.peer_basis, (asked.rotation, asked.peer_rotation))
 
 
 def _option(peer: Peer, asked: service.LinkCreate | messages.Add) -> GenerationOption | None:

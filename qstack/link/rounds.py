@@ -5,7 +5,8 @@ Rules
    the link and both boot ids. The basis is of the same hash. A sacrificed pair counts for no
    request, is told to nobody, and ends by being read.
 2. The slave says what it read, some rounds in a message (`RoundOutcomes`); the master compares
-   and counts, and answers with what it knows (`RoundReport`). There is one judge, so that there
+   and counts, and answers with what it knows (`RoundReport`), also of measured pairs
+   (`measured_rounds.py`). There is one judge, so that there
    is one truth, and the slave need not hear what the master read.
 3. A round counts once, when both halves are known; else it is void at both ends. It is void with
    the conversation, the device or the Expire of its pair, and where a busy device read too late.
@@ -23,7 +24,8 @@ from qstack.errors import ErrorCode
 from qstack.ids import QubitId
 from qstack.link import messages
 from qstack.link.batches import Batch
-from qstack.link.estimation import Counts, OptionEstimate
+from qstack.link.estimation import Counts, OptionEstimate, Verdict, is_forecast
+from qstack.link.halves import BrightState, Compared
 from qstack.link.outbox import Outbox
 from qstack.link.params import (
     ALARM_HOLD_NS,
@@ -40,8 +42,8 @@ OUTCOMES_TIMER: Final = "outcomes/"
 ALARM_TIMER: Final = "alarm/"
 _WORD: Final = 2**64
 
-BrightState = float | None
-"""Which option of a link, by what tells them apart."""
+Way = tuple[BrightState, physical.Kind]
+"""Rounds that are counted together: of which option, by what kind of requests."""
 
 
 def round_basis(pair: bytes, share: float) -> int | None:
@@ -77,7 +79,7 @@ class _Reading(NamedTuple):
 class _Known:
     """What one end has of the rounds of one link."""
 
-    estimates: dict[BrightState, OptionEstimate] = field(default_factory=dict)
+    estimates: dict[Way, OptionEstimate] = field(default_factory=dict)
     rounds: dict[int, _Round] = field(default_factory=dict)  # ours, by herald sequence
     early: dict[int, int] = field(default_factory=dict)  # outcomes there of rounds not here yet
     untold: dict[int, int] = field(default_factory=dict)  # the slave's outcomes, to be said
@@ -93,8 +95,7 @@ class _Known:
 class Rounds:
     """The test rounds of all links of a node. `offers_changed` is called for a link's options."""
 
-    def __init__(self, share: float, out: Outbox) -> None:
-        self._share = share
+    def __init__(self, out: Outbox) -> None:
         self._out = out
         self._known: dict[str, _Known] = {}
         self._readings: dict[int, _Reading] = {}
@@ -111,7 +112,7 @@ class Rounds:
         """Whether this pair is sacrificed; then its qubit is read."""
         peer, sequence = batch.peer, herald.herald_sequence
         forecast = batch.option.test_round
-        basis = round_basis(peer.pair_id(sequence), self._share) if self._share else None
+        basis = round_basis(peer.pair_id(sequence), peer.test_share) if peer.test_share else None
         if basis is None or forecast is None:
             return False
         known = self._of(peer)
@@ -144,7 +145,7 @@ class Rounds:
         elif peer.is_master:
             round_.here = answer.outcome
             if self._count(peer, known, sequence, now):
-                self._report(peer, known)
+                self.report(peer)
         else:
             del known.rounds[sequence]
             known.untold[sequence] = answer.outcome
@@ -168,13 +169,22 @@ class Rounds:
         """No qubit that is being read is answered any more."""
         self._readings.clear()
 
+    def count_measured(self, peer: Peer, compared: Compared, now: int) -> None:
+        """At the master: rounds of measured pairs, which both ends have read in one basis."""
+        known = self._of(peer)
+        estimate = self._estimate_of(peer, known, (compared.bright_state, "measure"))
+        if estimate is not None and any(compared.rounds):
+            verdict = estimate.add_all(Counts(compared.rounds, compared.agreeing), now)
+            if self._judged(peer, known, verdict, now):
+                self.report(peer)
+
     # --- between the ends ------------------------------------------------------------------------
 
     def link_up(self, peer: Peer, now: int) -> None:
         """The link has come up: the master says what it knows, the slave minds what it said."""
-        if self._share and peer.is_master:
-            self._report(peer, self._of(peer))
-        elif self._share:
+        if peer.test_share and peer.is_master:
+            self.report(peer)
+        elif peer.test_share:
             self._mind(peer, self._of(peer), now)
 
     def calibrated(self, peer: Peer, now: int) -> None:
@@ -186,17 +196,17 @@ class Rounds:
             estimate.begin_anew()
         self._check_offers(peer, known, now)
         if peer.is_up:
-            self._report(peer, known)
+            self.report(peer)
 
     def on_outcomes(self, peer: Peer, message: messages.RoundOutcomes, now: int) -> None:
         """What the slave has read."""
         if not peer.is_up:
             return None  # void, which the slave is about to hear
-        problem = self._problem(peer, is_from_master=False)
+        problem = self.problem(peer, is_from_master=False)
         if problem is None and len(message.sequences) != len(message.outcomes):
             problem = "an outcome for each sequence"
         if problem is None and not all(
-            round_basis(peer.pair_id(sequence), self._share) is not None
+            round_basis(peer.pair_id(sequence), peer.test_share) is not None
             for sequence in message.sequences
         ):
             problem = "a pair that is not sacrificed"
@@ -211,12 +221,12 @@ class Rounds:
             else:
                 round_.there = outcome
                 self._count(peer, known, sequence, now)
-        self._report(peer, known)
+        self.report(peer)
         return None
 
     def on_report(self, peer: Peer, message: messages.RoundReport, now: int) -> None:
         """What the master knows."""
-        problem = self._problem(peer, is_from_master=True)
+        problem = self.problem(peer, is_from_master=True)
         if problem is None and not all(_is_sound(each) for each in message.options):
             problem = "counts that cannot be"
         if problem is not None:
@@ -241,7 +251,7 @@ class Rounds:
         self._watch_alarm(peer, known)
         if unused:
             self._check_offers(peer, known, now)
-            self._report(peer, known)
+            self.report(peer)
 
     # --- status ----------------------------------------------------------------------------------
 
@@ -249,12 +259,13 @@ class Rounds:
         """Facts for status: what test rounds say of each option of a link that had some."""
         known = self._known.get(peer.name)
         facts: list[dict[str, object]] = []
-        for bright_state, each in (known.estimates if known is not None else {}).items():
+        for (bright_state, kind), each in (known.estimates if known is not None else {}).items():
             found = each.estimate
             facts.append(
                 {
                     "peer": peer.name,
                     "bright_state": bright_state,
+                    "kind": kind,
                     "promised": each.promised.bell_probabilities[0],
                     "fidelity_estimate": None if found is None else found.fidelity,
                     "interval": None if found is None else [found.low, found.high],
@@ -275,14 +286,24 @@ class Rounds:
     def _count(self, peer: Peer, known: _Known, sequence: int, now: int) -> bool:
         """Count a round both halves of which are known; whether that led to a verdict."""
         round_ = known.rounds[sequence]
-        option = self._options(peer).get(round_.bright_state)
-        if round_.here is None or round_.there is None or option is None:
+        estimate = self._estimate_of(peer, known, (round_.bright_state, "keep"))
+        if round_.here is None or round_.there is None or estimate is None:
             return False
         del known.rounds[sequence]
-        estimate = known.estimates.setdefault(round_.bright_state, OptionEstimate(option))
-        estimate.promise(option)
         agrees = (round_.here == round_.there) == (round_.sign > 0)
-        verdict = estimate.add(round_.basis, now, agrees=agrees)
+        return self._judged(peer, known, estimate.add(round_.basis, now, agrees=agrees), now)
+
+    def _estimate_of(self, peer: Peer, known: _Known, way: Way) -> OptionEstimate | None:
+        """Where rounds are counted, by what is promised now; None of an option that has gone."""
+        option = _options(peer, way[1]).get(way[0])
+        if option is None:
+            return None
+        estimate = known.estimates.setdefault(way, OptionEstimate(option, way[1]))
+        estimate.promise(option)
+        return estimate
+
+    def _judged(self, peer: Peer, known: _Known, verdict: Verdict | None, now: int) -> bool:
+        """Do what follows from a verdict; whether there was one."""
         if verdict is None:
             return False
         self._check_offers(peer, known, now)
@@ -291,25 +312,24 @@ class Rounds:
 
     def _mind(self, peer: Peer, known: _Known, now: int) -> None:
         """At the slave: what the master knows of the options there are."""
-        options = self._options(peer)
         known.estimates = {
-            each.bright_state: OptionEstimate(
-                options[each.bright_state],
+            (each.bright_state, each.kind): OptionEstimate(
+                option,
+                each.kind,
                 before=Counts(each.rounds, each.agreeing),
                 offered=each.offered,
             )
             for each in known.said
-            if each.bright_state in options
+            if (option := _options(peer, each.kind).get(each.bright_state)) is not None
         }
         self._check_offers(peer, known, now)
 
     def _check_offers(self, peer: Peer, known: _Known, now: int) -> None:
         """Let the link offer what the estimates allow; leave a record of what has changed."""
-        offered = {
-            bright_state: each.offered
-            for bright_state, each in known.estimates.items()
-            if each.offered is not None
-        }
+        offered: dict[BrightState, float] = {}
+        for (bright_state, _), each in known.estimates.items():
+            if each.offered is not None:
+                offered[bright_state] = min(each.offered, offered.get(bright_state, 1.0))
         if offered == peer.lowered:
             return
         for bright_state in dict.fromkeys((*peer.lowered, *offered)):
@@ -322,7 +342,8 @@ class Rounds:
     def _record(
         self, peer: Peer, known: _Known, bright_state: BrightState, offered: float | None
     ) -> None:
-        each = known.estimates.get(bright_state)
+        of_option = [each for (which, _), each in known.estimates.items() if which == bright_state]
+        each = min(of_option, key=lambda each: each.offered != offered, default=None)
         found = None if each is None else each.estimate
         self._out.record(
             "alarm_over" if offered is None else "alarm",
@@ -356,25 +377,27 @@ class Rounds:
             known.untold.clear()
             self._out.send(peer.name, said)
 
-    def _report(self, peer: Peer, known: _Known) -> None:
+    def report(self, peer: Peer) -> None:
+        """From the master: all it knows."""
         options = [
             messages.OptionRounds(
-                bright_state, each.recent.rounds, each.recent.agreeing, each.offered
+                bright_state, each.recent.rounds, each.recent.agreeing, each.offered, kind
             )
-            for bright_state, each in known.estimates.items()
+            for (bright_state, kind), each in self._of(peer).estimates.items()
         ]
         self._out.send(peer.name, messages.RoundReport(options=options))
 
-    def _problem(self, peer: Peer, *, is_from_master: bool) -> str | None:
-        if not self._share:
+    def problem(self, peer: Peer, *, is_from_master: bool) -> str | None:
+        """Why the far end may not say what it says of rounds; None if it may."""
+        if not peer.test_share:
             return "there are no test rounds"
         is_role = peer.is_master != is_from_master
         return None if is_role else "the master counts, and the slave tells it"
 
-    @staticmethod
-    def _options(peer: Peer) -> dict[BrightState, physical.GenerationOption]:
-        options = peer.capability.options if peer.capability is not None else []
-        return {option.bright_state: option for option in options if option.test_round is not None}
+
+def _options(peer: Peer, kind: physical.Kind) -> dict[BrightState, physical.GenerationOption]:
+    options = peer.capability.options if peer.capability is not None else []
+    return {option.bright_state: option for option in options if is_forecast(option, kind)}
 
 
 def _alarmed(known: _Known) -> list[OptionEstimate]:

@@ -177,7 +177,7 @@ class LinkMeasured(_Link, frozen=True, kw_only=True):
 
     Of kind `prepare` at the end that asked alone, one by one, each with the name of its pair.
     `bases` are those of this end where it drew them, two bits a pair (`qstack.wire.packed`); empty
-    where the basis is fixed.
+    where the basis is fixed. `calibration` and `is_outdated` are of all of them, as in LinkPair.
     """
 
     TYPE = 0x0108
@@ -191,6 +191,8 @@ class LinkMeasured(_Link, frozen=True, kw_only=True):
     z_bits: bytes
     bases: bytes
     goodness: Probability
+    calibration: Count = 0
+    is_outdated: bool = False
 
 
 class LinkExpired(_Link, frozen=True, kw_only=True):

@@ -16,8 +16,9 @@ from qstack.link import messages, service
 from qstack.link.batches import Batches
 from qstack.link.coincidences import Coincidences, Matched, slot_messages
 from qstack.link.held import Held
+from qstack.link.measured_rounds import MeasuredRounds
 from qstack.link.outbox import Outbox
-from qstack.link.params import MEASURED_MAX, SLOTS_AHEAD_MAX
+from qstack.link.params import SLOTS_AHEAD_MAX
 from qstack.link.peer import Peer
 from qstack.link.queue import Request
 from qstack.link.request_states import Input, State
@@ -30,11 +31,17 @@ class SlotPairs:
     """The pairs of all photon-pair links of a node."""
 
     def __init__(
-        self, peers: dict[str, Peer], batches: Batches, requests: Requests, out: Outbox
+        self,
+        peers: dict[str, Peer],
+        batches: Batches,
+        requests: Requests,
+        measured_rounds: MeasuredRounds,
+        out: Outbox,
     ) -> None:
         self._peers = peers
         self._batches = batches
         self._requests = requests
+        self._measured_rounds = measured_rounds
         self._out = out
 
     def on_detections(self, detections: physical.Detections, now: int) -> None:
@@ -90,12 +97,10 @@ class SlotPairs:
 
     def _announce(self, peer: Peer, request: Request, found: Coincidences) -> None:
         assert request.number is not None, "a measure request has a number"
-        matched = found.take(request.number - request.served)
-        for start in range(0, len(matched.slots), MEASURED_MAX):
-            stop = start + MEASURED_MAX
-            part = Matched(
-                matched.slots[start:stop], matched.outcomes[start:stop], matched.bases[start:stop]
-            )
+        matched = found.take()
+        if request.is_tested:
+            matched = self._measured_rounds.take_matched(peer, request, matched)
+        for part in matched.only(slice(request.number - request.served)).parts():
             self._tell_measured(peer, request, part)
         self._requests.finish_if_served(peer, request)
 
@@ -104,7 +109,7 @@ class SlotPairs:
         # The slot of a pair names it, as the herald sequence does on a heralded link.
         peer.serve(request, int(part.slots[-1]) - pairs + 1, pairs)
         none = bytes((pairs + 7) // 8)  # phi+
-        first = int(part.slots[0])
+        first, calibration = int(part.slots[0]), int(part.calibrations[0])
         told = service.LinkMeasured(
             request=request.id,
             purpose=request.purpose,
@@ -116,6 +121,8 @@ class SlotPairs:
             z_bits=none,
             bases=pack_bases(part.bases),
             goodness=request.option.bell_probabilities[0],
+            calibration=calibration,
+            is_outdated=calibration < peer.calibration,
         )
         self._requests.indicate(peer, request, Held(first, told, None), 0)
 

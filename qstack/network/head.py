@@ -6,6 +6,9 @@ Rules
    circuit it looks for one every RETRY_NS.
 2. Pairs in tracking and confirmed never exceed the number asked for.
 3. If the remote restarts, or nobody has a link with it any more, the request ends with PEER_DOWN.
+   A link comes up, and goes, at one end before the other: for as long as the news of the second are
+   on their way a remote that lives looks as if nobody had a link with it. So what is no neighbour
+   must have looked so for ISOLATED_NS, and a neighbour whose channel stands lives.
 4. A request whose pairs the link layer reads ends with its circuit: outcomes correspond by their
    place, and nobody knows how many the far end had been told of.
 5. A circuit is shared by requests with the same remote that its predicted fidelity satisfies, and
@@ -28,6 +31,7 @@ from qstack.network.messages import Complete, Forward, Install, LinkState
 from qstack.network.outbox import TRANSPORT, Outbox
 from qstack.network.params import (
     CIRCUIT_IDLE_NS,
+    ISOLATED_NS,
     LATENESS_MAX,
     NEVER_NS,
     NUMBER_MAX,
@@ -58,6 +62,7 @@ class HeadRequest:
     indicated: int = 0
     tries: int = 0
     is_retrying: bool = False  # the timer to look for a circuit again is armed
+    isolated_since_ns: int | None = None  # since then nobody had a link with the remote
     reason: str = ""
 
     @property
@@ -265,7 +270,7 @@ class Heads:
         request.is_retrying = False
         if request.circuit is not None:
             return
-        if self._is_isolated(request.create.remote):
+        if self._has_long_been_isolated(request):
             self._fail(
                 request, RequestInput.ENDED, ErrorCode.PEER_DOWN, "nobody has a link with it"
             )
@@ -428,7 +433,7 @@ class Heads:
     def _forward(self, circuit: Circuit, request: HeadRequest) -> None:
         create = request.create
         self._step(request, RequestInput.FORWARDED)
-        request.tries = 0
+        request.tries, request.isolated_since_ns = 0, None
         if not circuit.requests:
             self._out.cancel_timer(idle_timer(circuit))
         forward = Forward(
@@ -449,7 +454,10 @@ class Heads:
 
     def _try_later(self, request: HeadRequest) -> None:
         # Without a deadline only news of the topology help: do not hold the clock for them.
-        is_idle = request.tries > 0 and request.create.deadline_ns >= NEVER_NS
+        is_to_be_judged = request.isolated_since_ns is not None
+        is_idle = (
+            request.tries > 0 and request.create.deadline_ns >= NEVER_NS and not is_to_be_judged
+        )
         retry_ns = self._out.now + RETRY_NS
         closed = self._database.closed_link(request.create.remote)
         if closed is not None:  # nothing else is to be expected before it opens
@@ -464,23 +472,24 @@ class Heads:
         boot = self._database.boot_of(remote)
         if boot is not None and boot != request.remote_boot:
             detail = f"{remote} has restarted"
-        elif boot is None or (self._database.has_lost(remote) and self._is_isolated(remote)):
+        elif boot is None or (
+            self._database.has_lost(remote) and self._database.is_isolated(remote)
+        ):
             detail = f"{remote} has gone"
         else:
             return False
         self._fail(request, RequestInput.ENDED, ErrorCode.PEER_DOWN, detail)
         return True
 
-    def _is_isolated(self, remote: str) -> bool:
-        """Whether `remote` claims links and none of the nodes it names claims one with it."""
-        states = self._database.states()
-        state = states.get(remote)
-        if state is None:
-            return True
-        peers = [states.get(link.peer) for link in state.links]
-        return bool(peers) and not any(
-            peer is not None and any(link.peer == remote for link in peer.links) for peer in peers
-        )
+    def _has_long_been_isolated(self, request: HeadRequest) -> bool:
+        """Whether nobody has a link with the remote, and that is no link half up or half down."""
+        remote = request.create.remote
+        if self._database.has_channel(remote) or not self._database.is_isolated(remote):
+            request.isolated_since_ns = None
+            return False
+        if request.isolated_since_ns is None:
+            request.isolated_since_ns = self._out.now
+        return self._out.now >= request.isolated_since_ns + ISOLATED_NS
 
     def _check_done(self, circuit: Circuit, request: HeadRequest) -> None:
         if request.create.number > request.indicated:

@@ -83,6 +83,17 @@ class LinkStateDatabase:
             if origin == self.node or self._age(held) <= MAX_AGE_NS
         }
 
+    def is_isolated(self, node: str) -> bool:
+        """Whether `node` claims links and none of the nodes it names claims one with it."""
+        states = self.states()
+        state = states.get(node)
+        if state is None:
+            return True
+        peers = [states.get(link.peer) for link in state.links]
+        return bool(peers) and not any(
+            peer is not None and any(link.peer == node for link in peer.links) for peer in peers
+        )
+
     def boot_of(self, node: str) -> bytes | None:
         """The boot id `node` was last heard with, or None if it is not known."""
         held = self._held.get(node)

@@ -2,9 +2,10 @@
 
 Rules
 1. The tail counts what it confirms and says done by itself; COMPLETE without error only checks.
-2. When its circuit is lost, a request waits for the head to come back with another one, for
-   RESUME_NS at most; it ends at its deadline in any case, and with PEER_DOWN if the head restarts.
-   One whose pairs the link layer reads ends at once, as at the head.
+2. When its circuit is lost, a request waits for the head to come back with another one: for
+   RESUME_NS from when there is a way to a head that lives (one whose request ended meanwhile could
+   not say so). It ends at its deadline in any case, and with PEER_DOWN if the head restarts or has
+   gone. One whose pairs the link layer reads ends at once, as at the head.
 3. A request ended here is unknown from then on: pairs the head still gives to it are refused
    with EXPIRE. (Within one path delay of a cancel or deadline the ends may so have disagreed on a
    pair: the end that had indicated it gets EndPairExpired.)
@@ -24,6 +25,7 @@ from qstack.network.messages import Complete, Forward
 from qstack.network.outbox import TRANSPORT, Outbox
 from qstack.network.params import NEVER_NS, REQUESTS_MAX, RESUME_NS
 from qstack.network.request_states import REQUEST, RequestInput, RequestState
+from qstack.network.routing import best_path
 from qstack.network.upward import end_measured, end_pair
 
 
@@ -41,6 +43,7 @@ class TailRequest:
     target: int = 0
     indicated: int = 0
     resume_by_ns: int = 0
+    has_way: bool = True  # to the head, when that was looked at last
 
 
 class Tails:
@@ -108,8 +111,8 @@ class Tails:
                     self._fail(request, RequestInput.ENDED, ErrorCode.PEER_DOWN, detail)
                     continue
                 self._step(request, RequestInput.CIRCUIT_LOST)
-                request.resume_by_ns = self._out.now + RESUME_NS
-                self._out.set_timer(self._resume(request), request.resume_by_ns)
+                request.has_way = self._has_way(request)
+                self._await_head(request)
 
     # --- from tracking (EndUser) -----------------------------------------------------------------
 
@@ -172,6 +175,10 @@ class Tails:
             and request.state is RequestState.WAITING
             and request.resume_by_ns <= self._out.now
         ):
+            lives = self._database.has_channel(request.head)
+            if not request.has_way and (lives or not self._database.is_isolated(request.head)):
+                self._await_head(request, background=True)
+                return
             self._fail(
                 request, RequestInput.ENDED, ErrorCode.PEER_DOWN, "the circuit was lost for good"
             )
@@ -186,6 +193,10 @@ class Tails:
                 self._fail(
                     request, RequestInput.ENDED, ErrorCode.PEER_DOWN, f"{request.head} restarted"
                 )
+            elif request.state is RequestState.WAITING:
+                had_way, request.has_way = request.has_way, self._has_way(request)
+                if request.has_way and not had_way:
+                    self._await_head(request)
 
     def on_device_lost(self) -> None:
         """The device has gone: every request ends."""
@@ -195,6 +206,15 @@ class Tails:
             )
 
     # --- parts -----------------------------------------------------------------------------------
+
+    def _has_way(self, request: TailRequest) -> bool:
+        """Whether the head could come back on a new circuit, as far as is known here."""
+        states = self._database.states()
+        return best_path(states, self._out.node, request.head, "keep") is not None
+
+    def _await_head(self, request: TailRequest, *, background: bool = False) -> None:
+        request.resume_by_ns = self._out.now + RESUME_NS
+        self._out.set_timer(self._resume(request), request.resume_by_ns, background=background)
 
     def _end_from_here(
         self, request: TailRequest, received: RequestInput, error: ErrorCode, detail: str

@@ -4,6 +4,7 @@ The same figures serve admission and the choice of paths. Nothing here knows a t
 """
 
 import math
+from collections.abc import Sequence
 from functools import lru_cache
 from typing import Final
 
@@ -25,11 +26,12 @@ from qstack.physical.models.pair_source import (
 from qstack.physical.models.receiver import Detector, Shares, click_patterns, coincidences
 from qstack.physical.params import BRIGHT_STATES, SOURCE_SLOTS
 from qstack.physical.profile import Profile
-from qstack.physical.round_forecast import round_forecast
+from qstack.physical.round_forecast import measured_forecast, round_forecast
 from qstack.physical.service import (
     NO_DECAY_S,
     GenerationOption,
     LinkCapability,
+    MeasuredForecast,
     NodeCapability,
 )
 from qstack.physical.switched import kept_cycle_ns, measured_slowdown
@@ -58,18 +60,33 @@ def announced(
     no pair is worse while care is taken in time. Over a satellite they are the mean of a pass, or
     of what is left of it at `at_ns`.
     """
+    heralded = _unmoved(world, link, bright_state, conditions, since_ns, at_ns)
+    return None if heralded is None else _moved(world, link, heralded)
+
+
+def _unmoved(
+    world: World,
+    link: LinkHardware,
+    bright_state: float | None,
+    conditions: Conditions,
+    since_ns: int | None,
+    at_ns: int | None,
+) -> Heralded | None:
+    """The same before the moves, as pairs are that are measured at once."""
     if link.drift is not None:
         longest_ns = link.drift.calibration_period_ns
         conditions = link.drift.after(longest_ns if since_ns is None else since_ns, conditions)
-    profiles = world.end_profiles(link.id)
     try:
-        heralded = _over_spells(link, conditions, profiles, bright_state, at_ns)
+        return _over_spells(link, conditions, world.end_profiles(link.id), bright_state, at_ns)
     except ValueError:  # no photon and no dark count reaches a detector
         return None
+
+
+def _moved(world: World, link: LinkHardware, heralded: Heralded) -> Heralded:
+    """With the moves to storage at both ends."""
     plus, minus = heralded.state, heralded.state_minus
-    for axis, end in enumerate(link.ends):
-        profile = profiles[axis]
-        if has_storage(world.nodes[end].memory, profile.comm_qubits):
+    for axis, profile in enumerate(world.end_profiles(link.id)):
+        if has_storage(world.nodes[link.ends[axis]].memory, profile.comm_qubits):
             move = depolarising(profile.move_depolarising)
             plus, minus = apply(plus, axis, move), apply(minus, axis, move)
     return Heralded(heralded.probability, plus, minus)
@@ -136,9 +153,10 @@ def generation_options(
         settings = [*sorted({*BRIGHT_STATES, *own})]
     options = []
     for bright_state in settings:
-        heralded = announced(world, link, bright_state, conditions, at_ns=at_ns)
-        if heralded is None:
+        measured = _unmoved(world, link, bright_state, conditions, None, at_ns)
+        if measured is None:
             continue
+        heralded = _moved(world, link, measured)
         options.append(
             GenerationOption(
                 bright_state=bright_state,
@@ -154,6 +172,7 @@ def generation_options(
                 ),
                 bell_probabilities=_corrected(heralded),
                 test_round=round_forecast(world, link, heralded),
+                measured_round=measured_forecast(world, link, measured),
             )
         )
     return options
@@ -274,6 +293,7 @@ def _source_option(
         cycle_ns=link.source.slot_ns,
         measure_cycle_ns=link.source.slot_ns,
         bell_probabilities=[_clipped(weight) for weight in weights],
+        measured_round=_source_round(weights),
     )
 
 
@@ -291,6 +311,12 @@ def _detected(
         totals.append(float(outcomes.sum()))
         seen.append(float(np.trace(outcomes) - np.trace(outcomes[::-1])) / totals[-1])
     return totals[BASES.index("Z")], weights_of(*seen)
+
+
+def _source_round(weights: Sequence[float]) -> MeasuredForecast:
+    """What coincidences show: detectors and true multi-pairs are in their qubit pair."""
+    agreements = [_clipped(weights[0] + weights[other]) for other in (2, 3, 1)]
+    return MeasuredForecast(agreements, 1.0)
 
 
 def _corrected(heralded: Heralded) -> list[float]:

@@ -3,7 +3,7 @@
 The link layer sacrifices pairs: both ends read theirs in X, Y or Z. Between the emission, of which
 the promised fidelity is, and the reading lie the way of the herald, a move to storage, the turns of
 the layers, and the readout with its errors. All of it is reckoned here, so that what is counted
-can be compared with what is promised.
+can be compared with what is promised. Of pairs that are measured at once only the readout is left.
 """
 
 from collections.abc import Sequence
@@ -14,7 +14,7 @@ from qstack.physical.hardware import LinkHardware, World
 from qstack.physical.models.heralding import Heralded
 from qstack.physical.models.storage import waiting
 from qstack.physical.profile import Profile
-from qstack.physical.service import RoundForecast
+from qstack.physical.service import MeasuredForecast, RoundForecast
 from qstack.quantum.decay import Decay, dephased
 from qstack.quantum.estimation import Readout, expected_correlators
 from qstack.quantum.state import apply
@@ -57,6 +57,25 @@ def round_forecast(world: World, link: LinkHardware, heralded: Heralded) -> Roun
         gain=min(1.0, gain),
         read_by_ns=max(prompt) + readout_ns + late_ns,
     )
+
+
+def measured_forecast(
+    world: World, link: LinkHardware, heralded: Heralded
+) -> MeasuredForecast | None:
+    """What pairs of `heralded` show (at emission, not moved) that are measured at once.
+
+    None if readout leaves less than GAIN_MIN of a correlation.
+    """
+    readouts = [Readout(p.readout_f0, p.readout_f1) for p in world.end_profiles(link.id)]
+    gain = abs(readouts[0].slope * readouts[1].slope)
+    if gain < GAIN_MIN:
+        return None
+    both = [
+        expected_correlators(state, *readouts, announced=announced)
+        for state, announced in ((heralded.state, (1, 0)), (heralded.state_minus, (1, 1)))
+    ]
+    agreements = [(2.0 + plus + minus) / 4.0 for plus, minus in zip(*both, strict=True)]
+    return MeasuredForecast([min(1.0, max(0.0, each)) for each in agreements], min(1.0, gain))
 
 
 def _ages_ns(world: World, link: LinkHardware, profiles: Sequence[Profile]) -> list[int]:

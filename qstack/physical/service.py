@@ -80,6 +80,18 @@ class RoundForecast(Struct, frozen=True, array_like=True, forbid_unknown_fields=
     read_by_ns: Nanoseconds
 
 
+class MeasuredForecast(Struct, frozen=True, array_like=True, forbid_unknown_fields=True):
+    """What pairs of an option that are measured at once should show, where both ends read alike.
+
+    On the wire an array of two. `agreements`: the probabilities, in X, Y and Z, that the outcomes
+    are those of the announced Bell state, readout errors included; `gain`: what readout leaves of
+    a correlation.
+    """
+
+    agreements: Annotated[list[Probability], Meta(min_length=3, max_length=3)]
+    gain: Probability
+
+
 class GenerationOption(_Physical, frozen=True, kw_only=True):
     """One way to run a link: what an attempt yields with it.
 
@@ -87,7 +99,8 @@ class GenerationOption(_Physical, frozen=True, kw_only=True):
     after the announced Bell state has been moved to phi+: fidelity first. A link that pairs by
     slots: `probability` is that of a coincidence in a slot (`cycle_ns`), the Bell probabilities
     those of the Werner pair with the error rate of the coincidences, F = (1 + 3 (1 - 2 E)) / 4.
-    `test_round` is nil where pairs cannot be kept, or a reading tells next to nothing of them.
+    `test_round` is nil where pairs cannot be kept, and it or `measured_round` where a reading tells
+    next to nothing of them.
     """
 
     TYPE = 0x0100
@@ -97,6 +110,7 @@ class GenerationOption(_Physical, frozen=True, kw_only=True):
     measure_cycle_ns: Nanoseconds
     bell_probabilities: Annotated[list[Probability], Meta(min_length=4, max_length=4)]
     test_round: RoundForecast | None = None
+    measured_round: MeasuredForecast | None = None
 
 
 class LinkCapability(_Physical, frozen=True, kw_only=True):

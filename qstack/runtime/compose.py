@@ -55,7 +55,8 @@ def make_machine(
             return PhysicalLayer(name, boot_id, network.world, device, rng)
         case "link":
             neighbours = [link.other_end(name) for link in network.world.links_of(name)]
-            return LinkLayer(name, boot_id, neighbours, network.link_weights, network.test_rounds)
+            shares = network.test_shares_of(name)
+            return LinkLayer(name, boot_id, neighbours, network.link_weights, shares)
         case "network":
             in_device = network.nodes[name].programs
             return NetworkLayer(name, boot_id, rng, network.cutoff_ns, swaps_in_device=in_device)

@@ -1,9 +1,12 @@
 """The stream between a node and a layer's process: a Unix socket, one message at a time.
 
-Both ends block: the node's events are handled one after the other, whoever handles them.
+Both ends block: the node's events are handled one after the other, whoever handles them. A stream
+whose far end was waited for in vain is over: nobody waits for it again, and whoever watches it sees
+that it has ended.
 """
 
 import socket
+from contextlib import suppress
 from typing import Final
 
 from qstack.errors import ErrorCode, PeerError
@@ -43,6 +46,8 @@ class LayerStream:
         except PeerError as error:
             raise LayerGoneError(f"it broke a rule: {error}") from error
         except TimeoutError as error:
+            with suppress(OSError):
+                self._connection.shutdown(socket.SHUT_RDWR)
             raise LayerGoneError("it does not answer") from error
         except OSError as error:
             raise LayerGoneError(f"it has gone: {error.strerror}") from error

@@ -87,7 +87,8 @@ class Network(Struct, frozen=True, kw_only=True, dict=True):
     `stations` are the addresses of those that are participants of their own, by name; with the
     nodes they are the `participants`. `fabric` is None on real hardware only; `cutoff_ns` is None
     where prediction chooses it, `link_weights` where all priorities of link requests are strict.
-    `test_rounds` is the share of the pairs to keep that links sacrifice to learn their fidelity.
+    `test_rounds` is the share of their pairs that links sacrifice to learn their fidelity;
+    `link_test_rounds` that of links, by id, that have one of their own.
     Processing time: `machine_event_ns` an event of a layer, `application_call_ns` a call,
     `forward_ns` a hop of a message between nodes that are not neighbours. `folder` is where paths
     of the file begin; it is not in the digest, nor is what those files hold.
@@ -108,6 +109,7 @@ class Network(Struct, frozen=True, kw_only=True, dict=True):
     links: dict[str, LinkHardware]
     stations: dict[str, Address] = {}
     station_drivers: dict[str, StationHardware] = {}
+    link_test_rounds: dict[str, float] = {}
     folder: Path | None = None
 
     @cached_property
@@ -196,6 +198,13 @@ class Network(Struct, frozen=True, kw_only=True, dict=True):
                 if part is not None:
                     names |= dict.fromkeys(f"{link.id}.{key}" for key in part.marked(mark))
         return list(names)
+
+    def test_shares_of(self, node: str) -> dict[str, float]:
+        """The share of test rounds on each link of a node, by the name of the far end."""
+        return {
+            link.other_end(node): self.link_test_rounds.get(link.id, self.test_rounds)
+            for link in self.world.links_of(node)
+        }
 
     def path_delay_ns(self, source: str, target: str) -> int:
         """How long a message takes from one node to another (0: the same node).
@@ -370,8 +379,15 @@ def parse_network(text: str, *, where: str, folder: Path | None = None) -> Netwo
             for station in tables.stations.values()
             if station.driver != EMULATED
         },
+        link_test_rounds=_test_rounds(tables, built),
         folder=folder,
     )
+
+
+def _test_rounds(tables: Tables, built: dict[int, LinkHardware | None]) -> dict[str, float]:
+    """The shares of test rounds of links that have one of their own, by their ids."""
+    shares = {link.id: tables.links[index].test_rounds for index, link in built.items() if link}
+    return {name: share for name, share in shares.items() if share is not None}
 
 
 def packaged_networks() -> list[str]:

@@ -187,6 +187,7 @@ class LinkTable(Struct, frozen=True, kw_only=True):
     """One `[[link]]`. Without `attenuation_db_per_km` it is that of silica at the wavelength.
 
     `station` says where the station is, or names one; `station_m`, then only, where that one is.
+    `test_rounds` is this link's share, where it is not that of `[network]`.
 
     `pair_source` is a table of its own (`qstack.physical.source_hardware`), of scheme spdc alone;
     so are `detectors` (`qstack.physical.detector_hardware`), and of schemes of their own
@@ -216,6 +217,7 @@ class LinkTable(Struct, frozen=True, kw_only=True):
     classical_traffic: TrafficTable | None = None
     timing: TimingTable | None = None
     drift: DriftTable | None = None
+    test_rounds: RoundShare | None = None
 
 
 class Tables(NamedTuple):

@@ -31,7 +31,7 @@ def process_report() -> dict[str, object]:
 
 
 def _facts(layer: str, machine: Machine) -> dict[str, object]:
-    """What a layer says of itself; one that has just gone is about to be noticed."""
+    """What a layer says of itself; one that has gone is about to be noticed."""
     summary = getattr(machine, "summary", dict)
     try:
         facts: dict[str, object] = summary()

@@ -192,6 +192,18 @@ class Context:
             gate = physical.ApplyGate(call=None, name=name, qubits=[qubit], angle=0.0)
             self.tell(physical.LAYER, gate)
 
+    def rotate(self, qubit: bytes, rotation: physical.Rotation) -> None:
+        """Turn a qubit of ours before it is read, by gates: angles of 0 need none."""
+        turns: tuple[tuple[physical.GateName, float], ...] = (
+            ("rx", rotation.x1_rad),
+            ("ry", rotation.y_rad),
+            ("rx", rotation.x2_rad),
+        )
+        for name, angle in turns:
+            if angle:
+                gate = physical.ApplyGate(call=None, name=name, qubits=[qubit], angle=angle)
+                self.tell(physical.LAYER, gate)
+
     def draw_basis(self, choice: BasisChoice) -> Basis:
         """What one qubit is to be read in."""
         if isinstance(choice, BasisProbabilities):

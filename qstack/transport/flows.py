@@ -45,8 +45,8 @@ class Flow(Struct, eq=False):
 
     @property
     def kind(self) -> Literal["keep", "measure"]:
-        """Whether its pairs are kept."""
-        return "keep" if self.create.basis is None else "measure"
+        """Whether its pairs are kept; those that prepare are, at the far end."""
+        return "keep" if self.create.basis is None or self.create.is_prepare else "measure"
 
 
 class Flows:
@@ -74,6 +74,10 @@ class Flows:
         if message.number > PAIRS_PER_CALL_MAX:
             detail = f"at most {PAIRS_PER_CALL_MAX} pairs in one call, not {message.number}"
             self._calls.refuse(session, message.call, ErrorCode.BAD_REQUEST, detail)
+            return
+        problem = _preparation_problem(socket, message)
+        if problem:
+            self._calls.refuse(session, message.call, ErrorCode.BAD_REQUEST, problem)
             return
         call = self._calls.open(
             session,
@@ -140,7 +144,7 @@ class Flows:
             return
         if self._context.is_known_request(message.request):
             return
-        is_measure = flow.create.basis is not None
+        is_measure = flow.kind == "measure"
         if message.number > flow.uncredited or (message.basis is not None) != is_measure:
             detail = f"{flow.uncredited} pairs are on offer, {message.number} credited"
             self._refuse(peer, message, ErrorCode.OUT_OF_STATE, detail)
@@ -233,6 +237,8 @@ class Flows:
             number=number,
             basis=flow.create.basis,
             is_echo=flow.socket.port == service.ECHO_PORT,
+            is_prepare=flow.create.is_prepare,
+            rotation=flow.create.rotation,
         )
         flow.grants[request] = Grant(self._owner, flow.call, terms)
         create = network.NetworkCreate(
@@ -244,7 +250,7 @@ class Flows:
             min_fidelity=flow.create.min_fidelity,
             deadline_ns=flow.call.deadline_ns or self._context.now + UNBOUNDED_NS,
             priority=flow.create.priority,
-            basis=flow.create.basis,
+            basis=flow.create.basis if flow.kind == "measure" else None,
             remote_basis=remote_basis,
         )
         self._context.tell(network.LAYER, create)
@@ -302,3 +308,14 @@ class Flows:
 
     def _step(self, flow: Flow, received: FlowInput) -> None:
         flow.state = FLOW.step(flow.state, received)
+
+
+def _preparation_problem(socket: PortSocket, asked: service.EprCreate) -> str:
+    """What is wrong with asking for prepared states so; empty if nothing is."""
+    if not asked.is_prepare:
+        return "" if asked.rotation is None else "a rotation goes with a preparation"
+    if asked.basis is None:
+        return "a state is prepared by a reading: it needs a basis"
+    if socket.port == service.ECHO_PORT:
+        return "the echo port reads its halves itself"
+    return ""

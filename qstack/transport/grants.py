@@ -3,7 +3,7 @@
 Rules
 1. The tail corrects: gates before the qubit is handed over, flips of outcomes. Nobody else does.
 2. Measured pairs that come as qubits are read here, and told in the order they were indicated in,
-   whatever order the device answers in.
+   whatever order the device answers in. So are the halves here of pairs that prepare a state there.
 3. More pairs than granted are freed; fewer, when the network says it is done, are a failure.
 """
 
@@ -19,6 +19,7 @@ from msgspec.structs import replace
 from qstack.errors import ErrorCode
 from qstack.network import service as network
 from qstack.physical import service as physical
+from qstack.physical.service import Rotation
 from qstack.transport import outcomes, service
 from qstack.transport.calls import Call, Calls
 from qstack.transport.context import Context, PhysicalAnswer, Reason, reason
@@ -30,15 +31,16 @@ from qstack.wire.packed import BASES, pack_bases
 class _Reading(Struct, eq=False):
     """A pair being measured; `outcome` is nil until the device has answered."""
 
-    x_bit: int
-    z_bit: int
+    pair: network.EndPair
     basis: Basis
-    goodness: float
     outcome: int | None = None
 
 
 class GrantTerms(Struct, frozen=True, kw_only=True):
-    """What a grant is of. `basis` nil: the pairs are kept."""
+    """What a grant is of. `basis` nil: the pairs are kept.
+
+    `is_prepare`: they are kept at the far end, and read here, after `rotation`.
+    """
 
     request: bytes
     flow: bytes
@@ -47,6 +49,8 @@ class GrantTerms(Struct, frozen=True, kw_only=True):
     number: int
     basis: BasisChoice | None
     is_echo: bool = False
+    is_prepare: bool = False
+    rotation: Rotation | None = None
 
 
 class GrantOwner(Struct, frozen=True):
@@ -77,6 +81,8 @@ class Grant:
         self._is_tail = terms.side == "tail"
         self._is_echo = terms.is_echo
         self._basis = terms.basis
+        self._is_prepare = terms.is_prepare
+        self._rotation = terms.rotation
         self._readings: deque[_Reading] = deque()
         owner.context.use_request(terms.request, self)
 
@@ -94,7 +100,8 @@ class Grant:
 
     def on_pair(self, message: network.EndPair) -> None:
         """Correct and deliver, or read, a pair."""
-        if self._indicated == self.number or (self._basis is None) != (message.kind == "keep"):
+        are_kept = self._basis is None or self._is_prepare
+        if self._indicated == self.number or are_kept != (message.kind == "keep"):
             self._context.free(message.qubit)
             return
         self._indicated += 1
@@ -103,8 +110,10 @@ class Grant:
             self._count(1)
             return
         basis = self._context.draw_basis(self._basis)
-        reading = _Reading(message.x_bit, message.z_bit, basis, message.goodness)
+        reading = _Reading(message, basis)
         self._readings.append(reading)
+        if self._rotation is not None:
+            self._context.rotate(message.qubit, self._rotation)
         self._context.measure(message.qubit, basis, partial(self._on_read, reading))
 
     def on_measured(self, message: network.EndMeasured) -> None:
@@ -184,23 +193,44 @@ class Grant:
         while self._readings and self._readings[0].outcome is not None:
             batch.append(self._readings.popleft())
             bits.append(self._read_bit(batch[-1]))
-        if batch:
+        if batch and self._is_prepare:
+            for reading in batch:
+                self._tell_prepared(reading)
+        elif batch:
             drawn = [BASES.index(reading.basis) for reading in batch]
             is_drawn = isinstance(self._basis, BasisProbabilities)
             read = outcomes.Read(
                 pairs=len(batch),
                 outcomes=outcomes.packed(bits),
-                x_bits=outcomes.packed([reading.x_bit for reading in batch]),
-                z_bits=outcomes.packed([reading.z_bit for reading in batch]),
+                x_bits=outcomes.packed([reading.pair.x_bit for reading in batch]),
+                z_bits=outcomes.packed([reading.pair.z_bit for reading in batch]),
                 bases=pack_bases(np.array(drawn, dtype=np.uint8)) if is_drawn else b"",
             )
-            self._tell_measured(read, sum(reading.goodness for reading in batch) / len(batch))
+            self._tell_measured(read, sum(reading.pair.goodness for reading in batch) / len(batch))
 
     def _read_bit(self, reading: _Reading) -> int:
         assert reading.outcome is not None
         if not self._is_tail:
             return reading.outcome
-        return outcomes.flipped_bit(reading.basis, reading.outcome, reading.x_bit, reading.z_bit)
+        pair = reading.pair
+        return outcomes.flipped_bit(reading.basis, reading.outcome, pair.x_bit, pair.z_bit)
+
+    def _tell_prepared(self, reading: _Reading) -> None:
+        assert reading.outcome is not None
+        pair = reading.pair
+        indication = service.PairPrepared(
+            call=self.call.number,
+            remote=self.remote,
+            pair=pair.pair,
+            outcome=reading.outcome,
+            basis=reading.basis,
+            x_bit=pair.x_bit,
+            z_bit=pair.z_bit,
+            goodness=pair.goodness,
+            time_of_goodness_ns=pair.time_of_goodness_ns,
+        )
+        self._calls.indicate(self.call, indication)
+        self._count(1)
 
     def _tell_measured(self, read: outcomes.Read, goodness: float) -> None:
         indication = service.PairsMeasured(

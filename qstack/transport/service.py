@@ -20,6 +20,7 @@ from msgspec import Meta
 
 from qstack.ids import PairId
 from qstack.link.service import Number, Priority
+from qstack.physical.service import Rotation
 from qstack.wire.frame import Layer
 from qstack.wire.message import (
     Basis,
@@ -65,6 +66,10 @@ class EprCreate(_Transport, frozen=True, kw_only=True):
 
     With three probabilities each pair is read in a basis drawn at this end, as PairsMeasured says.
     Answers: PairDelivered or PairsMeasured until `number` came, then Finished; or Failed.
+
+    With `is_prepare` (remote state preparation) this end alone reads, in its basis and after its
+    `rotation`, and is answered with PairPrepared; the far end accepts pairs to keep, and is told
+    nothing of how their other halves were read.
     """
 
     TYPE = 0x0102
@@ -75,6 +80,8 @@ class EprCreate(_Transport, frozen=True, kw_only=True):
     min_fidelity: Probability
     priority: Priority
     within_ns: Span | None
+    is_prepare: bool = False
+    rotation: Rotation | None = None
 
 
 class EprAccept(_Transport, frozen=True, kw_only=True):
@@ -238,6 +245,25 @@ class PairsMeasured(_Transport, frozen=True, kw_only=True):
     goodness: Probability
 
 
+class PairPrepared(_Transport, frozen=True, kw_only=True):
+    """A pair whose half here was read, in `basis`: the far end keeps a qubit in the state so fixed.
+
+    That of phi+, for the far end corrects; (x, z) is the raw Bell state. `goodness` is the pair's,
+    before the reading.
+    """
+
+    TYPE = 0x012B
+    call: Count
+    remote: Name
+    pair: PairId
+    outcome: Bit
+    basis: Basis
+    x_bit: Bit
+    z_bit: Bit
+    goodness: Probability
+    time_of_goodness_ns: Nanoseconds
+
+
 class Accepted(_Transport, frozen=True, kw_only=True):
     """A stream from `remote`."""
 
@@ -313,6 +339,6 @@ class PairVoid(_Transport, frozen=True, kw_only=True):
 MESSAGES = (
     EprOpen, EprCreate, EprAccept, EchoMeasure, StreamOpen, Listen, Accept, SendQubit,
     ReceiveQubit, SendMessage, ReceiveMessage, CloseSocket, CancelCall, RouteAsk, Opened,
-    PairDelivered, PairsMeasured, Accepted, Finished, Failed, QubitArrived, MessageArrived,
-    EchoResult, RouteInfo, PairVoid,
+    PairDelivered, PairsMeasured, PairPrepared, Accepted, Finished, Failed, QubitArrived,
+    MessageArrived, EchoResult, RouteInfo, PairVoid,
 )  # fmt: skip

@@ -1,16 +1,19 @@
 """EPR sockets, pairs and qubits against a fake node."""
 
+import math
+from typing import Any
+
 import numpy as np
 import pytest
 import trio
 
 import qstack
-from qstack.api import MeasuredPairs, Pair, Qubit
+from qstack.api import MeasuredPairs, Pair, Prepared, Qubit
 from qstack.errors import ErrorCode
 from qstack.physical import service as physical
 from qstack.transport import service as transport
 from qstack.wire.message import BasisProbabilities, Message
-from tests.api.fake_node import FakeNode, failure, silence
+from tests.api.fake_node import FakeNode, failure, pair_id, silence
 
 
 async def test_one_pair_is_awaited_and_measured(alice: FakeNode) -> None:
@@ -123,6 +126,64 @@ async def test_measured_pairs_come_as_arrays(alice: FakeNode) -> None:
             assert not result.z.any()
             assert result.goodness == pytest.approx((5 * 0.8 + 6 * 0.9) / 11)
     assert alice.of(transport.EprAccept)[0].within_ns is None
+
+
+def prepared(call: int, number: int, outcome: int, basis: Any) -> transport.PairPrepared:
+    return transport.PairPrepared(
+        call=call, remote="bob", pair=pair_id(number), outcome=outcome, basis=basis,
+        x_bit=1, z_bit=0, goodness=0.9, time_of_goodness_ns=5,
+    )  # fmt: skip
+
+
+async def test_a_reading_prepares_a_state_at_the_far_end(alice: FakeNode) -> None:
+    def read(message: Message) -> list[Message]:
+        assert isinstance(message, transport.EprCreate)
+        told = [prepared(message.call, n, n % 2, "XYZ"[n // 2]) for n in range(message.number)]
+        return [*told, transport.Finished(call=message.call)]
+
+    alice.scripts = {transport.EprCreate: read}
+    turn = (0.0, math.pi / 2, 0.0)
+    async with qstack.open_node("alice") as node, node.epr_socket(remote="bob", port=7) as epr:
+        states = [each async for each in epr.create_prepare({"X": 0.5, "Z": 0.5}, n=6)]
+        turned = [each async for each in epr.create_prepare("X", 5, rotation=turn)]
+        one = await epr.create_prepare("X", min_fidelity=0.8, priority=3)
+    assert [each.direction for each in states] == [
+        (1, 0, 0), (-1, 0, 0), (0, -1, 0), (0, 1, 0), (0, 0, 1), (0, 0, -1)
+    ]  # fmt: skip
+    assert [each.outcome for each in states] == [0, 1, 0, 1, 0, 1]
+    assert turned[0].direction == pytest.approx((0, 0, 1)), "X after the turn was Z before"
+    assert turned[4].direction == pytest.approx((-1, 0, 0))
+    assert one == Prepared(
+        outcome=0, basis="X", direction=(1.0, 0.0, 0.0), id=pair_id(0), remote="bob",
+        bits=(1, 0), goodness=0.9, time_of_goodness_ns=5,
+    )  # fmt: skip
+    first, second, third = alice.of(transport.EprCreate)
+    assert first.basis == BasisProbabilities(0.5, 0.0, 0.5)
+    assert all(each.is_prepare for each in (first, second, third))
+    assert (first.rotation, second.rotation) == (None, physical.Rotation(*turn))
+    assert (third.min_fidelity, third.priority) == (0.8, 3)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "options", "match"),
+    [
+        (("W",), {}, "a basis is one of"),
+        (({"X": 0.5},), {}, "sum to 1"),
+        (("X",), {"rotation": (0.0, 1.0)}, "three angles"),
+        (("X",), {"rotation": 1.0}, "three angles"),
+        (("X",), {"rotation": ("a", "b", "c")}, "three angles"),
+        (("X",), {"rotation": (0.0, math.inf, 0.0)}, "radians"),
+        (("X", 0), {}, "number of pairs"),
+        (("X",), {"deadline_ns": 0}, "deadline"),
+    ],
+)
+async def test_a_preparation_that_makes_no_sense_is_not_sent(
+    alice: FakeNode, arguments: Any, options: Any, match: str
+) -> None:
+    async with qstack.open_node("alice") as node, node.epr_socket(remote="bob", port=7) as epr:
+        with pytest.raises(qstack.BadRequest, match=match):
+            epr.create_prepare(*arguments, **options)
+    assert not alice.of(transport.EprCreate)
 
 
 async def test_the_echo_port_reads_the_far_half(alice: FakeNode) -> None:

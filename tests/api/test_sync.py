@@ -15,7 +15,7 @@ from qstack.physical import service as physical
 from qstack.runtime import session_messages as session
 from qstack.transport import service as transport
 from qstack.wire.message import Message
-from tests.api.fake_node import FakeNode, failure, running, silence
+from tests.api.fake_node import FakeNode, failure, pair_id, running, silence
 
 
 @contextmanager
@@ -137,6 +137,24 @@ def test_measured_pairs(alice: FakeNode) -> None:
         for pairs in (epr.create_measure(3, "X"), epr.accept_measure(3, "X")):
             assert pairs.outcomes.tolist() == [1, 0, 1]
             assert pairs.z.tolist() == [1, 1, 1]
+
+
+def test_prepared_states(alice: FakeNode) -> None:
+    def script(message: Message) -> list[Message]:
+        assert isinstance(message, transport.EprCreate)
+        told: list[Message] = [
+            transport.PairPrepared(
+                call=message.call, remote="bob", pair=pair_id(n), outcome=n, basis="Z",
+                x_bit=0, z_bit=0, goodness=0.9, time_of_goodness_ns=5,
+            )
+            for n in range(message.number)
+        ]  # fmt: skip
+        return [*told, transport.Finished(call=message.call)]
+
+    alice.scripts = {transport.EprCreate: script}
+    with qstack.sync.open_node("alice") as node, node.epr_socket(remote="bob", port=7) as epr:
+        assert epr.create_prepare("Z").direction == (0.0, 0.0, 1.0)
+        assert [each.outcome for each in epr.create_prepare("Z", 2)] == [0, 1]
 
 
 def test_between_its_calls_a_program_is_busy_and_in_them_it_is_not(run_folder: Path) -> None:

@@ -86,6 +86,7 @@ def test_ping_refuses_senseless_counts(network):
     [
         ("first_pair_alice.py", "first_pair_bob.py"),
         ("first_pair_alice_sync.py", "first_pair_bob_sync.py"),
+        ("prepare_alice.py", "prepare_bob.py"),
     ],
 )
 def test_the_examples_meet_however_late_one_of_them_comes(network, alice, bob):

@@ -22,9 +22,9 @@ def shown(estimates: list[dict[str, Any]] | None) -> str:
 
 def estimate(**changes: Any) -> dict[str, Any]:
     return {
-        "peer": "bob", "bright_state": None, "promised": 0.9741, "fidelity_estimate": 0.9712,
-        "interval": [0.9501, 0.9812], "test_rounds": 633, "offered": None, "alarm": False,
-        **changes,
+        "peer": "bob", "bright_state": None, "kind": "keep", "promised": 0.9741,
+        "fidelity_estimate": 0.9712, "interval": [0.9501, 0.9812], "test_rounds": 633,
+        "offered": None, "alarm": False, **changes,
     }  # fmt: skip
 
 
@@ -42,6 +42,14 @@ def test_an_alarm_says_what_is_offered_and_of_which_way() -> None:
     ]
     assert "bob at 0.1" in line
     assert "offers 0.812" in line
+
+
+def test_rounds_of_measured_pairs_are_a_row_of_their_own() -> None:
+    lines = shown([estimate(), estimate(kind="measure", test_rounds=97)]).splitlines()
+    assert ["(measured)" in each for each in lines if "bob" in each and "0.97" in each] == [
+        False,
+        True,
+    ]
 
 
 def test_an_option_without_rounds_shows_none() -> None:

@@ -84,7 +84,7 @@ def test_every_class_of_message_is_in_the_corpus_and_is_read_by_a_registry() -> 
 
 
 def test_mutated_frames_are_messages_or_registry_errors() -> None:
-    outcomes = run(seed=15, inputs=5000)
+    outcomes = run(seed=21, inputs=5000)
     expected = {"message", "UNKNOWN_TYPE", "INVALID", "NOT_CANONICAL", "MALFORMED", "TOO_LARGE"}
     assert expected | {"VERSION", "more", "end"} <= {*outcomes}, outcomes
 

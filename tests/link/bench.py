@@ -53,10 +53,12 @@ def forecast(fidelity: float) -> physical.RoundForecast:
 FAST = physical.GenerationOption(
     bright_state=0.3, probability=0.01, cycle_ns=1000, measure_cycle_ns=500,
     bell_probabilities=[0.7, 0.1, 0.1, 0.1], test_round=forecast(0.7),
+    measured_round=physical.MeasuredForecast([0.8, 0.8, 0.8], 1.0),
 )  # fmt: skip
 GOOD = physical.GenerationOption(
     bright_state=0.1, probability=0.001, cycle_ns=1000, measure_cycle_ns=500,
     bell_probabilities=[0.9, 0.05, 0.03, 0.02], test_round=forecast(0.9),
+    measured_round=physical.MeasuredForecast([0.93, 0.92, 0.95], 1.0),
 )  # fmt: skip
 
 
@@ -99,7 +101,7 @@ class End:
         self.name = name
         self.boot_id = boot_id(7, name, lives)
         other = BOB if name == ALICE else ALICE
-        self.machine = LinkLayer(name, self.boot_id, [other], weights, test_share)
+        self.machine = LinkLayer(name, self.boot_id, [other], weights, {other: test_share})
         self.slots = slots
         self.pairing = pairing
         self.above: list[Message] = []

@@ -3,13 +3,17 @@
 The first two are not sampled: the chance of every count at every look is summed exactly.
 """
 
+import math
+from bisect import bisect_left
+from typing import Any
+
 import numpy as np
 import pytest
 from msgspec.structs import replace
 
 from qstack.link.estimation import WINDOW_ROUNDS, Counts, OptionEstimate, Verdict, lowered
 from qstack.link.params import FALSE_ALARM, LOOKS
-from qstack.physical.service import GenerationOption, RoundForecast
+from qstack.physical.service import GenerationOption, MeasuredForecast, RoundForecast
 from qstack.quantum.binomial import low_tail
 from tests.link.bench import GOOD, forecast
 
@@ -63,6 +67,46 @@ def test_an_honest_option_alarms_in_a_window_with_at_most_the_stated_probability
     shows = option.test_round
     assert shows is not None
     assert alarms_by(option, shows.least)[-1] <= FALSE_ALARM, "however late it is read"
+
+
+@pytest.mark.parametrize("rounds", [[400, 0, 368], [7, 0, 761], [256, 256, 256], [0, 0, 5000]])
+def test_an_honest_option_alarms_as_rarely_by_pairs_measured_in_unlike_bases(
+    rounds: list[int],
+) -> None:
+    measured = MeasuredForecast([0.99, 0.9, 0.75], 0.9)
+    estimate = OptionEstimate(replace(ION, measured_round=measured), "measure")
+    honest = np.array([1.0])  # by agreeing rounds: each basis has its own probability
+    for number, share in zip(rounds, measured.agreements, strict=True):
+        honest = np.convolve(honest, binomial(number, share))
+    estimate.window = Counts(rounds, [0, 0, 0])
+    fewest = bisect_left(range(sum(rounds)), True, key=lambda k: not is_alarm(estimate, k))
+    assert fewest > 0, "so few would be an alarm"
+    assert honest[:fewest].sum() <= FALSE_ALARM / len(LOOKS)
+
+
+def binomial(number: int, share: float) -> Any:
+    """The probability of each count; exact but for rounding."""
+    counts = np.arange(number + 1)
+    logs = [math.lgamma(number + 1) - math.lgamma(k + 1) - math.lgamma(number - k + 1)
+            for k in counts]  # fmt: skip
+    return np.exp(np.array(logs) + counts * math.log(share) + counts[::-1] * math.log1p(-share))
+
+
+def is_alarm(estimate: OptionEstimate, agreeing: int) -> bool:
+    estimate.window.agreeing[2] = agreeing
+    promised = estimate.promised.bell_probabilities[0]
+    return estimate._tail(promised) < FALSE_ALARM / len(LOOKS)
+
+
+def test_many_rounds_at_once_are_judged_like_one_after_the_other() -> None:
+    option = replace(ION, measured_round=MeasuredForecast([0.98] * 3, 1.0))
+    at_once, singly = (OptionEstimate(option, "measure") for _ in range(2))
+    assert at_once.add_all(Counts([0, 0, 47], [0, 0, 30]), 5) is None
+    verdicts = [singly.add(2, 5, agrees=place < 30) for place in range(47)]
+    assert verdicts == [None] * 47
+    assert at_once.add_all(Counts([0, 0, 900], [0, 0, 500]), 5) is Verdict.LOWERED
+    assert at_once.offered == pytest.approx(0.9741 + 1.5 * (530 / 947 - 0.98))
+    assert (at_once.window.total, at_once.before.total) == (0, 947)
 
 
 @pytest.mark.parametrize(

@@ -6,6 +6,7 @@ from random import Random
 from typing import Any
 
 import pytest
+from msgspec.structs import replace
 
 from qstack.link import messages, service
 from qstack.link.maintenance_states import MAINTENANCE, Input, State
@@ -13,7 +14,7 @@ from qstack.link.params import MAINTENANCE_AHEAD_MAX_NS
 from qstack.machine import Told
 from qstack.physical import service as physical
 from qstack.wire.message import Message
-from tests.link.bench import ALICE, BOB, DELAY_NS, SECOND, Bench, End, create
+from tests.link.bench import ALICE, BOB, DELAY_NS, SECOND, Bench, End, create, measured
 from tests.link.lossy import BOTH, OTHER, Chance, Faults, LossyBench, ask, check, healthy
 
 MS = 1_000_000
@@ -161,6 +162,21 @@ def test_pairs_of_before_are_flagged_when_they_are_told_after_a_calibration() ->
         bench.event(ALICE, Told("physical", heralded))
     pairs = bench.all(ALICE, service.LinkPair)[-2:]
     assert [(pair.calibration, pair.is_outdated) for pair in pairs] == [(0, True), (1, False)]
+
+
+def test_measured_pairs_of_before_say_so_in_each_message() -> None:
+    bench = CareBench().start()
+    bench.run(16 * SECOND - PERIOD_NS * 2)
+    read: dict[str, Any] = {"kind": "measure", "basis": "X", "peer_basis": "X", "number": 9}
+    bench.say(ALICE, create(1, deadline_ns=30 * SECOND, **read))
+    bench.run(2 * DELAY_NS + 40_000)
+    (batch,) = bench.ends[ALICE].batches
+    for calibration in (0, 1):
+        part = measured(batch, 10**6 + calibration, 3, is_last=False)
+        said = replace(part, calibration=calibration)
+        bench.event(ALICE, Told("physical", said))
+    told = bench.all(ALICE, service.LinkMeasured)
+    assert [(each.calibration, each.is_outdated) for each in told] == [(0, True), (1, False)]
 
 
 @pytest.mark.parametrize("name", BOTH)

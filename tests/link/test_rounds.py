@@ -121,13 +121,6 @@ def test_an_offer_says_what_is_left_for_requests() -> None:
     assert [o.rate_hz for o in left.options] == [0.75 * o.rate_hz for o in whole.options]
 
 
-def test_measured_pairs_are_the_asker_s_own() -> None:
-    on = bench(number=30, kind="measure", basis="X", peer_basis="X")
-    on.herald(pairs=30)
-    settle(on)
-    assert sum(said.pairs for said in on.all(ALICE, service.LinkMeasured)) == 30
-
-
 # --- what is said --------------------------------------------------------------------------------
 
 
@@ -268,13 +261,18 @@ def test_outcomes_for_pairs_this_end_never_had_are_forgotten_in_time() -> None:
 def wrong_messages(on: Bench) -> list[tuple[str, messages.LinkMessage]]:
     tested = next(n for n in range(1000, 2000) if is_sacrificed(on, n))
     kept = next(n for n in range(1000, 2000) if not is_sacrificed(on, n))
-    good = messages.OptionRounds(0.3, [2, 2, 2], [1, 1, 1], None)
+    good = messages.OptionRounds(0.3, [2, 2, 2], [1, 1, 1], None, "keep")
     return [
         (BOB, messages.RoundOutcomes(sequences=[tested], outcomes=[0])),
         (ALICE, messages.RoundOutcomes(sequences=[kept], outcomes=[0])),
         (ALICE, messages.RoundOutcomes(sequences=[tested], outcomes=[0, 1])),
         (ALICE, messages.RoundReport(options=[good])),
-        (BOB, messages.RoundReport(options=[messages.OptionRounds(0.3, [1] * 3, [2] * 3, None)])),
+        (
+            BOB,
+            messages.RoundReport(
+                options=[messages.OptionRounds(0.3, [1] * 3, [2] * 3, None, "keep")]
+            ),
+        ),
     ]
 
 
@@ -292,8 +290,8 @@ def test_what_a_peer_may_not_say_is_refused_and_changes_nothing(which: int) -> N
 def test_what_the_master_says_is_minded_once_the_option_is_there() -> None:
     on = bench()
     (up,) = on.all(BOB, service.LinkUp)
-    bad = messages.OptionRounds(0.3, [20] * 3, [10] * 3, 0.25)
-    unknown = messages.OptionRounds(0.7, [20] * 3, [10] * 3, 0.25)
+    bad = messages.OptionRounds(0.3, [20] * 3, [10] * 3, 0.25, "keep")
+    unknown = messages.OptionRounds(0.7, [20] * 3, [10] * 3, 0.25, "keep")
     on.inject(BOB, messages.RoundReport(options=[unknown]))
     assert on.all(BOB, service.LinkUp) == [up]
     on.device_lost(BOB)

@@ -19,6 +19,7 @@ from qstack.wire.codec import Registry, encode
 from qstack.wire.message import BasisProbabilities
 from qstack.wire.packed import pack_slots, unpack_bases, unpack_bits, unpack_slots
 from tests.link.bench import ALICE, BOB, SECOND, Bench, create, detections, identity
+from tests.link.lossy import BOTH, OTHER
 
 EVEN = BasisProbabilities(0.5, 0.0, 0.5)
 
@@ -352,11 +353,35 @@ def test_what_was_compared_is_forgotten() -> None:
     found.add_own(detections(1, (0, 50), [1, 2, 3], [0, 1, 2]))
     assert found.waiting == 3
     found.add_far(part((0, 3), [2]))
-    matched = found.take(10)
+    matched = found.take()
     assert (matched.slots.tolist(), matched.outcomes.tolist()) == ([2], [0])
     assert matched.bases.tolist() == [1]
     assert found.waiting == 1
-    assert found.take(10).slots.tolist() == []
+    assert found.take().slots.tolist() == []
+
+
+def test_pairs_of_another_calibration_are_another_part() -> None:
+    found = Coincidences()
+    for calibration, slots in ((0, [1, 2]), (3, [11, 12])):
+        span = (10 * bool(calibration), 10 * bool(calibration) + 10)
+        said = detections(1, span, slots, [0, 1])
+        found.add_own(replace(said, bases=b"", calibration=calibration))
+    found.add_far(part((0, 30), [1, 2, 11, 12]))
+    parts = found.take().only(slice(3)).parts()
+    told = [(each.slots.tolist(), each.calibrations.tolist()) for each in parts]
+    assert told == [([1, 2], [0, 0]), ([11], [3])]
+
+
+def test_measured_pairs_of_before_a_calibration_are_flagged() -> None:
+    on = bench()
+    for name in BOTH:
+        on.ends[name].machine.peers[OTHER[name]].calibration = 1
+    on.event(ALICE, Told(physical.LAYER, detections(0, (0, 9), [3])))
+    on.deliver()
+    on.event(BOB, Told(physical.LAYER, replace(detections(0, (0, 9), [3]), calibration=1)))
+    on.deliver()
+    told = [on.all(name, service.LinkMeasured)[0] for name in BOTH]
+    assert [(each.calibration, each.is_outdated) for each in told] == [(0, True), (1, False)]
 
 
 def test_detections_of_batches_nobody_knows_are_dropped() -> None:

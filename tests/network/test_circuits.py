@@ -10,6 +10,7 @@ from qstack.network import messages, service
 from qstack.network.params import (
     CIRCUIT_IDLE_NS,
     CIRCUITS_MAX,
+    ISOLATED_NS,
     NEVER_NS,
     NUMBER_MAX,
     RESUME_NS,
@@ -383,7 +384,7 @@ def test_a_remote_that_restarts_ends_the_request_with_peer_down(count: int, afte
     world.run()
     assert world.ending("n0", request) == "PEER_DOWN"
     place = world.told["n0"].index(failure(world, "n0", request))
-    assert world.told_at["n0", place] <= start + 2 * RETRY_NS
+    assert world.told_at["n0", place] <= start + ISOLATED_NS + 2 * RETRY_NS
     world.check_ledger()
 
 

@@ -203,10 +203,14 @@ class World:
                 if not tell or here in tell:
                     self.event(here, PeerDown(peer))
 
-    def link_up(self, a: str, b: str, weights: list[float] | None = None) -> None:
+    def link_up(
+        self, a: str, b: str, weights: list[float] | None = None, *, tell: tuple[str, ...] = ()
+    ) -> None:
         state = self.links[frozenset((a, b))]
         state.is_up = True
         for here, peer in ((a, b), (b, a)):
+            if tell and here not in tell:
+                continue
             self.event(
                 here,
                 Told(

@@ -7,6 +7,7 @@ import pytest
 from qstack.physical.prediction import generation_options, link_capability
 from qstack.physical.round_forecast import LATE_MIN_NS, PROMPT_NS
 from qstack.physical.service import GenerationOption, RoundForecast
+from qstack.runtime.network_file import load_packaged_network
 from tests.physical.worlds import chain
 
 SETTINGS: dict[str, Any] = {
@@ -35,6 +36,37 @@ def test_without_decay_and_errors_the_agreement_is_that_of_the_fidelity(visibili
     assert found.test_round.agreement == pytest.approx(expected)
     assert found.test_round.least == pytest.approx(expected)
     assert found.test_round.gain == pytest.approx(1.0)
+
+
+@pytest.mark.parametrize("visibility", [1.0, 0.8, 0.3])
+def test_pairs_measured_at_once_agree_basis_by_basis_as_their_bell_state_does(
+    visibility: float,
+) -> None:
+    found = option(visibility=visibility)
+    assert found.measured_round is not None
+    phi_plus, psi_z, psi_x, psi_y = found.bell_probabilities  # (x, z) = 00, 01, 10, 11
+    expected = [phi_plus + psi_x, phi_plus + psi_y, phi_plus + psi_z]
+    assert found.measured_round.agreements == pytest.approx(expected)
+    assert found.measured_round.gain == pytest.approx(1.0)
+    read = option(visibility=visibility, readout_f0=0.9, readout_f1=0.9).measured_round
+    assert read is not None
+    assert read.agreements == pytest.approx([0.5 + 0.64 * (each - 0.5) for each in expected])
+    assert option(readout_f0=0.5, readout_f1=0.55).measured_round is None
+
+
+def test_pairs_measured_at_once_neither_wait_nor_move() -> None:
+    perfect = option().measured_round
+    assert option(t2_s=0.01, move_depolarising=0.05).measured_round == perfect
+    (source,) = source_options()
+    assert source.measured_round is not None
+    errors = 1.0 - sum(source.bell_probabilities[::2])
+    assert source.measured_round.agreements == pytest.approx([1.0 - errors] * 3)
+    assert source.test_round is None
+
+
+def source_options() -> list[GenerationOption]:
+    world = load_packaged_network("metro").world
+    return generation_options(world, world.links["alice-bob"])
 
 
 def test_readout_errors_of_both_ends_shrink_what_is_seen() -> None:

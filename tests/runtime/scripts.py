@@ -243,6 +243,7 @@ def epr(
     read: Callable[[int], Any] = lambda _: "Z",
     within_ns: int | None = 20 * SECOND,
     min_fidelity: float = 0.5,
+    **more: Any,
 ) -> Script:
     """One EPR request or its accept; each pair is read at once in `read(n)`, or kept if None."""
     message = yield [transport.EprOpen(call=1, port=port, remote=remote)]
@@ -252,7 +253,7 @@ def epr(
     if is_creator:
         asked = transport.EprCreate(
             call=2, socket=message.socket, number=number, basis=basis, min_fidelity=min_fidelity,
-            priority=1, within_ns=within_ns,
+            priority=1, within_ns=within_ns, **more,
         )  # fmt: skip
     else:
         asked = transport.EprAccept(

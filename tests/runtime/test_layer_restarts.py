@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 import trio
 import trio.testing
+from msgspec.structs import replace
 
 import qstack
 from qstack.machine import LayerGoneError
@@ -50,6 +51,14 @@ SPLIT_ALICE = (
 def test_layers_that_die_alone_leave_nothing_open_and_nothing_behind(first: int) -> None:
     for seed in range(first, first + 8):
         swarm.run_with_dying_layers(seed)
+
+
+def test_layers_that_die_alone_leave_no_test_round_open() -> None:
+    def make(name: str, seed: int) -> WatchedNetwork:
+        return WatchedNetwork(replace(swarm.split(name), test_rounds=0.3), seed)
+
+    for seed in range(4):
+        swarm.run_with_dying_layers(seed, make=make)
 
 
 @pytest.mark.soak

@@ -9,18 +9,21 @@ from typing import Any
 import pytest
 from msgspec.structs import replace
 
+from qstack.link.machine import LinkLayer
 from qstack.link.params import LOOKS
 from qstack.physical.fabric import Fabric
 from qstack.physical.hardware import World
 from qstack.physical.prediction import generation_options
 from qstack.physical.profile import Profile
 from qstack.runtime import virtual
+from qstack.runtime.compose import compose
 from qstack.runtime.layer_messages import REGISTRY, Summary
 from qstack.runtime.network_file import Network, NetworkFileError, parse_network
 from qstack.runtime.network_file import packaged_network as packaged
 from qstack.runtime.node import Noted
 from qstack.transport import service as transport
 from qstack.wire.codec import encode
+from qstack.wire.message import BasisChoice, BasisProbabilities
 from tests.link.test_estimation import alarms_by, share_of
 from tests.runtime.scripts import SECOND, App, WatchedNetwork, epr
 
@@ -150,11 +153,68 @@ def test_paths_leave_a_link_that_breaks_its_promise(monkeypatch: pytest.MonkeyPa
         assert len(app.all(transport.PairDelivered)) == number
 
 
+def measured_between(net: WatchedNetwork, number: int, basis: BasisChoice) -> list[App]:
+    """Pairs that both ends read, for an application at each."""
+    how: dict[str, Any] = {"within_ns": 1000 * SECOND, "basis": basis}
+    return [
+        App(net, "alice", epr(7, "bob", number, is_creator=True, **how)),
+        App(net, "bob", epr(7, "alice", number, is_creator=False, **how)),
+    ]
+
+
+@pytest.mark.parametrize(("name", "number"), [("pair", 200), ("metro", 10_000)])
+def test_an_honest_link_shows_what_it_promises_by_measured_pairs(
+    monkeypatch: pytest.MonkeyPatch, name: str, number: int
+) -> None:
+    net = started(monkeypatch, network_of(name, 0.5), None, seed=4)
+    apps = measured_between(net, number, BasisProbabilities(0.2, 0.0, 0.8))
+    finish(net)
+    for app in apps:
+        assert sum(part.pairs for part in app.all(transport.PairsMeasured)) == number
+    (here,), (there,) = (estimates(net, end) for end in ("alice", "bob"))
+    assert {**here, "peer": ""} == {**there, "peer": ""}
+    assert (here["kind"], here["alarm"]) == ("measure", False)
+    assert here["test_rounds"] > 100
+    assert here["interval"][0] < here["promised"] < here["interval"][1], "95 %, seed fixed"
+
+
+def test_measured_pairs_find_a_link_that_is_worse_than_its_profile(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    network = network_of("pair", 0.5)
+    (link,) = network.world.links.values()
+    truth = degraded(network.world, link.id, 0.5)
+    net = started(monkeypatch, network, truth, seed=4)
+    measured_between(net, 150, "X")
+    finish(net)
+    for name in ("alice", "bob"):
+        (found,) = estimates(net, name)
+        assert found["alarm"]
+        assert found["offered"] < found["promised"] - 0.15
+
+
 @pytest.mark.parametrize("share", ["-0.1", "0.6", '"some"', "true"])
 def test_a_share_that_cannot_be_is_refused(share: str) -> None:
     text = packaged("pair").replace("[network]", f"[network]\ntest_rounds = {share}", 1)
     with pytest.raises(NetworkFileError, match="test_rounds"):
         parse_network(text, where="pair")
+
+
+def test_a_link_may_have_a_share_of_its_own_alike_at_both_ends() -> None:
+    share = "\ntest_rounds = 0.3"
+    text = packaged("metro").replace("[network]", "[network]\ntest_rounds = 0.1", 1)
+    network = parse_network(text.replace("[[link]]", "[[link]]" + share, 1), where="metro")
+    own, *others = network.links.values()
+    first, second = own.ends
+    assert network.test_shares_of(first)[second] == network.test_shares_of(second)[first] == 0.3
+    for link in others:
+        assert network.test_shares_of(link.ends[0])[link.ends[1]] == 0.1
+    assert parse_network(text, where="metro").digest != network.digest
+    for name in network.nodes:
+        machine = compose(network, name, bytes(8), 1, None).machines["link"]
+        assert isinstance(machine, LinkLayer)
+        shares = {peer.name: peer.test_share for peer in machine.peers.values()}
+        assert shares == network.test_shares_of(name)
 
 
 def test_without_a_share_there_are_no_test_rounds_and_the_digests_differ() -> None:

@@ -248,6 +248,10 @@ BAD_CHANGES = [
      "metres, above 0 and at most 1000000")),
     ("length_m = 10_000", "length_m = 0", ("link[0].length_m: 0 is not allowed; expected metres, "
      "above 0 and at most 1000000")),
+    ("length_m = 10_000", "length_m = 10_000\ntest_rounds = 1", ("link[0].test_rounds: 1 is not "
+     "allowed; expected a share, 0 to 0.5")),
+    ("length_m = 10_000", 'length_m = 10_000\ntest_rounds = "some"', ("link[0].test_rounds: 'some' "
+     "is not allowed; expected a share, 0 to 0.5")),
     ("length_m = 10_000", "length_m = nan", ("link[0].length_m: nan is not allowed; expected "
      "metres, above 0 and at most 1000000")),
     ("length_m = 10_000", 'length_m = "10 km"', ("link[0].length_m: '10 km' is not allowed; "

@@ -1,5 +1,6 @@
 """Nodes whose layers are processes of their own: nothing else is different."""
 
+import select
 import socket
 import subprocess
 from contextlib import ExitStack
@@ -126,6 +127,20 @@ def test_a_layer_that_answers_nonsense_or_goes_is_gone(answer: bytes) -> None:
         machine.handle(PeerDown("bob"), 0)
     near.close()
     far.close()
+
+
+def test_a_layer_that_is_silent_is_waited_for_once_also_by_status() -> None:
+    near, far = socket.socketpair()
+    near.settimeout(0.05)
+    with near, far:
+        machine = RemoteMachine("link", LayerStream(near))
+        with pytest.raises(LayerGoneError, match="it does not answer"):
+            machine.summary()
+        assert select.select([near], [], [], 0)[0], "whoever watches it sees its end"
+        near.settimeout(60)
+        for ask in (machine.summary, lambda: machine.handle(PeerDown("bob"), 1)):
+            with pytest.raises(LayerGoneError):
+                ask()
 
 
 def test_layers_that_do_not_belong_are_refused_and_the_right_one_is_taken(tmp_path: Path) -> None:

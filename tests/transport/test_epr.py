@@ -7,6 +7,7 @@ import pytest
 
 from qstack.machine import FromPeer
 from qstack.network import service as network
+from qstack.physical import service as physical
 from qstack.transport import messages, params, service
 from qstack.wire.message import BasisProbabilities
 from qstack.wire.packed import unpack_bases, unpack_bits
@@ -46,6 +47,79 @@ def test_pairs_arrive_corrected_at_both_ends_whoever_calls_first(creator_first: 
             half = world.half(session, pair.qubit)
             assert (half.x, half.z) == (0, 0)
     assert len({(pair.x_bit, pair.z_bit) for pair in tails}) == 4  # raw bits are told as they were
+    for node in world.nodes.values():
+        assert_idle(node.layer)
+
+
+@pytest.mark.parametrize("basis", ["X", BasisProbabilities(0.5, 0.0, 0.5)])
+@pytest.mark.parametrize("creator_first", [True, False])
+def test_of_pairs_that_prepare_a_state_the_creator_reads_and_the_acceptor_keeps(
+    basis: Any, creator_first: bool
+) -> None:
+    world, here, there = two()
+    mine, its = meet(world, here, there)
+    if not creator_first:
+        there.accept_pairs(its, 20)
+        world.run(5 * MS)
+    create = here.create(mine, 20, basis, is_prepare=True)
+    if creator_first:
+        there.accept_pairs(its, 20)
+    world.run()
+    assert here.is_finished(create)
+    prepared, kept = here.of(service.PairPrepared), there.of(service.PairDelivered)
+    assert sorted(each.pair for each in prepared) == sorted(pair.pair for pair in kept)
+    assert len(prepared) == 20
+    assert {each.basis for each in prepared} == ({"X"} if basis == "X" else {"X", "Z"})
+    bits = {pair.pair: (pair.x_bit, pair.z_bit) for pair in kept}
+    assert {each.pair: (each.x_bit, each.z_bit) for each in prepared} == bits
+    for pair in kept:
+        half = world.half(there, pair.qubit)
+        assert (half.x, half.z) == (0, 0), "the acceptor corrects, as for any pair"
+    assert not world.held("alice")
+    assert not here.of(service.PairDelivered)
+    for node in world.nodes.values():
+        assert_idle(node.layer)
+
+
+def test_the_far_end_of_a_preparation_is_told_nothing_of_how_it_is_read() -> None:
+    world, here, there = two()
+    mine, its = meet(world, here, there)
+    turn = physical.Rotation(0.1, 0.2, 0.0)
+    here.create(mine, 3, "X", is_prepare=True, rotation=turn)
+    there.accept_pairs(its, 3)
+    world.run()
+    (create,) = world.network.created
+    assert (create.kind, create.basis, create.remote_basis) == ("keep", None, None)
+    turns = [each for each in world.nodes["alice"].device.gates if each[0] in ("rx", "ry")]
+    assert turns == [("rx", 0.1), ("ry", 0.2)] * 3
+    assert all(m.basis is None for _, _, m in world.sent if isinstance(m, messages.CreditFlow))
+
+
+@pytest.mark.parametrize(
+    ("port", "fields"),
+    [
+        (7, {"basis": None, "is_prepare": True}),
+        (7, {"basis": "X", "rotation": physical.Rotation(0.0, 1.0, 0.0)}),
+        (7, {"basis": None, "rotation": physical.Rotation(0.0, 1.0, 0.0)}),
+        (0, {"basis": "X", "is_prepare": True}),
+    ],
+)
+def test_what_is_no_preparation_is_refused(port: int, fields: dict[str, Any]) -> None:
+    world, here, _ = two()
+    call = here.create(here.epr(port, "bob"), 1, **fields)
+    world.run()
+    assert here.error(call) == "BAD_REQUEST"
+
+
+def test_a_preparation_whose_half_cannot_be_read_ends_at_both_ends() -> None:
+    world, here, there = two()
+    mine, its = meet(world, here, there)
+    world.nodes["alice"].device.refuse = "EXPIRED"
+    create = here.create(mine, 4, "Z", is_prepare=True)
+    accept = there.accept_pairs(its, 4)
+    world.run()
+    assert here.error(create) == "EXPIRED"
+    assert there.error(accept) in ("EXPIRED", "CANCELLED"), "whichever word comes first"
     for node in world.nodes.values():
         assert_idle(node.layer)
 

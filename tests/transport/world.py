@@ -58,6 +58,7 @@ class Device:
     def __init__(self, world: "World", node: str) -> None:
         self.world, self.node = world, node
         self.qubits: dict[bytes, Half] = {}
+        self.gates: list[tuple[str, float]] = []
         self.epoch = 0
         self.refuse: str | None = None  # the next call fails with this error
 
@@ -85,6 +86,7 @@ class Device:
             case physical.ApplyGate():
                 half = self.qubits[message.qubits[0]]
                 assert half.owner == "transport"
+                self.gates.append((message.name, message.angle))
                 half.x ^= message.name in ("x", "y")
                 half.z ^= message.name in ("z", "y")
             case physical.Measure():
