@@ -265,7 +265,7 @@ async def kill(
     assert await running.pids() == pids
 
 
-@pytest.mark.parametrize("clock", ["lockstep", "wall"])
+@pytest.mark.parametrize("clock", [pytest.param("lockstep", marks=pytest.mark.soak), "wall"])
 async def test_each_layer_is_started_again_alone_after_sigkill(tmp_path: Path, clock: str) -> None:
     changes = [SPLIT_ALICE] if clock == "lockstep" else [SPLIT_ALICE, WALL]
     with network(variant(tmp_path, "pair", *changes), "pair") as running:

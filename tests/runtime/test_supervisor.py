@@ -8,7 +8,9 @@ from tests.runtime.programs import deliver
 from tests.runtime.running import network, packaged, processes_of, run_folder, start, wait_for
 
 
-@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+@pytest.mark.parametrize(
+    "number", [signal.SIGINT, pytest.param(signal.SIGTERM, marks=pytest.mark.soak)]
+)
 async def test_nothing_is_left_after_up_is_stopped(number: signal.Signals) -> None:
     with network(packaged("pair"), "pair") as running:
         await deliver(running, 1)
