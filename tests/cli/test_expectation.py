@@ -91,7 +91,9 @@ def test_one_link_attempts_in_every_cycle() -> None:
     assert done.head_at_ns[0].tolist() == [35, 1035, 2035]
 
 
-@pytest.mark.parametrize(("links", "p"), [(2, 0.1), (3, 0.1), (4, 0.01)])
+@pytest.mark.parametrize(
+    ("links", "p"), [pytest.param(2, 0.1, marks=pytest.mark.soak), (3, 0.1), (4, 0.01)]
+)
 def test_the_first_pair_waits_for_the_slowest_link(links: int, p: float) -> None:
     done = played(simple_chain(links, p), 1, 20_000)
     cycles = (done.emitted_at_ns.max(axis=2)[:, 0] - 10) / CYCLE_NS + 1

@@ -81,8 +81,7 @@ def test_a_link_on_which_nothing_succeeds_has_no_figures() -> None:
     assert far["pair_rate_hz"] is None
 
 
-@pytest.mark.parametrize("what", ["distance", "storage"])
-@pytest.mark.parametrize("ending", ["png", "svg"])
+@pytest.mark.parametrize(("what", "ending"), [("distance", "png"), ("storage", "svg")])
 def test_plot_draws_a_picture(what: str, ending: str, tmp_path: Path) -> None:
     picture = tmp_path / f"p.{ending}"
     names = ("nv-lab", "ion-projected", "strontium-ion")

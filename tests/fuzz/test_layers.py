@@ -144,9 +144,9 @@ def run_many(seeds: range) -> tuple[int, int]:
 
 
 def test_no_layer_raises_whatever_peers_say() -> None:
-    inputs, arrived = run_many(range(50, 110))
-    assert inputs > 300
-    assert arrived > 100
+    inputs, arrived = run_many(range(50, 80))
+    assert inputs > 150
+    assert arrived > 50
 
 
 @pytest.mark.soak

@@ -92,7 +92,9 @@ async def test_open_calls_end_at_once_when_the_fabric_is_killed(metro: RunningNe
     await deliver(metro)
 
 
-@pytest.mark.parametrize("name", ["r1", "alice", "bob"])
+@pytest.mark.parametrize(
+    "name", ["r1", *(pytest.param(name, marks=pytest.mark.soak) for name in ("alice", "bob"))]
+)
 async def test_service_comes_back_after_a_node_is_killed_with_requests_open(
     metro: RunningNetwork, name: str
 ) -> None:

@@ -35,7 +35,8 @@ address = "127.0.0.1:0"
 """Ends that share no link, and light that needs less time than a message to be handled."""
 
 
-@pytest.mark.parametrize("name", ["short", "metro"])
+# Of metro the next tests see the same, with a busy computer, a death, or programs.
+@pytest.mark.parametrize("name", ["short", pytest.param("metro", marks=pytest.mark.soak)])
 async def test_daemons_leave_the_trace_of_the_virtual_runner(name: str, tmp_path: Path) -> None:
     source = packaged(name)
     if name == "short":

@@ -54,7 +54,7 @@ async def test_messages_go_both_ways(wall: RunningNetwork) -> None:
             await sender.until(transport.Finished, 8)
 
 
-@pytest.mark.parametrize("name", ["alice", "bob", "fabric"])
+@pytest.mark.parametrize("name", ["alice", pytest.param("bob", marks=pytest.mark.soak), "fabric"])
 async def test_service_comes_back_after_a_process_is_killed(
     wall: RunningNetwork, name: str
 ) -> None:

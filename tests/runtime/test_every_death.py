@@ -1,4 +1,4 @@
-"""Every kind of death at fifty network times each (`deaths.py`): 500 cases; ten in each run.
+"""Every kind of death at fifty network times each (`deaths.py`): 500 cases; five in each run.
 
 All, with figures: `./run test -m soak tests/runtime/test_every_death.py`.
 """
@@ -14,7 +14,8 @@ from tests.runtime import deaths
 from tests.runtime.running import network, packaged, processes_of, wait_for
 
 ALL = deaths.cases()
-RECOVERING = (("alice",), ("r1",))  # kinds of which the slice has one after another death
+OFTEN = (("fabric",), ("r1",), ("bob",), ("alice's application",), ("alice", "bob"))
+RECOVERING = (("r1",),)  # kinds of which the slice has one after another death
 CHUNK = 10  # of the soak, in one test
 TOGETHER = 7  # deaths in one network: who dies often is restarted late
 PLAYED = deaths.Deaths()  # of the soak
@@ -47,9 +48,9 @@ async def play(chosen: list[deaths.Case], played: deaths.Deaths) -> None:
 
 
 def in_each_run() -> list[deaths.Case]:
-    """A case of each kind, the quick ones but for two."""
+    """A case of each of these kinds, one of them after another death."""
     chosen = []
-    for kind in deaths.KINDS:
+    for kind in OFTEN:
         cases = [case for case in ALL if case.victims == kind]
         after_another = [case for case in cases if case.before is not None]
         alone = [case for case in cases if case.before is None]
@@ -67,15 +68,15 @@ def say(capsys: pytest.CaptureFixture[str], text: str) -> None:
         sys.stdout.flush()
 
 
-def test_there_are_five_hundred_cases_and_the_slice_has_every_kind() -> None:
+def test_there_are_five_hundred_cases_and_the_slice_has_its_kinds() -> None:
     assert len(ALL) == 500
-    assert len(SLICE) == 10
-    assert {case.victims for case in SLICE} == {*deaths.KINDS}
-    assert {case.before for case in SLICE} == {None, "r1", "r2"}
+    assert len(SLICE) == len(OFTEN)
+    assert [*OFTEN] == [kind for kind in deaths.KINDS if kind in OFTEN]
+    assert {case.before for case in SLICE} == {None, "r2"}
     assert deaths.cases() == ALL
 
 
-async def test_ten_deaths_leave_nothing_and_hang_nobody() -> None:
+async def test_five_deaths_leave_nothing_and_hang_nobody() -> None:
     played = deaths.Deaths()
     await play(SLICE, played)
     assert not played.failed, played.failed[0]

@@ -104,6 +104,7 @@ def loopback() -> Iterator[HostProcesses]:
             yield processes
 
 
+@pytest.mark.soak  # every test of this file where hosts are namespaces says more
 def test_hosts_that_are_addresses_with_folders_of_their_own_make_pairs(
     loopback: HostProcesses,
 ) -> None:
