@@ -10,18 +10,12 @@ Rules
 2. A batch is closed by exactly one of `herald`, a last `say`, `ended`; afterwards it is forgotten.
 """
 
-from collections.abc import Callable
-from heapq import heappop, heappush
-from typing import TYPE_CHECKING, Final, NamedTuple
-
 from qstack.errors import ErrorCode, LocalError
-from qstack.machine import FABRIC, Effect
 from qstack.physical.device import (
     AlignClock,
     BatchEnded,
     BellOutcome,
     Calibrate,
-    Calibrated,
     DoBellMeasure,
     DoGate,
     DoMeasure,
@@ -31,7 +25,6 @@ from qstack.physical.device import (
     Initialise,
     Initialised,
     Operation,
-    OperationRefused,
     Outcome,
     Place,
     PulsedBellOutcome,
@@ -42,38 +35,23 @@ from qstack.physical.device import (
     SendPulse,
     StopGenerate,
 )
+from qstack.physical.drivers.in_process import InProcess
 from qstack.physical.drivers.programs import book_of
 from qstack.physical.drivers.setup import Setup
 from qstack.physical.durations import result_ns
 from qstack.physical.generation import is_kept, mismatch
 from qstack.physical.params import READOUT_NS, RESULT_MIN_NS
-from qstack.physical.program_book import Program
 from qstack.physical.program_device import ArmProgram, DisarmProgram
 from qstack.physical.service import GateName
 from qstack.physical.station_device import HeraldedRead, KeepHeralded, Kept, ReadHeralded
 from qstack.quantum.gates import GATES
-from qstack.wire.message import Basis, Message
+from qstack.wire.message import Basis
 from qstack.wire.packed import Bits, Codes, Slots, pack_bits, unpack_bases, unpack_slots
 
-if TYPE_CHECKING:
-    from qstack.physical.hardware import LinkHardware
 
-DETAIL_MAX: Final = 500  # characters of `Text`
-
-
-class _Due(NamedTuple):
-    at_ns: int
-    number: int  # makes every place different before the rest is compared
-    batch: int | None  # to be woken for, if there is no message
-    message: Message | None
-    call: Callable[[int], None] | None = None
-    program: Program | None = None  # that the call is for: it may have gone on
-
-
-class Driver:
+class Driver(InProcess):
     """A device in the node's process. It is there as long as network time is."""
 
-    peer: Final = FABRIC
     has_two_ends = False
     """Whether two of it in one process answer for the two ends of one link."""
     prepares = False
@@ -87,20 +65,13 @@ class Driver:
     """Whether a station that has a name may herald its attempts (`emit`, `keep`, `read`)."""
 
     def __init__(self, setup: Setup) -> None:
-        self.setup = setup
+        super().__init__(setup, setup.world.links_of(setup.node))
         self.profile = setup.world.nodes[setup.node].profile
-        self.links: dict[str, LinkHardware] = {
-            link.id: link for link in setup.world.links_of(setup.node)
-        }
         self.batches: dict[int, Generate] = {}
         self.qubits: dict[bytes, None] = {}
         self.in_flight: dict[int, Generate] = {}
         """Batches that were stopped, and may be heralded yet by the named station of their link."""
-        self.calibration = 0
-        """How often the device has been calibrated; a driver counts it up."""
         self._calibrations: dict[int, int] = {}
-        self._agenda: list[_Due] = []
-        self._numbers = 0
         self._programs = book_of(self, self._on_qubits, self._call_at)
 
     # --- what the hardware does: for a driver to write --------------------------------------------
@@ -197,13 +168,14 @@ class Driver:
 
     # --- what a driver says -----------------------------------------------------------------------
 
-    def say(self, at_ns: int, message: Message) -> None:
-        """Answer at `at_ns`."""
-        self._push(at_ns, None, message)
-
     def wake(self, at_ns: int, batch: Generate) -> None:
         """Have `woken` called at `at_ns`, if the batch is open then."""
-        self._push(at_ns, batch.batch, None)
+        number = batch.batch
+        self._call_at(
+            at_ns,
+            lambda due_ns: self.woken(self.batches[number], due_ns),
+            lambda: number not in self.batches,
+        )
 
     def herald(
         self,
@@ -259,72 +231,15 @@ class Driver:
 
     def begin(self, now: int) -> None:
         """The device is there (again), with nothing in it."""
+        super().begin(now)
         self.batches.clear()
         self.in_flight.clear()
         self.qubits.clear()
         self._calibrations.clear()
-        self._agenda.clear()
         self._programs.clear()
         self.began(now)
 
-    def submit(self, operation: Operation, now: int) -> list[Effect]:
-        """Take an operation; its answer, if it has one, goes into the agenda."""
-        del now
-        try:
-            self._take(operation)
-        except LocalError as error:
-            refused = OperationRefused(
-                operation=operation.sequence,
-                error=error.code.name,
-                detail=error.detail[:DETAIL_MAX],
-            )
-            self.say(operation.at_ns + RESULT_MIN_NS, refused)
-        return []
-
-    def received(self, message: Message, now: int) -> list[Message]:
-        """The fabric has nothing to say to a device that does not ask it."""
-        del message, now
-        return []
-
-    def next_event_ns(self) -> int | None:
-        """When the agenda has something next."""
-        agenda = self._agenda
-        while agenda and self._is_void(agenda[0]):
-            heappop(agenda)
-        return agenda[0].at_ns if agenda else None
-
-    def answers(self, now: int) -> list[Message]:
-        """What is due."""
-        due: list[Message] = []
-        while self._agenda and self._agenda[0].at_ns <= now:
-            entry = heappop(self._agenda)
-            if entry.message is not None:
-                due.append(entry.message)
-            elif self._is_void(entry):
-                continue
-            elif entry.call is not None:
-                entry.call(entry.at_ns)
-            elif entry.batch in self.batches:
-                self.woken(self.batches[entry.batch], entry.at_ns)
-        return due
-
     # --- inside -----------------------------------------------------------------------------------
-
-    def _is_void(self, entry: _Due) -> bool:
-        """Whether what it was for is over."""
-        if entry.program is not None:
-            return entry.program.event_ns != entry.at_ns
-        return entry.batch is not None and entry.batch not in self.batches
-
-    def _call_at(
-        self, at_ns: int, call: Callable[[int], None], program: Program | None = None
-    ) -> None:
-        self._numbers += 1
-        heappush(self._agenda, _Due(at_ns, self._numbers, None, None, call, program))
-
-    def _push(self, at_ns: int, batch: int | None, message: Message | None) -> None:
-        self._numbers += 1
-        heappush(self._agenda, _Due(at_ns, self._numbers, batch, message))
 
     def _take(self, operation: Operation) -> None:
         """Raises `LocalError`."""
@@ -417,15 +332,10 @@ class Driver:
         return PulsedBellOutcome(operation=number, x_bit=x, z_bit=z, pulses=pulses)
 
     def _calibrate(self, asked: Calibrate) -> None:
-        link = self.links.get(asked.link)
-        if link is None or any(batch.link == asked.link for batch in self.batches.values()):
+        is_at_work = any(batch.link == asked.link for batch in self.batches.values())
+        if is_at_work or asked.link not in self.links:
             raise LocalError(ErrorCode.BAD_REQUEST, f"{asked.link} is not here, or is at work")
-        if link.drift is None:
-            raise LocalError(ErrorCode.UNSUPPORTED, f"{asked.link} needs no calibration")
-        is_good = self.calibrate(asked.link)
-        self.calibration += is_good
-        answer = Calibrated(operation=asked.sequence, is_good=is_good, calibration=self.calibration)
-        self.say(asked.at_ns + link.drift.calibration_ns, answer)
+        super()._calibrate(asked)
 
     def _start(self, asked: Generate) -> None:
         link = self.links.get(asked.link)

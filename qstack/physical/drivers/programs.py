@@ -5,13 +5,14 @@ from typing import TYPE_CHECKING
 
 from qstack.errors import ErrorCode, LocalError
 from qstack.physical.device import Operation, Result
+from qstack.physical.drivers.in_process import Call, IsVoid
 from qstack.physical.program_book import Program, ProgramBook
 
 if TYPE_CHECKING:
     from qstack.physical.drivers.driver import Driver
 
 Perform = Callable[[Operation], Result | None]
-At = Callable[[int, Callable[[int], None], Program], None]
+At = Callable[[int, Call, IsVoid], None]
 
 
 class DriverHands:
@@ -47,11 +48,16 @@ class DriverHands:
 
 
 def book_of(driver: "Driver", perform: Perform, at: At) -> ProgramBook:
-    """The programs of a driver; `at` has something called at its time."""
+    """The programs of a driver; `at` has something called at its time, if it is not void then."""
 
     def schedule(program: Program) -> None:
-        assert program.event_ns is not None, "it has just been set"
-        at(program.event_ns, lambda at_ns: book.due(program, at_ns), program)
+        event_ns = program.event_ns
+        assert event_ns is not None, "it has just been set"
+        at(
+            event_ns,
+            lambda at_ns: book.due(program, at_ns),
+            lambda: program.event_ns != event_ns,  # it has gone on
+        )
 
     hands = DriverHands(driver, perform)
     book = ProgramBook(driver.profile, hands, say=driver.say, schedule=schedule)
