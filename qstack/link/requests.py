@@ -202,7 +202,7 @@ class Requests:
             self.fail(peer, request, Input.LINK_LOST, error, detail)
 
     def offers_changed(self, peer: Peer, now: int) -> None:
-        """Test rounds have changed what the options of a link promise, alike at both ends.
+        """The options of a link promise something else (test rounds, clocks, a pass), at both ends.
 
         A request whose option does not keep its fidelity any more goes on with another one that
         does, or ends. Neither is said: the far end does the same when it hears of the offers.
@@ -216,7 +216,7 @@ class Requests:
                 self._batches.stop_all(request)
             else:
                 best = peer.best_fidelity
-                detail = f"{request.min_fidelity:.4f} > {best:.4f}, as test rounds show"
+                detail = f"{request.min_fidelity:.4f} > {best:.4f}, which is less than before"
                 self.fail(peer, request, Input.WITHDRAWN, ErrorCode.FIDELITY, detail, best)
         self._batches.start(peer, now)
 

@@ -32,7 +32,12 @@ from qstack.network.messages import (
     Track,
 )
 from qstack.network.outbox import Outbox
-from qstack.network.params import CIRCUITS_MAX, CLOSED_CIRCUITS_MAX, RELAY_MEMORY_MIN
+from qstack.network.params import (
+    CIRCUITS_MAX,
+    CLOSED_CIRCUITS_MAX,
+    PROMISE_SLACK,
+    RELAY_MEMORY_MIN,
+)
 from qstack.network.prediction import Chain
 from qstack.table import IllegalInputError
 
@@ -57,6 +62,7 @@ class Circuit:
     upstream: str | None = field(init=False)  # the neighbour towards the head, None at the head
     downstream: str | None = field(init=False)  # the neighbour towards the tail, None at the tail
     is_single_link: bool = field(init=False)  # head and tail are neighbours on it
+    fidelity: float = field(init=False)  # what its links keep now, known at the head only
 
     def __post_init__(self) -> None:
         """See the fields."""
@@ -67,6 +73,7 @@ class Circuit:
         self.upstream = route[position - 1] if position > 0 else None
         self.downstream = route[position + 1] if position + 1 < len(route) else None
         self.is_single_link = len(route) == 2
+        self.fidelity = self.install.fidelity
 
     def summary(self) -> dict[str, object]:
         """Facts for status; the route begins with the head."""
@@ -77,6 +84,11 @@ class Circuit:
             "cutoff_ns": self.install.cutoff_ns,
             "fidelity": self.install.fidelity,
         }
+
+    @property
+    def is_worse(self) -> bool:
+        """Whether its links keep less than it was made for."""
+        return self.fidelity < self.install.fidelity - PROMISE_SLACK
 
     def other_side(self, peer: str) -> str | None:
         """The neighbour on the other side than `peer`."""

@@ -401,8 +401,14 @@ class Heads:
             return  # a link that has gone ends it otherwise
         circuit.chain = chain
         kept, _ = predict(chain, install.cutoff_ns, install.link_min_fidelity)
-        if kept < install.fidelity - PROMISE_SLACK:
-            detail = f"the links of the path keep {kept:.4f} now, not {install.fidelity:.4f}"
+        circuit.fidelity = min(kept, install.fidelity)
+        promised = install.fidelity - PROMISE_SLACK
+        if circuit.requests and all(is_direct(circuit, r) for r in circuit.requests.values()):
+            # Outcomes carry the link's estimate of their time: what was asked for is promised.
+            asked = [self._requests[each].create.min_fidelity for each in circuit.requests]
+            promised = min(promised, max(asked))
+        if kept < promised:
+            detail = f"the links of the path keep {kept:.4f} now, not {promised:.4f}"
             self._circuits.close(circuit, CircuitInput.LOST, ErrorCode.FIDELITY, detail)
 
     def _install(self, path: tuple[str, ...], found: Plan) -> Install:
@@ -426,8 +432,8 @@ class Heads:
         return (
             circuit.upstream is None
             and circuit.tail == create.remote
-            and circuit.install.fidelity >= create.min_fidelity
-            and (circuit.can_keep or not needs_keep)
+            and circuit.fidelity >= create.min_fidelity
+            and (not needs_keep or (circuit.can_keep and not circuit.is_worse))
         )
 
     def _forward(self, circuit: Circuit, request: HeadRequest) -> None:

@@ -21,7 +21,7 @@ The model
    the packaged `metro` 0.003 for the first pair of a request and 0.005 for the mean of many.
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import lru_cache
 
 import numpy as np
@@ -298,7 +298,22 @@ def plan(chain: Chain, min_fidelity: float, cutoff_ns: int | None) -> Plan | Non
         return None
     aim = max(min_fidelity, min(best, 0.5 + SPARE * (best - 0.5)))
     good = [run for run in runs if run.fidelity >= aim]
-    return max(good, key=lambda run: (run.rate_hz, run.fidelity))
+    fastest = max(good, key=lambda run: (run.rate_hz, run.fidelity))
+    if len(chain.links) > 1:
+        return fastest
+    return replace(fastest, link_min_fidelity=_least(chain, fastest, min_fidelity))
+
+
+def _least(chain: Chain, run: Plan, min_fidelity: float) -> float:
+    """The least of `link_min_fidelity` by which the one link of a chain runs as in `run`.
+
+    It is no less than what keeps `min_fidelity`, and well above the option that comes next, so that
+    a link which gets a little worse, as in a satellite's pass, is still what was asked for.
+    """
+    chosen = run.link_min_fidelity
+    below = next((each for each in chain.fidelities if each < chosen), 0.0)
+    spare = max(0.0, run.fidelity - min_fidelity)
+    return max((chosen + below) / 2, chosen - spare)
 
 
 def _runs(chain: Chain, cutoff_ns: int) -> list[Plan]:

@@ -1,5 +1,6 @@
 """Networks over satellites: requests wait for a pass, go on in the next, or are refused in time."""
 
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -104,6 +105,22 @@ def test_a_request_the_satellite_leaves_goes_on_in_the_next_pass(net: WatchedNet
     net.run_until(OPENS_NS + PERIOD_NS + 5 * SECOND)
     assert counts(apps) == [30_000, 30_000]
     assert failures(apps[0]) == []
+    finish(net)
+
+
+def test_a_request_that_wants_less_than_the_link_gives_lasts_while_the_satellite_sinks(
+    net: WatchedNetwork,
+) -> None:
+    """What was asked for is kept, though the rest of a pass is worse than the whole of it."""
+    net.run_until(OPENS_NS + SECOND // 10)
+    apps = both(net, ENDS, 10**6, basis="Z", within_ns=UNTIL_NS - OPENS_NS)
+    seen = [0]
+    for step in range(1, 5):
+        net.run_until(OPENS_NS + (UNTIL_NS - OPENS_NS) * step // 5)
+        seen.append(min(counts(apps)))
+    assert all(before < after for before, after in pairwise(seen))
+    net.run_until(UNTIL_NS + SECOND)
+    assert failures(apps[0]) == ["TIMEOUT"]
     finish(net)
 
 
