@@ -35,7 +35,7 @@ address = "127.0.0.1:0"
 """Ends that share no link, and light that needs less time than a message to be handled."""
 
 
-# Of metro the next tests see the same, with a busy computer, a death, or programs.
+# Of metro the next tests see the same, with a busy computer or a death.
 @pytest.mark.parametrize("name", ["short", pytest.param("metro", marks=pytest.mark.soak)])
 async def test_daemons_leave_the_trace_of_the_virtual_runner(name: str, tmp_path: Path) -> None:
     source = packaged(name)
@@ -49,6 +49,7 @@ async def test_daemons_leave_the_trace_of_the_virtual_runner(name: str, tmp_path
     assert outcomes == [PAIRS, PAIRS]
 
 
+@pytest.mark.soak
 async def test_swaps_in_the_device_leave_the_trace_of_the_virtual_runner(tmp_path: Path) -> None:
     """Programs and what comes of them cross the wire; the fabric begins them at the same times."""
     source = tmp_path / "metro.toml"

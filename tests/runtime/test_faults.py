@@ -16,7 +16,7 @@ def test_random_deaths_leave_nothing_open_and_nothing_behind(first: int) -> None
         swarm.run(seed)
 
 
-@pytest.mark.parametrize("first", range(0, 40, 20))
+@pytest.mark.parametrize("first", [0])
 def test_devices_and_channels_that_break_and_return_leave_nothing_behind(first: int) -> None:
     for seed in range(first, first + 20):
         swarm.run_with_broken_parts(seed)

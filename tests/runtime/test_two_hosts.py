@@ -112,6 +112,7 @@ def test_hosts_that_are_addresses_with_folders_of_their_own_make_pairs(
     check_isolation(loopback)
 
 
+@pytest.mark.soak
 def test_a_node_that_dies_and_is_started_again_by_hand_takes_part_again(
     loopback: HostProcesses,
 ) -> None:
