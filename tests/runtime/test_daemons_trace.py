@@ -85,7 +85,7 @@ def busy_computer() -> Iterator[None]:
 
 async def test_wall_delays_and_a_busy_computer_leave_the_trace_as_it_is() -> None:
     options = ("--seed", "1", "--apps", "2", "--send-delay-ms", "3")
-    with busy_computer(), network(packaged("metro"), "metro", *options) as running:
+    with network(packaged("metro"), "metro", *options) as running, busy_computer():
         chains, _ = await daemon_chains(running, 3)
     assert chains == virtual_chains(packaged("metro"), 1, 3)
 
