@@ -178,7 +178,7 @@ class Connection:
     async def take(self, call: Call) -> Answer:
         """The next answer of a started call. Raises `NodeGone` or what the call failed with."""
         try:
-            if call.answers:  # a few at most: the others have their turn when they are taken
+            if call.answers:  # other tasks have their turn when what has come is taken
                 await trio.lowlevel.checkpoint_if_cancelled()
             while not call.answers:
                 if self._end is not None:

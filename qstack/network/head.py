@@ -405,8 +405,9 @@ class Heads:
         promised = install.fidelity - PROMISE_SLACK
         if circuit.requests and all(is_direct(circuit, r) for r in circuit.requests.values()):
             # Outcomes carry the link's estimate of their time: what was asked for is promised.
-            asked = [self._requests[each].create.min_fidelity for each in circuit.requests]
-            promised = min(promised, max(asked))
+            open_here = [self._requests.get(each) for each in circuit.requests]
+            asked = [each.create.min_fidelity for each in open_here if each is not None]
+            promised = min(promised, max(asked, default=promised))
         if kept < promised:
             detail = f"the links of the path keep {kept:.4f} now, not {promised:.4f}"
             self._circuits.close(circuit, CircuitInput.LOST, ErrorCode.FIDELITY, detail)

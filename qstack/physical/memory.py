@@ -36,7 +36,7 @@ class Memory:
         self._made = 0
         self._qubits: dict[QubitId, Qubit] = {}
         self._per_link: dict[str, int] = {}
-        self.refused_links: dict[str, None] = {}
+        self.refused_links: dict[str, None] = {}  # to be told when there is a place for them
         self.lent: dict[QubitId, None] = {}
         """The qubits on communication qubits because their owners asked for it."""
 

@@ -58,7 +58,7 @@ class Receivers:
             link.id: link for link in world.links_of(node) if not link.is_heralded
         }
         self._batches: dict[int, _Batch] = {}
-        self.refused_links: dict[str, None] = {}
+        self.refused_links: dict[str, None] = {}  # to be told when theirs is free
 
     def serves(self, link: str) -> bool:
         """Whether a link is one of these."""

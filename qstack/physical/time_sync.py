@@ -108,7 +108,7 @@ class TimeSync:
         self._order = order
         self._links: dict[str, _Link] = {}
         self._is_ready = False
-        self.news: dict[str, None] = {}
+        self.news: dict[str, None] = {}  # peers of whose links something else is to be expected
         for link in world.links_of(node):
             clocks = world.clocks(link.id)
             if clocks is None:

@@ -280,7 +280,7 @@ async def test_when_the_node_dies_every_open_call_is_told(run_folder: Path) -> N
 
                 async def expect(call: Callable[[], object]) -> None:
                     with pytest.raises(qstack.NodeGone) as caught:
-                        await call()  # type: ignore[misc]
+                        await call()
                     told.append(caught.value)
 
                 async with trio.open_nursery() as nursery:

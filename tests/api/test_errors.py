@@ -72,18 +72,18 @@ BAD: list[Callable[[Node, EprSocket], Any]] = [
     lambda _, epr: epr.create_measure(1, "W"),
     lambda _, epr: epr.accept_measure(0, "X"),
     lambda _, epr: epr.accept_measure(1, "x"),
-    lambda _, epr: epr.create_measure(1, 5),  # type: ignore[arg-type]
+    lambda _, epr: epr.create_measure(1, 5),
     lambda _, epr: epr.create_measure(1, {}),
     lambda _, epr: epr.create_measure(1, {"W": 1.0}),
     lambda _, epr: epr.create_measure(1, {"Z": 0.5, "X": 0.4}),
     lambda _, epr: epr.create_measure(1, {"Z": 1.5, "X": -0.5}),
     lambda _, epr: epr.accept_measure(1, {"Z": math.nan, "X": 1.0}),
-    lambda _, epr: epr.accept_measure(1, {"Z": "much"}),  # type: ignore[dict-item]
+    lambda _, epr: epr.accept_measure(1, {"Z": "much"}),
     lambda node, _: node.sleep(0),
     lambda node, _: node.sleep(-1),
     lambda node, _: node.route("Bob"),
     lambda node, _: node.route("bob\n"),
-    lambda node, _: node.route("bob", kind="lend"),  # type: ignore[arg-type]
+    lambda node, _: node.route("bob", kind="lend"),
     lambda node, _: node.route("bob", min_fidelity=1.1),
     lambda node, _: node.epr_socket(remote="bob", port=65_536).__aenter__(),
     lambda node, _: node.epr_socket(remote="", port=1).__aenter__(),

@@ -71,7 +71,7 @@ def test_readings_of_a_perfect_pair_differ_where_its_state_says_so(x_bit: int, z
     signs = {"X": (-1) ** z_bit, "Z": (-1) ** x_bit}
     signs["Y"] = -signs["X"] * signs["Z"]
     for axis, sign in signs.items():
-        assert flipped(axis, x_bit, z_bit) == (sign < 0)  # type: ignore[arg-type]
+        assert flipped(axis, x_bit, z_bit) == (sign < 0)
 
 
 # --- a slice of the study ------------------------------------------------------------------------

@@ -275,7 +275,7 @@ class Bench:
                 case CancelTimer(key):
                     end.timers.pop(key, None)
                 case _:
-                    end.records.append(effect.name)  # type: ignore[union-attr]
+                    end.records.append(effect.name)
 
     def _note(self, name: str, message: messages.LinkMessage) -> None:
         """What an end says; not how the conversation brings it there."""

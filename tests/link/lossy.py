@@ -84,7 +84,7 @@ class LossyBench(Bench):
             self.herald(match, pairs=7)
         for name in BOTH:
             self.answer_stops(name)
-            self.at(TOLD_NS[name], lambda name=name: self.told(name))  # type: ignore[misc]
+            self.at(TOLD_NS[name], lambda name=name: self.told(name))
         if self.matches():
             self._is_station_due = True
             self.at(HERALD_NS, self._station)

@@ -462,7 +462,7 @@ def test_a_herald_of_no_batch_is_freed() -> None:
     bench.told(ALICE)
     again = bench.ends[BOB].inbox[0]
     bench.told(BOB)
-    bench.ends[BOB].qubits[again.qubit] = "link"  # type: ignore[attr-defined]
+    bench.ends[BOB].qubits[again.qubit] = "link"
     bench.event(BOB, Told("physical", again))
     assert len(bench.all(BOB, service.LinkPair)) == 1
-    assert bench.ends[BOB].qubits[again.qubit] == "freed"  # type: ignore[attr-defined]
+    assert bench.ends[BOB].qubits[again.qubit] == "freed"

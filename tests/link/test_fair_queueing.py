@@ -140,7 +140,7 @@ def with_weights(weights: str) -> str:
 def test_weights_come_from_the_network_file() -> None:
     network = parse_network(with_weights("[1, 2, 4, 1, 1, 1, 1, 8]"), where="test")
     assert network.link_weights == WEIGHTS
-    peers = VirtualNetwork(network, 1).nodes["alice"].machines["link"].peers  # type: ignore[attr-defined]
+    peers = VirtualNetwork(network, 1).nodes["alice"].machines["link"].peers
     assert peers["bob"].weights == WEIGHTS
 
 

@@ -123,7 +123,7 @@ def soak(seed: int, rate: float, kinds: str, requests: int = 10) -> Chance:
         if rng.random() < 0.05:
             name = rng.choice(BOTH)
             bench.device_lost(name)
-            bench.at(100_000, lambda name=name: bench.device_ready(name))  # type: ignore[misc]
+            bench.at(100_000, lambda name=name: bench.device_ready(name))
     bench.run(2 * SECOND)
     faults.is_healed = True
     bench.run(12 * SECOND)

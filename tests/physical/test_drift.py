@@ -100,8 +100,8 @@ def test_a_phase_lock_takes_its_share_of_the_attempts() -> None:
     free, locked = drifting_world(), drifting_world(lock_duty=0.8)
     profiles = free.end_profiles("a-b")
     for kind in ("keep", "measure"):
-        cycle_ns = link_of(free).cycle_ns(kind, *profiles)  # type: ignore[arg-type]
-        assert link_of(locked).cycle_ns(kind, *profiles) == math.ceil(cycle_ns / 0.8)  # type: ignore[arg-type]
+        cycle_ns = link_of(free).cycle_ns(kind, *profiles)
+        assert link_of(locked).cycle_ns(kind, *profiles) == math.ceil(cycle_ns / 0.8)
 
 
 def test_a_node_expects_the_worst_before_a_calibration_and_the_time_that_takes() -> None:
@@ -172,14 +172,14 @@ def test_a_calibration_of_no_link_is_refused(link: str) -> None:
     fabric = started_fabric(drifting_world())
     fabric.apply("a", Calibrate(at_ns=0, sequence=1, link=link))
     (delivery,) = fabric.run(1)
-    assert delivery.message.error == "BAD_REQUEST"  # type: ignore[attr-defined]
+    assert delivery.message.error == "BAD_REQUEST"
 
 
 def test_a_link_that_does_not_drift_is_not_calibrated() -> None:
     fabric = started_fabric(timed_world(None, None))
     fabric.apply("a", Calibrate(at_ns=0, sequence=1, link="a-b"))
     (delivery,) = fabric.run(1)
-    assert delivery.message.error == "UNSUPPORTED"  # type: ignore[attr-defined]
+    assert delivery.message.error == "UNSUPPORTED"
 
 
 def test_while_a_node_attempts_its_link_is_not_calibrated() -> None:
@@ -192,7 +192,7 @@ def test_while_a_node_attempts_its_link_is_not_calibrated() -> None:
     fabric.apply("a", Calibrate(at_ns=1, sequence=2, link="a-b"))
     fabric.apply("a", StopGenerate(at_ns=2, sequence=3, batch=0, reason="stopped"))
     refused, ended = (each.message for each in fabric.run(3))
-    assert refused.error == "BAD_REQUEST"  # type: ignore[attr-defined]
+    assert refused.error == "BAD_REQUEST"
     assert isinstance(ended, BatchEnded)
 
 

@@ -99,7 +99,7 @@ def world_of(equipment: Equipment, **changes: Any) -> World:
         ends=("a", "b"),
         length_m=300.0,
         arms_m=(100.0, 200.0),
-        scheme=SCHEME_OF[type(equipment)],  # type: ignore[arg-type]
+        scheme=SCHEME_OF[type(equipment)],
         equipment=equipment,
         timing=TIMING,
         drift=SLOW,
@@ -132,7 +132,7 @@ def test_turned_light_of_a_pair_source_errs_in_the_bases_it_is_turned_in() -> No
     dephased = replace(lone, phase_rad=0.5)
     f, e = math.exp(-0.18), math.exp(-0.125)
     for source, expected in ((rotated, (f, -1.0, f)), (dephased, (e, -e, 1.0))):
-        seen = [visibility(source, basis) for basis in ("X", "Y", "Z")]  # type: ignore[arg-type]
+        seen = [visibility(source, basis) for basis in ("X", "Y", "Z")]
         assert seen == pytest.approx(expected, abs=1e-5)
     assert bell_weights(rotated) == pytest.approx(((1 + f) / 2, 0.0, 0.0, (1 - f) / 2), abs=1e-5)
     assert bell_weights(dephased) == pytest.approx(((1 + e) / 2, (1 - e) / 2, 0.0, 0.0), abs=1e-5)
@@ -162,7 +162,7 @@ def test_what_drifts_is_in_the_numbers_of_each_scheme(kind: str) -> None:
         faded = np.array([1.0, *pair_fading(0.4, math.hypot(0.6, 0.3))])
         states = expected.state * faded, expected.state_minus * faded
     else:
-        equipment = replace(bare.equipment, visibility=bare.equipment.visibility * overlap)  # type: ignore[union-attr, type-var]
+        equipment = replace(bare.equipment, visibility=bare.equipment.visibility * overlap)
         expected = replace(bare, equipment=equipment).herald(*profiles)
         states = expected.state, expected.state_minus
     assert heralded.probability == pytest.approx(expected.probability, rel=1e-9)
@@ -286,7 +286,7 @@ def test_a_receiver_that_is_on_is_not_calibrated_and_one_that_is_off_is() -> Non
     fabric.apply("a", Calibrate(at_ns=later + 5 * MS, sequence=10, link="a-b"))
     messages = [each.message for each in fabric.run(later + 8 * MS)]
     refusals = [each for each in messages if not isinstance(each, DetectionReply)]
-    assert [each.error for each in refusals] == ["BAD_REQUEST"]  # type: ignore[attr-defined]
+    assert [each.error for each in refusals] == ["BAD_REQUEST"]
     assert {each.calibration for each in messages if isinstance(each, DetectionReply)} == {1}
     at = fabric._circumstances.at("a-b", at_ns + SECOND)
     assert at is not None

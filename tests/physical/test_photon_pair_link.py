@@ -580,7 +580,7 @@ def test_a_source_runs_for_the_batches_its_station_names_and_until_it_stops() ->
     for sequence in (7, 8):  # it runs already; and one that is nobody's
         link = "a-b" if sequence == 7 else "b-c"
         fabric.apply("mid", replace(run_source(sequence, link), at_ns=2 * MS))
-    assert [d.message.error for d in fabric.run(3 * MS)] == ["BAD_REQUEST"] * 2  # type: ignore[attr-defined]
+    assert [d.message.error for d in fabric.run(3 * MS)] == ["BAD_REQUEST"] * 2
     fabric.apply("mid", StopWatch(at_ns=3 * MS, sequence=9, watch=6, until_cycle=0))
     fabric.apply("mid", replace(run_source(10), at_ns=4 * MS))
     fabric.apply("mid", StopWatch(at_ns=9 * MS, sequence=11, watch=10, until_cycle=0))
@@ -589,7 +589,7 @@ def test_a_source_runs_for_the_batches_its_station_names_and_until_it_stops() ->
     assert ended == [6, 10]
     for node in "ab":
         parts = [d.message for d in told if d.node == node]
-        slots = np.concatenate([unpack_slots(p.slots, p.first_slot) for p in parts])  # type: ignore[attr-defined]
+        slots = np.concatenate([unpack_slots(p.slots, p.first_slot) for p in parts])
         assert 10 * int(slots.min()) >= 4 * MS
         assert 10 * int(slots.max()) < 9 * MS
-        assert not any(part.is_last for part in parts)  # type: ignore[attr-defined]
+        assert not any(part.is_last for part in parts)

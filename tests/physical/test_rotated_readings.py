@@ -67,7 +67,7 @@ FIELDS = ("x1_rad", "y_rad", "x2_rad")
 
 def element(basis: str, bit: int, rotation: Rotation | None, f0: float, f1: float) -> Any:
     """The matrix whose expectation is the probability of a report."""
-    pauli = PAULIS[1 + BASES.index(basis)]  # type: ignore[arg-type]
+    pauli = PAULIS[1 + BASES.index(basis)]
     true = [(np.eye(2) + sign * pauli) / 2.0 for sign in (1, -1)]
     seen = f0 * true[0] + (1 - f1) * true[1]
     turned = unitary(rotation)
@@ -125,7 +125,7 @@ def test_the_drafts_bases_are_rotations_before_z_and_the_chsh_set_is_x_and_z_tur
         (CHSH, "X", (half, 0, half)),  # 011: Z turned by +pi/4 about Y
         (CHSH, "Z", (-half, 0, half)),  # 100: Z turned by -pi/4
     ):
-        code = BASES.index(basis)  # type: ignore[arg-type]
+        code = BASES.index(basis)
         assert rotations.axes(rotation)[code] == pytest.approx(axis, abs=1e-12)
 
 
@@ -142,7 +142,7 @@ def read_both(on: Bench, asked: tuple[dict[str, Any], dict[str, Any]], pairs: in
         parts = on.heard(node, "link", MeasuredPairs)
         outcomes = np.concatenate([unpack_bits(p.outcomes, p.pairs) for p in parts])
         if isinstance(more["basis"], str):
-            codes = np.full(len(outcomes), BASES.index(more["basis"]))  # type: ignore[arg-type]
+            codes = np.full(len(outcomes), BASES.index(more["basis"]))
         else:
             codes = np.concatenate([unpack_bases(p.bases, p.pairs) for p in parts])
         columns += [outcomes, codes]
@@ -332,7 +332,7 @@ def test_prepare_takes_the_slower_cycle_of_keeping_and_measuring() -> None:
     link = chain("ab").links["a-b"]
     profiles = chain("ab", readout_ns=50_000).end_profiles("a-b")
     kinds = ("prepare", "keep", "measure")
-    cycles = [link.cycle_ns(kind, *profiles) for kind in kinds]  # type: ignore[arg-type]
+    cycles = [link.cycle_ns(kind, *profiles) for kind in kinds]
     assert cycles[0] == max(cycles[1:]) == cycles[2]
     slow = chain("ab", arms_m=(20_000.0, 20_000.0)).links["a-b"]
     assert slow.cycle_ns("prepare", *profiles) == slow.cycle_ns("keep", *profiles)

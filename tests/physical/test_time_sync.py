@@ -101,7 +101,7 @@ class TimedBench(Bench):
             self._push(self.now + after_ns, node, peer, FromPeer(node, message))
 
     def clocks(self, node: str) -> dict[str, Any]:
-        (report,) = self.nodes[node].summary()["clocks"].values()  # type: ignore[attr-defined]
+        (report,) = self.nodes[node].summary()["clocks"].values()
         return dict(report)
 
     def delay_ps(self) -> float:
@@ -343,7 +343,7 @@ def test_the_fabric_refuses_clocks_of_a_link_that_is_not_there(operation: Any) -
     fabric = started_fabric(timed_world(clock(), None))
     fabric.apply("a", operation)
     (delivery,) = fabric.run(1)
-    assert delivery.message.error == "BAD_REQUEST"  # type: ignore[attr-defined]
+    assert delivery.message.error == "BAD_REQUEST"
 
 
 def test_nothing_is_said_on_links_whose_clocks_are_perfect() -> None:

@@ -291,8 +291,7 @@ def send_qubits(
             return
         qubit = message.qubit
         prepare: list[Any] = [
-            physical.ApplyGate(call=None, name=name, qubits=[qubit], angle=0.0)  # type: ignore[arg-type]
-            for name in names
+            physical.ApplyGate(call=None, name=name, qubits=[qubit], angle=0.0) for name in names
         ]
         message = yield [
             *prepare,

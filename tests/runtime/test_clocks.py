@@ -136,7 +136,7 @@ def test_what_cannot_be_is_refused(parts: tuple[str, ...], problem: str) -> None
 def test_pairs_are_delivered_once_the_clocks_are_compared() -> None:
     net = WatchedNetwork(network(), 1)
     net.run_until(5 * MS)
-    assert net.nodes["a"].machines["link"].summary()["links_up"] == []  # type: ignore[attr-defined]
+    assert net.nodes["a"].machines["link"].summary()["links_up"] == []
     net.run_until(50 * MS)
     apps = both(net, ("a", "b"), 10, within_ns=100 * SECOND)
     finish(net)

@@ -36,7 +36,7 @@ def drifting(
 
 
 def network(**changes: object) -> Network:
-    return parsed(node("a", "ion-projected"), node("b", "ion-projected"), drifting(**changes))  # type: ignore[arg-type]
+    return parsed(node("a", "ion-projected"), node("b", "ion-projected"), drifting(**changes))
 
 
 def calibrations(net: WatchedNetwork, name: str, peer: str) -> dict[str, Any]:

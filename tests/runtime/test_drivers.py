@@ -80,7 +80,7 @@ def test_an_installed_driver_is_found_by_its_entry_point(monkeypatch: pytest.Mon
     assert installed_drivers()["of-a-lab"] == Entry.value
     network = with_drivers('driver = "of-a-lab"', 'driver = "of-a-lab"')
     node = compose(network, "alice", bytes(8), 1, None)
-    assert isinstance(node.machines["physical"]._device, TemplateDevice)  # type: ignore[attr-defined]
+    assert isinstance(node.machines["physical"]._device, TemplateDevice)
 
 
 def make(driver: str, folder: Path | None, **options: Any) -> Any:
@@ -128,7 +128,7 @@ def test_a_driver_of_a_module_is_found_by_its_class(
     for name, text in (("lab_two", two), ("lab_none", ""), ("lab_bad", "1 / 0")):
         (tmp_path / f"{name}.py").write_text(text, encoding="utf-8")
     assert load_driver("qstack.physical.drivers.template") is TemplateDevice
-    assert load_driver("lab_two:Two").__name__ == "Two"  # type: ignore[attr-defined]
+    assert load_driver("lab_two:Two").__name__ == "Two"
     for place, words in (
         ("lab_two", 'expected one device class in it; there are "One", "Two"'),
         ("lab_two:Three", "the module has no class or function 'Three'; it has"),

@@ -56,7 +56,7 @@ DETECTORS = {
 
 def detecting(**values: object) -> str:
     """A photon-pair link with a table of detectors, values as given or left out (None)."""
-    text = pair_link(values.pop("link", None))  # type: ignore[arg-type]
+    text = pair_link(values.pop("link", None))
     for key, value in (DETECTORS | values).items():
         if value is not None:
             text += f'[link.detectors.{key}]\nvalue = {value}\nsource = "s"\nmark = "assumed"\n'

@@ -102,7 +102,7 @@ def test_events_of_one_time_are_ordered_by_source_and_sequence() -> None:
         world.node.message_arrived(source, sequence, 5, CloseSocket(socket=sequence))
     world.node.message_arrived("zoe", 0, 4, CloseSocket(socket=0))
     world.run()
-    order = [(event.peer, event.message.socket)  # type: ignore[union-attr]
+    order = [(event.peer, event.message.socket)
              for _, event in world.heard("transport")]  # fmt: skip
     assert order == [("zoe", 0), ("bob", 0), ("bob", 1), ("carol", 0)]
 
@@ -235,7 +235,7 @@ def test_what_arrived_by_a_lost_channel_is_void() -> None:
     world.node.message_arrived("bob", 0, 200, CloseSocket(socket=2))
     world.run()
     sockets = [event.message.socket for _, event in world.heard("transport")
-               if isinstance(event, FromPeer)]  # type: ignore[attr-defined]  # fmt: skip
+               if isinstance(event, FromPeer)]  # fmt: skip
     assert sockets == [1, 2]
     assert not world.node.has_demand
 

@@ -217,7 +217,7 @@ def test_what_detectors_cannot_do_is_refused(operation: Any) -> None:
 def emitting(kind: str = "keep") -> tuple[TemplateDevice, Generate]:
     device = TemplateDevice(setup("alice"))
     batch = Generate(
-        at_ns=0, sequence=1, batch=3, link="alice-bob", token=bytes(16), kind=kind,  # type: ignore[arg-type]
+        at_ns=0, sequence=1, batch=3, link="alice-bob", token=bytes(16), kind=kind,
         first_cycle=0, bright_state=None, pairs=1 if kind == "keep" else 4,
         basis=None if kind == "keep" else "Z", qubit=b"q" * 16 if kind == "keep" else None,
     )  # fmt: skip

@@ -186,7 +186,7 @@ def test_a_credit_whose_basis_does_not_go_with_its_kind_is_invalid(
     kind: str, basis: str | None
 ) -> None:
     world, *_ = two()
-    credit = messages.CreditAhead(port=7, kind=kind, request=b"r" * 16, number=1, basis=basis)  # type: ignore[arg-type]
+    credit = messages.CreditAhead(port=7, kind=kind, request=b"r" * 16, number=1, basis=basis)
     world.event("alice", FromPeer("bob", credit))
     assert [error.name for error in world.says(messages.Error)] == ["INVALID"]
 

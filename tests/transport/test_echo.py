@@ -83,7 +83,7 @@ def hold_back_tails(ping: Ping) -> tuple[Callable[..., None], list[tuple[Any, ..
     network, late = ping.world.network, []
     network.skew_ns = (0, 0)
     indicate = network.indicate
-    network.indicate = lambda *all_of_it: (  # type: ignore[method-assign]
+    network.indicate = lambda *all_of_it: (
         late.append(all_of_it) if all_of_it[1] else indicate(*all_of_it)
     )
     return indicate, late

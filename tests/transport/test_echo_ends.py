@@ -93,7 +93,7 @@ def hold_back_heads(ping: Ping, delivered: int) -> None:
             left.pop()
             indicate(request, end, *others)
 
-    network.indicate = some  # type: ignore[method-assign, assignment]
+    network.indicate = some
 
 
 @pytest.mark.parametrize("delivered", [0, 1])
@@ -102,7 +102,7 @@ def test_pairs_of_a_flow_that_fails_which_its_opener_never_had(
     is_up: bool, delivered: int, ping: Ping
 ) -> None:
     hold_back_heads(ping, delivered)
-    ping.world.network.fail = lambda *_: None  # type: ignore[method-assign]  # nobody can tell
+    ping.world.network.fail = lambda *_: None  # nobody can tell
     create = ping.here.create(ping.socket, 3)
     ping.world.run(10 * MS)
     assert len(ping.world.held("bob")) == 3

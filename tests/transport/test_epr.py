@@ -137,7 +137,7 @@ def test_measured_outcomes_are_those_of_phi_plus(basis: str, in_device: bool) ->
     assert here.is_finished(create)
     assert there.is_finished(accept)
 
-    def bits(session: Session, field: str) -> np.ndarray:  # type: ignore[type-arg]
+    def bits(session: Session, field: str) -> np.ndarray:
         parts = [
             np.unpackbits(np.frombuffer(getattr(each, field), np.uint8))[: each.pairs]
             for each in session.of(service.PairsMeasured)

@@ -25,7 +25,7 @@ class Pair:
         return [each.data for each in self.there.of(service.MessageArrived)]
 
     def from_alice(self, message: object) -> None:
-        self.world.event("bob", FromPeer("alice", message))  # type: ignore[arg-type]
+        self.world.event("bob", FromPeer("alice", message))
 
     def close(self) -> None:
         self.here.close(self.out)

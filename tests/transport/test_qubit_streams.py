@@ -58,7 +58,7 @@ def test_a_correction_that_comes_before_the_half_waits_for_it(pair: Pair) -> Non
     (request,) = network.requests.values()
     network.skew_ns = (0, 0)
     indicate, late = network.indicate, []
-    network.indicate = lambda *all_of_it: (  # type: ignore[method-assign]
+    network.indicate = lambda *all_of_it: (
         late.append(all_of_it) if all_of_it[1] else indicate(*all_of_it)
     )
     network.make(request)
@@ -250,7 +250,7 @@ def test_a_call_withdrawn_before_the_half_has_come_is_lost_at_both_ends(pair: Pa
     send = pair.here.send_qubit(pair.out, "q")
     pair.world.run(10 * MS)
     indicate, late = network.indicate, []
-    network.indicate = lambda *all_of_it: (  # type: ignore[method-assign]
+    network.indicate = lambda *all_of_it: (
         late.append(all_of_it) if all_of_it[1] else indicate(*all_of_it)
     )
     (request,) = network.requests.values()
@@ -422,9 +422,9 @@ def test_sixty_four_outstanding_qubits_cost_no_more_each_than_one() -> None:
         def counting(node: str, effect: object) -> None:
             nonlocal made
             made += 1
-            apply(node, effect)  # type: ignore[arg-type]
+            apply(node, effect)
 
-        pair.world._apply = counting  # type: ignore[method-assign, assignment]
+        pair.world._apply = counting
         for start in range(0, qubits, outstanding):
             for n in range(outstanding):
                 pair.there.receive_qubit(pair.into)
@@ -448,7 +448,7 @@ def test_a_correction_is_one_gate_before_the_transfer(pair: Pair) -> None:
             seen.append("transfer")
         on_message(message)
 
-    device.on_message = watching  # type: ignore[method-assign]
+    device.on_message = watching
     for n in range(20):
         pair.there.receive_qubit(pair.into)
         pair.here.send_qubit(pair.out, str(n))

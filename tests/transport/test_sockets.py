@@ -226,7 +226,7 @@ def test_open_calls_of_a_session_are_limited_and_numbers_are_not_used_twice() ->
     layer = world.nodes["alice"].layer
     again = service.Accept(call=calls[0], socket=listener, within_ns=None)
     (effect,) = layer.handle(Told(here.name, again), world.now)
-    assert effect.message.error == "BAD_REQUEST"  # type: ignore[union-attr]
+    assert effect.message.error == "BAD_REQUEST"
 
 
 def test_streams_nobody_accepts_are_limited_per_peer() -> None:
@@ -264,7 +264,7 @@ def test_a_route_question_can_be_withdrawn() -> None:
     here.calls[5] = here.calls[6] = ask
     layer.handle(Told(here.name, ask), 0)
     (effect,) = layer.handle(Told(here.name, service.CancelCall(call=5)), 0)
-    assert effect.message.error == "CANCELLED"  # type: ignore[union-attr]
+    assert effect.message.error == "CANCELLED"
     layer.handle(Told(here.name, service.RouteAsk(call=6, remote="bob")), 0)
     world.end_session(here)
     assert_idle(layer)
@@ -290,7 +290,7 @@ PAIR = PairId(CircuitId(bytes(16)), 0, LinkPairId(bytes(16)))
 def test_messages_about_nothing_are_answered_with_close(message: object) -> None:
     world = World("alice", "bob")
     world.connect("alice", "bob")
-    world.event("alice", FromPeer("bob", message))  # type: ignore[arg-type]
+    world.event("alice", FromPeer("bob", message))
     assert [close.id for close in world.says(messages.Close)] == [STREAM]
     world.run()
     assert len(world.says(messages.Close)) == 1  # and Close is not answered
@@ -332,7 +332,7 @@ def test_a_message_of_the_wrong_layer_is_recorded_and_nothing_more(source: str) 
     layer = World("alice").nodes["alice"].layer
     message = messages.StreamOpened(stream=STREAM)
     (effect,) = layer.handle(Told(source, message), 0)
-    assert effect.name == "transport.unknown_message"  # type: ignore[union-attr]
+    assert effect.name == "transport.unknown_message"
 
 
 def test_answers_nobody_waits_for_are_ignored() -> None:
@@ -355,7 +355,7 @@ def test_a_channel_that_is_needed_is_asked_for_at_growing_intervals() -> None:
     here = world.session("alice")
     asked: list[int] = []
     opened = world._opened
-    world._opened = lambda *ends: (asked.append(world.now), opened(*ends))  # type: ignore[method-assign]
+    world._opened = lambda *ends: (asked.append(world.now), opened(*ends))
     opening = here.stream("message", "bob", 5, 10**13)
     world.run(10**12)
     gaps = [later - earlier for earlier, later in pairwise(asked)]

@@ -151,7 +151,7 @@ class Request(Struct, eq=False):
     tail: str
     is_over: bool = False
     made: int = 0
-    told: tuple[set[Any], set[Any]] = ()  # type: ignore[assignment]  # pairs told at head, tail
+    told: tuple[set[Any], set[Any]] = ()  # pairs told at head, tail
 
 
 class Network:
