@@ -16,6 +16,7 @@ from qstack.runtime import session_messages as session
 from qstack.transport import service as transport
 from qstack.wire.message import Message
 from tests.api.fake_node import FakeNode, failure, pair_id, running, silence
+from tests.runtime.running import wait_for
 
 
 @contextmanager
@@ -229,7 +230,7 @@ def test_an_interrupt_ends_the_call_and_the_thread(alice: FakeNode) -> None:
     with pytest.raises(KeyboardInterrupt), qstack.sync.open_node("alice") as node:
         node.sleep(5)
     assert threads() == []
-    assert alice.of(session.CancelSleep)
+    wait_for("the node hears it", lambda: bool(alice.of(session.CancelSleep)))
 
 
 def test_pairs_left_early_are_cancelled(alice: FakeNode) -> None:
