@@ -89,31 +89,29 @@ class Channel:
 
         Raises `ChannelClosed`, or `LocalError` (nothing was sent) for a frame over the limit.
         """
-        limit = self._reader.bytes_max
-        parts: list[bytes] = []
-        for layer, kind, body in frames:
-            size = len(body)
-            if size > limit:
-                raise LocalError(
-                    ErrorCode.TOO_LARGE, f"{size} bytes to send, at most {limit} agreed"
-                )
-            parts.append(HEADER.pack(MAGIC, VERSION, layer, kind, size))
-            parts.append(body)
-        await self._write(b"".join(parts))
+        await self._write(self._packed(frames))
 
     def send_nowait(self, frames: list[Frame]) -> bool:
         """Send without waiting; False, and nothing done, if it cannot be now. See `TlsStream`."""
         if self._send_lock.locked():
             return False  # `send` waits for its turn
+        try:
+            data = self._packed(frames)
+        except LocalError:
+            return False  # `send` says it
+        return self.tls.send_nowait(data)
+
+    def _packed(self, frames: list[Frame]) -> bytes:
         limit = self._reader.bytes_max
         parts: list[bytes] = []
-        for layer, kind, body in frames:
-            size = len(body)
+        for frame in frames:
+            size = len(frame.body)
             if size > limit:
-                return False  # `send` says what is too long
-            parts.append(HEADER.pack(MAGIC, VERSION, layer, kind, size))
-            parts.append(body)
-        return self.tls.send_nowait(b"".join(parts))
+                raise LocalError(
+                    ErrorCode.TOO_LARGE, f"{size} bytes to send, at most {limit} agreed"
+                )
+            parts += HEADER.pack(MAGIC, VERSION, frame.layer, frame.type, size), frame.body
+        return b"".join(parts)
 
     @property
     def has_unsent(self) -> bool:

@@ -13,6 +13,7 @@ told by `OwnerGone`, and what of peers and device is for it waits for its next l
 When that begins, the others are told by `LayerUp`.
 """
 
+from collections import defaultdict
 from collections.abc import Callable
 from dataclasses import dataclass
 from enum import IntEnum
@@ -47,8 +48,8 @@ from qstack.runtime.trace import Trace
 from qstack.wire.frame import Layer
 from qstack.wire.message import Message
 
-GENERATION_SHIFT: Final = 48
-"""Messages of one channel are numbered below this many bits, its generation above them."""
+GENERATION: Final = 2**48
+"""Messages of one channel are numbered below this, its generations in multiples of it."""
 TIMER: Final = "@timer"
 """The source of what fires, told by identity."""
 NEVER_NS: Final = 2**63
@@ -146,6 +147,9 @@ class Urgency(IntEnum):
     IDLE = 2  # housekeeping: it may stand
 
 
+WORK, WAIT, IDLE = Urgency  # looked up in the enumeration they cost as much as a call
+
+
 @dataclass(frozen=True)
 class Timing:
     """Constants of processing, from the network file."""
@@ -189,10 +193,10 @@ class Node:
         self._timer_sequence = 0
         self._cancelled = 0  # about so many timers in the heap are cancelled
         self._own_numbers: dict[str, int] = {}
-        self._ahead = [0] * len(Urgency)
+        self._ahead = [0] * len(Urgency)  # events by urgency
         self._lives = Lives(boot_id, tuple(machines), stations)
-        self._generation: dict[str, int] = {}  # of the channel to a peer: one up with each loss
-        self._waiting: dict[str, int] = {}  # messages of a peer that are still to be handled
+        self._begins: dict[str, int] = {}  # numbers of a source below it are of a lost channel
+        self._waiting: dict[str, int] = defaultdict(int)  # messages of a peer still to be handled
 
     # --- what the driver says --------------------------------------------------------------------
 
@@ -202,8 +206,8 @@ class Node:
             return
         due = at_ns + self.timing.machine_event_ns
         room = "" if isinstance(message, Cleared) else ROOM[message.LAYER]
-        self._waiting[peer] = self._waiting.get(peer, 0) + 1
-        numbered = self._generation.get(peer, 0) << GENERATION_SHIFT | sequence
+        self._waiting[peer] += 1
+        numbered = self._begins.get(peer, 0) + sequence
         self._push(due, peer, numbered, room, FromPeer(peer, message))
 
     def call(self, session: str, sequence: int, at_ns: int, message: Message) -> None:
@@ -224,7 +228,7 @@ class Node:
         """The channel is gone, and what has arrived by it but is still to be handled is void."""
         self._waiting[peer] = 0
         for source in (peer, "@up " + peer):
-            self._generation[source] = self._generation.get(source, 0) + 1
+            self._begins[source] = self._begins.get(source, 0) + GENERATION
         self._push_own("@down " + peer, at_ns, PeerDown(peer))
 
     def channel_refused(self, peer: str, at_ns: int) -> None:
@@ -269,12 +273,12 @@ class Node:
     @property
     def has_demand(self) -> bool:
         """Whether anything but idle housekeeping and deadlines is ahead."""
-        return self._ahead[Urgency.WORK] > 0
+        return self._ahead[WORK] > 0
 
     @property
     def is_waiting(self) -> bool:
         """Whether somebody waits for something with a deadline."""
-        return self._ahead[Urgency.WAIT] > 0
+        return self._ahead[WAIT] > 0
 
     def step(self) -> list[Output]:
         """Handle the next event."""
@@ -283,20 +287,22 @@ class Node:
     def run_before(self, end_ns: int, events_max: int | None = None) -> list[Output]:
         """Handle what is due before `end_ns`, each event with all that follows from it here."""
         outputs: list[Output] = []
-        heap = self._heap
+        heap, begins, ahead = self._heap, self._begins, self._ahead
         events = 0
         while heap and heap[0][0] < end_ns and events != events_max:
             due, source, sequence, room, event = heappop(heap)
             if source is TIMER:
-                is_void = not self._fires(sequence, room, event)
+                if not self._fires(sequence, room, event):
+                    continue
             else:
-                is_void = not self._is_heard(source, sequence, event)
-            if is_void:
-                continue
+                ahead[WORK] -= 1
+                if sequence < begins.get(source, 0):
+                    continue  # its channel has gone
+                if isinstance(event, FromPeer):
+                    self._waiting[source] -= 1
+                    due = max(due, self.hears_peers_from_ns)
             events += 1
             self.now = max(self.now, due)
-            if due < self.hears_peers_from_ns and isinstance(event, FromPeer):
-                self.now = max(self.now, self.hears_peers_from_ns)
             if isinstance(event, _OfLayer):
                 self._run(self._on_layer(event, outputs), source, sequence, outputs)
             elif not room:
@@ -326,6 +332,7 @@ class Node:
 
     def _run(self, queue: Handed, source: str, sequence: int, outputs: list[Output]) -> None:
         now, machines, trace = self.now, self.machines, self.trace
+        then = queue.append
         for room, event in queue:  # which grows meanwhile
             try:
                 effects = machines[room].handle(event, now)
@@ -336,7 +343,7 @@ class Node:
                 trace.add(now, source, sequence, room, event, effects)
             for effect in effects:
                 if isinstance(effect, Tell) and effect.to in machines:  # by far the likeliest
-                    queue.append((effect.to, Told(room, effect.message)))
+                    then((effect.to, Told(room, effect.message)))
                 else:
                     self._take(room, effect, queue, outputs)
 
@@ -401,8 +408,7 @@ class Node:
         elif isinstance(effect, Tell):
             outputs.append(ToSession(effect.to, self.now, effect.message))
         elif isinstance(effect, SetTimer):
-            waits = Urgency.WAIT if effect.deadline else Urgency.WORK
-            urgency = Urgency.IDLE if effect.background else waits
+            urgency = IDLE if effect.background else WAIT if effect.deadline else WORK
             self._set_timer(room, effect.key, effect.at_ns, urgency)
         elif isinstance(effect, CancelTimer):
             self._cancel_timer(room, effect.key)
@@ -420,7 +426,7 @@ class Node:
         self, due: int, source: str, sequence: int, room: str, event: Event | _OfLayer
     ) -> None:
         heappush(self._heap, (due, source, sequence, room, event))
-        self._ahead[Urgency.WORK] += 1
+        self._ahead[WORK] += 1
 
     def _push_own(self, source: str, due: int, event: Event | _OfLayer) -> None:
         """An event of the driver's making, numbered by its source alone.
@@ -429,8 +435,8 @@ class Node:
         with other events would carry that into the trace.
         """
         self._own_numbers[source] = self._own_numbers.get(source, 0) + 1
-        generation = self._generation.get(source, 0) << GENERATION_SHIFT
-        self._push(due, source, generation | self._own_numbers[source], "", event)
+        numbered = self._begins.get(source, 0) + self._own_numbers[source]
+        self._push(due, source, numbered, "", event)
 
     def _set_timer(self, room: str, key: str, at_ns: int, urgency: Urgency) -> None:
         self._cancel_timer(room, key)
@@ -462,13 +468,13 @@ class Node:
         """A timer that was cancelled, or a message of a channel that has gone."""
         if source is TIMER:
             return sequence not in self._armed
-        return sequence >> GENERATION_SHIFT < self._generation.get(source, 0)
+        return sequence < self._begins.get(source, 0)
 
     def _drop_stale(self) -> None:
         heap = self._heap
         while heap and self._is_stale(heap[0][1], heap[0][2]):
             if heappop(heap)[1] is not TIMER:
-                self._ahead[Urgency.WORK] -= 1
+                self._ahead[WORK] -= 1
 
     def _fires(self, sequence: int, room: str, event: Event | _OfLayer) -> bool:
         """Account for a timer taken from the heap; False if it was cancelled."""
@@ -478,13 +484,4 @@ class Node:
         assert isinstance(event, TimerFired)
         del self._timers[room, event.key]
         self._ahead[timer.urgency] -= 1
-        return True
-
-    def _is_heard(self, source: str, sequence: int, event: Event | _OfLayer) -> bool:
-        """Account for another event taken from the heap; False if its channel has gone."""
-        self._ahead[Urgency.WORK] -= 1
-        if sequence >> GENERATION_SHIFT < self._generation.get(source, 0):
-            return False
-        if isinstance(event, FromPeer):
-            self._waiting[source] -= 1
         return True

@@ -18,7 +18,7 @@ from typing import Final, Protocol
 import trio
 
 from qstack.channel.ca import Credentials
-from qstack.channel.channel import Channel
+from qstack.channel.channel import Channel, Received
 from qstack.channel.ends import ChannelClosed, ChannelRefused
 from qstack.channel.hello import open_channel
 from qstack.channel.identity import Identity
@@ -212,7 +212,8 @@ class PeerChannels:
             return
         peer.boot_id = boot_id
         early = peer.take_early()
-        if peer.is_usable and any(self._is_ahead(at_ns) for at_ns, _ in early):
+        said_ns = [at_ns for at_ns, _ in early]
+        if peer.is_usable and any(map(self._is_ahead, [*said_ns, peer.stamp_in_ns])):
             self._report(f"{name} speaks from the far future; its channel ends")
             channel = peer.channel
             assert channel is not None
@@ -345,8 +346,7 @@ class PeerChannels:
             while peer.channel is channel:
                 frames = await channel.receive()
                 try:
-                    for frame, message in frames:
-                        self._take(peer, channel, message, len(frame.body))
+                    self._take_all(peer, channel, frames)
                 except PeerError as fault:
                     await channel.cut_off(fault)
                 self._tick()
@@ -372,25 +372,31 @@ class PeerChannels:
 
     # --- messages --------------------------------------------------------------------------------
 
-    def _take(self, peer: Peer, channel: Channel, message: Message | None, size: int) -> None:
+    def _take_all(self, peer: Peer, channel: Channel, frames: list[Received]) -> None:
+        """What one read brought. Raises `PeerError`."""
+        if self._user.waiting_from(peer.name) + len(frames) > WAITING_MAX:
+            raise PeerError(ErrorCode.RATE, f"more than {WAITING_MAX} messages to be handled")
+        for frame, message in frames:
+            self._take(peer, channel, frame, message)
+
+    def _take(self, peer: Peer, channel: Channel, frame: Frame, message: Message | None) -> None:
+        is_of_its_life = channel.hello.boot_id == peer.boot_id
         if message is None:
             return
         if isinstance(message, Stamp):
-            peer.stamp_in_ns = message.at_ns
+            peer.stamp_in_ns = at_ns = message.at_ns
+            if is_of_its_life and self._is_ahead(at_ns):
+                detail = f"{at_ns} is far ahead of network time"
+                raise PeerError(ErrorCode.INVALID, detail, field="at_ns")
         elif isinstance(message, Error):
             self.refused += 1
             self._report(f"{peer.name} refused a message: {message.name}: {message.detail}")
         elif peer.channel is not channel:
             pass  # a channel that was replaced while its last frames were read
-        elif channel.hello.boot_id == peer.boot_id:
-            if self._is_ahead(peer.stamp_in_ns):
-                detail = f"{peer.stamp_in_ns} is far ahead of network time"
-                raise PeerError(ErrorCode.INVALID, detail, field="at_ns")
-            if self._user.waiting_from(peer.name) >= WAITING_MAX:
-                raise PeerError(ErrorCode.RATE, f"{WAITING_MAX} messages wait to be handled")
+        elif is_of_its_life:
             self._hand_over(peer, peer.stamp_in_ns, message)
         else:
-            peer.early_bytes += size + EARLY_BYTES_EACH
+            peer.early_bytes += len(frame.body) + EARLY_BYTES_EACH
             if peer.early_bytes > EARLY_BYTES_MAX:
                 detail = "too much before the clock has told us of this life"
                 raise PeerError(ErrorCode.RATE, detail)

@@ -40,7 +40,8 @@ CALLS: Final = (
     words.Sleep, words.CancelSleep,
 )  # fmt: skip
 """What a session may ask of the layers."""
-_registry: Final = Registry((*CALLS, words.Attach, words.Idle, words.Busy, words.StatusAsk))
+_WORDS: Final = (words.Attach, words.Idle, words.Busy, words.StatusAsk)
+_registry: Final = Registry((*CALLS, *_WORDS))
 
 
 @dataclass(eq=False)
@@ -228,6 +229,13 @@ class SessionServer:
         return session
 
     def _on_message(self, session: Session, message: Message) -> None:
+        if type(message) in _WORDS:
+            self._on_word(session, message)
+        else:
+            _judge_call(session, message)
+            self._call(session, message)
+
+    def _on_word(self, session: Session, message: Message) -> None:
         match message:
             case words.Idle(received=received):
                 if received <= session.told:
@@ -248,8 +256,7 @@ class SessionServer:
                 self._put(session, words.Status(call=call, now_ns=now, report=report))
                 self.flush()
             case _:
-                _judge_call(session, message)
-                self._call(session, message)
+                raise AssertionError(message)
 
     def _call(self, session: Session, message: Message) -> None:
         """Hand on a call. A qubit is given only together with what says to whom it is sent."""

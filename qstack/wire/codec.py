@@ -14,6 +14,7 @@ import re
 from typing import Any, Final
 
 import msgspec
+from msgspec import UNSET
 
 from qstack.errors import ErrorCode, PeerError
 from qstack.wire.frame import OPTIONAL_TYPE_MIN, Frame
@@ -48,6 +49,7 @@ class Registry:
 
         Raises `PeerError` with UNKNOWN_TYPE, INVALID, NOT_CANONICAL or CRITICAL.
         """
+        body = frame.body
         decoder = self._decoders.get((frame.layer, frame.type))
         if decoder is None:
             if frame.type >= OPTIONAL_TYPE_MIN:
@@ -56,17 +58,18 @@ class Registry:
                 ErrorCode.UNKNOWN_TYPE, f"layer {frame.layer} has no type 0x{frame.type:04x}"
             )
         try:
-            message = decoder.decode(frame.body)
+            message = decoder.decode(body)
         except (msgspec.DecodeError, RecursionError, UnicodeDecodeError) as error:
             raise PeerError(ErrorCode.INVALID, str(error), field=_field_of(error)) from error
-        if isinstance(message.x, dict):
-            _check_tree(message.x, "x")
-        if _encoder.encode(message) != frame.body:
+        extensions = message.x
+        if extensions is not UNSET:
+            _check_tree(extensions, "x")
+        if _encoder.encode(message) != body:
             raise PeerError(ErrorCode.NOT_CANONICAL, type(message).__name__)
-        if FLOAT in frame.body and MAY_BE_NON_FINITE.search(frame.body):
-            _check_tree(_untyped_decoder.decode(frame.body), "")
-        if isinstance(message.x, dict):
-            _check_extensions(message.x)
+        if FLOAT in body and MAY_BE_NON_FINITE.search(body):
+            _check_tree(_untyped_decoder.decode(body), "")
+        if extensions is not UNSET:
+            _check_extensions(extensions)
         return message
 
 

@@ -8,7 +8,9 @@ The header is judged before anything is allocated for the body.
 import struct
 from collections.abc import Iterator
 from enum import IntEnum
-from typing import Final, NamedTuple
+from typing import Final
+
+from msgspec import Struct
 
 from qstack.errors import ErrorCode, PeerError
 
@@ -33,7 +35,7 @@ class Layer(IntEnum):
     NODE = 7  # a node, those of its layers that are processes of their own, and other nodes
 
 
-class Frame(NamedTuple):
+class Frame(Struct, frozen=True, gc=False):
     """One frame, its body still encoded."""
 
     layer: int
@@ -65,7 +67,7 @@ class FrameReader:
             buffer += data[offset:]
         else:
             buffer += data
-            frames, offset = self._cut(buffer)
+            frames, offset = self._cut(bytes(buffer))
             del buffer[:offset]
         if not frames and len(buffer) >= HEADER.size:
             self._judge(*HEADER.unpack_from(buffer))
@@ -78,17 +80,17 @@ class FrameReader:
             yield from frames
             frames = self.feed(b"") if self._buffer else []
 
-    def _cut(self, data: bytes | bytearray) -> tuple[list[Frame], int]:
+    def _cut(self, data: bytes) -> tuple[list[Frame], int]:
         """The frames that are whole, up to a faulty header, and where they end."""
         frames: list[Frame] = []
         begin, size, bytes_max = 0, len(data), self.bytes_max
-        while size - begin >= HEADER.size:
-            magic, version, layer, kind, length = HEADER.unpack_from(data, begin)
-            body = begin + HEADER.size
+        header, unpack = HEADER.size, HEADER.unpack_from
+        while (body := begin + header) <= size:
+            magic, version, layer, kind, length = unpack(data, begin)
             end = body + length
             if end > size or magic != MAGIC or version != VERSION or length > bytes_max:
                 break
-            frames.append(Frame(layer, kind, bytes(data[body:end])))
+            frames.append(Frame(layer, kind, data[body:end]))
             begin = end
         return frames, begin
 

@@ -75,7 +75,7 @@ def is_hello(data: bytes) -> bool:
     """Whether it begins with a whole HELLO, which is answered by HELLO or an error."""
     frames, _ = frames_of(data, CONTROL_BYTES_MAX)
     place = (int(Layer.SESSION), Hello.TYPE)
-    return bool(frames) and frames[0][:2] == place and judge_hello(data) is None
+    return bool(frames) and (frames[0].layer, frames[0].type) == place and judge_hello(data) is None
 
 
 def frames_of(data: bytes, bytes_max: int) -> tuple[list[Frame], str]:
