@@ -10,7 +10,7 @@ Rules
    nobody told: herald sequences of the peer's next life count anew.
 """
 
-from dataclasses import dataclass
+from msgspec import Struct
 
 from qstack.link.outbox import Outbox
 from qstack.link.params import CHOICE_NS, FAIR_PAIRS
@@ -23,8 +23,7 @@ START_TIMER = "start/"
 CHOICE_TIMER = "choice/"
 
 
-@dataclass(frozen=True)
-class Batch:
+class Batch(Struct, frozen=True):
     """A batch the physical layer has still to answer: for whom, how, in which life of the peer."""
 
     number: int

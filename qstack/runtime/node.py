@@ -158,13 +158,6 @@ class Timing:
     application_call_ns: int
 
 
-@dataclass(slots=True)
-class _Timer:
-    at_ns: int
-    sequence: int
-    urgency: Urgency
-
-
 class Node:
     """The layers of one node in one process."""
 
@@ -188,8 +181,8 @@ class Node:
         self.hears_peers_from_ns = 0  # what they say comes no earlier, whatever its date
         self.events_handled = 0
         self._heap: list[tuple[int, str, int, str, Event | _OfLayer]] = []
-        self._timers: dict[tuple[str, str], _Timer] = {}
-        self._armed: dict[int, _Timer] = {}  # the same timers by the sequence of their firing
+        self._timers: dict[tuple[str, str], int] = {}  # by layer and key, numbered as they are set
+        self._armed: dict[int, Urgency] = {}  # those numbers
         self._timer_sequence = 0
         self._cancelled = 0  # about so many timers in the heap are cancelled
         self._own_numbers: dict[str, int] = {}
@@ -439,18 +432,18 @@ class Node:
         self._push(due, source, numbered, "", event)
 
     def _set_timer(self, room: str, key: str, at_ns: int, urgency: Urgency) -> None:
-        self._cancel_timer(room, key)
-        self._timer_sequence += 1
-        timer = _Timer(max(at_ns, self.now), self._timer_sequence, urgency)
-        self._timers[room, key] = self._armed[timer.sequence] = timer
-        heappush(self._heap, (timer.at_ns, TIMER, timer.sequence, room, TimerFired(key)))
+        if (room, key) in self._timers:
+            self._cancel_timer(room, key)
+        self._timer_sequence = sequence = self._timer_sequence + 1
+        self._timers[room, key] = sequence
+        self._armed[sequence] = urgency
         self._ahead[urgency] += 1
+        heappush(self._heap, (max(at_ns, self.now), TIMER, sequence, room, TimerFired(key)))
 
     def _cancel_timer(self, room: str, key: str) -> None:
-        timer = self._timers.pop((room, key), None)
-        if timer is not None:
-            del self._armed[timer.sequence]
-            self._ahead[timer.urgency] -= 1
+        sequence = self._timers.pop((room, key), None)
+        if sequence is not None:
+            self._ahead[self._armed.pop(sequence)] -= 1
             self._cancelled += 1
             if self._cancelled > max(CANCELLED_MIN, len(self._heap) // 2):
                 self._clear_out()
@@ -478,10 +471,10 @@ class Node:
 
     def _fires(self, sequence: int, room: str, event: Event | _OfLayer) -> bool:
         """Account for a timer taken from the heap; False if it was cancelled."""
-        timer = self._armed.pop(sequence, None)
-        if timer is None:
+        urgency = self._armed.pop(sequence, None)
+        if urgency is None:
             return False
         assert isinstance(event, TimerFired)
         del self._timers[room, event.key]
-        self._ahead[timer.urgency] -= 1
+        self._ahead[urgency] -= 1
         return True
