@@ -67,11 +67,7 @@ class Lives:
         self._theirs: dict[str, dict[str, bytes | None]] = {}  # by peer and layer; None: away
         self._said: list[tuple[str, Message]] = []
         self._clears = 0
-
-    @property
-    def is_plain(self) -> bool:
-        """Whether no layer of this node has ever died alone."""
-        return not self._own
+        self.is_plain = True  # no layer of this node has ever died alone
 
     def is_up(self, peer: str) -> bool:
         """Whether there is a channel to `peer`."""
@@ -139,6 +135,7 @@ class Lives:
         before = self._own.get(layer)
         number = 1 if before is None else before.number + 1
         self._own[layer] = _Life(layer_boot_id(self._boot_id, layer, number), number)
+        self.is_plain = False
         self._tell_peers(layer, now)
 
     def layer_up(self, layer: str, now: int) -> Handed:

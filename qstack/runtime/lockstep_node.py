@@ -345,9 +345,9 @@ class LockstepClock:
         else:
             self._node.message_arrived(peer, position, arrival, message)
 
-    def waiting_from(self, peer: str) -> int:
+    def has_waiting(self, peer: str, most: int) -> bool:
         """See `PeerUser`."""
-        return self._node.waiting_from(peer)
+        return self._node.has_waiting(peer, most)
 
     def turn(self) -> None:
         """See `NodeClock`: rounds say when things are handled."""

@@ -13,7 +13,6 @@ told by `OwnerGone`, and what of peers and device is for it waits for its next l
 When that begins, the others are told by `LayerUp`.
 """
 
-from collections import defaultdict
 from collections.abc import Callable
 from dataclasses import dataclass
 from enum import IntEnum
@@ -35,6 +34,7 @@ from qstack.machine import (
     OwnerGone,
     PeerDown,
     PeerUp,
+    Record,
     Send,
     SetTimer,
     Tell,
@@ -176,6 +176,7 @@ class Node:
         self.boot_id = boot_id
         self.machines = machines
         self.timing = timing
+        self._message_ns = timing.machine_event_ns
         self.trace = trace
         self.now = 0
         self.hears_peers_from_ns = 0  # what they say comes no earlier, whatever its date
@@ -186,22 +187,22 @@ class Node:
         self._timer_sequence = 0
         self._cancelled = 0  # about so many timers in the heap are cancelled
         self._own_numbers: dict[str, int] = {}
-        self._ahead = [0] * len(Urgency)  # events by urgency
+        self._events = 0  # in the heap, timers apart
+        self._ahead = [0] * len(Urgency)  # timers by urgency
         self._lives = Lives(boot_id, tuple(machines), stations)
         self._begins: dict[str, int] = {}  # numbers of a source below it are of a lost channel
-        self._waiting: dict[str, int] = defaultdict(int)  # messages of a peer still to be handled
 
     # --- what the driver says --------------------------------------------------------------------
 
     def message_arrived(self, peer: str, sequence: int, at_ns: int, message: Message) -> None:
         """The `sequence`-th message of this channel to `peer` is here at network time `at_ns`."""
-        if peer == FABRIC and not self._lives.admits(message):
+        if peer == FABRIC and not (self._lives.is_plain or self._lives.admits(message)):
             return
-        due = at_ns + self.timing.machine_event_ns
+        due = at_ns + self._message_ns
         room = "" if isinstance(message, Cleared) else ROOM[message.LAYER]
-        self._waiting[peer] += 1
         numbered = self._begins.get(peer, 0) + sequence
-        self._push(due, peer, numbered, room, FromPeer(peer, message))
+        heappush(self._heap, (due, peer, numbered, room, FromPeer(peer, message)))
+        self._events += 1
 
     def call(self, session: str, sequence: int, at_ns: int, message: Message) -> None:
         """An application's call, made at `at_ns`."""
@@ -219,7 +220,6 @@ class Node:
 
     def peer_down(self, peer: str, at_ns: int) -> None:
         """The channel is gone, and what has arrived by it but is still to be handled is void."""
-        self._waiting[peer] = 0
         for source in (peer, "@up " + peer):
             self._begins[source] = self._begins.get(source, 0) + GENERATION
         self._push_own("@down " + peer, at_ns, PeerDown(peer))
@@ -251,9 +251,12 @@ class Node:
         due = at_ns + self.timing.application_call_ns
         self._push_own("@came " + layer, due, _Came(layer, start))
 
-    def waiting_from(self, peer: str) -> int:
-        """How many messages of a peer are here and not handled yet."""
-        return self._waiting.get(peer, 0)
+    def has_waiting(self, peer: str, most: int) -> bool:
+        """Whether more than `most` messages of a peer are here and not handled yet."""
+        if len(self._heap) <= most:
+            return False
+        begins = self._begins.get(peer, 0)
+        return sum(entry[1] == peer and entry[2] >= begins for entry in self._heap) > most
 
     # --- running ---------------------------------------------------------------------------------
 
@@ -266,7 +269,7 @@ class Node:
     @property
     def has_demand(self) -> bool:
         """Whether anything but idle housekeeping and deadlines is ahead."""
-        return self._ahead[WORK] > 0
+        return self._events > 0 or self._ahead[WORK] > 0
 
     @property
     def is_waiting(self) -> bool:
@@ -280,7 +283,8 @@ class Node:
     def run_before(self, end_ns: int, events_max: int | None = None) -> list[Output]:
         """Handle what is due before `end_ns`, each event with all that follows from it here."""
         outputs: list[Output] = []
-        heap, begins, ahead = self._heap, self._begins, self._ahead
+        heap, begins, now, lives = self._heap, self._begins, self.now, self._lives
+        heard_ns = self.hears_peers_from_ns
         events = 0
         while heap and heap[0][0] < end_ns and events != events_max:
             due, source, sequence, room, event = heappop(heap)
@@ -288,19 +292,18 @@ class Node:
                 if not self._fires(sequence, room, event):
                     continue
             else:
-                ahead[WORK] -= 1
+                self._events -= 1
                 if sequence < begins.get(source, 0):
                     continue  # its channel has gone
-                if isinstance(event, FromPeer):
-                    self._waiting[source] -= 1
-                    due = max(due, self.hears_peers_from_ns)
+                if due < heard_ns and isinstance(event, FromPeer):
+                    due = heard_ns
             events += 1
-            self.now = max(self.now, due)
+            self.now = now = max(now, due)
             if isinstance(event, _OfLayer):
                 self._run(self._on_layer(event, outputs), source, sequence, outputs)
             elif not room:
                 self._run(self._on_all(event, source, outputs), source, sequence, outputs)
-            elif self._lives.is_plain or not self._is_void(room, event):
+            elif lives.is_plain or not self._is_void(room, event):
                 self._run([(room, event)], source, sequence, outputs)
         self.events_handled += events
         return outputs
@@ -325,7 +328,7 @@ class Node:
 
     def _run(self, queue: Handed, source: str, sequence: int, outputs: list[Output]) -> None:
         now, machines, trace = self.now, self.machines, self.trace
-        then = queue.append
+        then, said = queue.append, outputs.append
         for room, event in queue:  # which grows meanwhile
             try:
                 effects = machines[room].handle(event, now)
@@ -337,6 +340,10 @@ class Node:
             for effect in effects:
                 if isinstance(effect, Tell) and effect.to in machines:  # by far the likeliest
                     then((effect.to, Told(room, effect.message)))
+                elif isinstance(effect, Send):
+                    message = effect.message
+                    is_fabric = effect.peer == FABRIC
+                    said(ToFabric(now, message) if is_fabric else ToPeer(effect.peer, now, message))
                 else:
                     self._take(room, effect, queue, outputs)
 
@@ -391,14 +398,9 @@ class Node:
             outputs.append(ToFabric(self.now, message) if peer == FABRIC else to_peer)
 
     def _take(self, room: str, effect: Effect, queue: Handed, outputs: list[Output]) -> None:
-        """What goes out of the node, and timers."""
+        """What goes to applications, timers, and what is rare."""
         # A chain of isinstance, likeliest first: twice as quick as patterns.
-        if isinstance(effect, Send):
-            if effect.peer == FABRIC:
-                outputs.append(ToFabric(self.now, effect.message))
-            else:
-                outputs.append(ToPeer(effect.peer, self.now, effect.message))
-        elif isinstance(effect, Tell):
+        if isinstance(effect, Tell):
             outputs.append(ToSession(effect.to, self.now, effect.message))
         elif isinstance(effect, SetTimer):
             urgency = IDLE if effect.background else WAIT if effect.deadline else WORK
@@ -410,7 +412,7 @@ class Node:
                 queue.append((room, PeerDown(effect.peer)))
             else:
                 outputs.append(ToOpen(effect.peer, self.now))
-        else:
+        elif isinstance(effect, Record):
             outputs.append(Noted(self.now, room, effect.name, effect.fields))
 
     # --- heap and timers -------------------------------------------------------------------------
@@ -419,7 +421,7 @@ class Node:
         self, due: int, source: str, sequence: int, room: str, event: Event | _OfLayer
     ) -> None:
         heappush(self._heap, (due, source, sequence, room, event))
-        self._ahead[WORK] += 1
+        self._events += 1
 
     def _push_own(self, source: str, due: int, event: Event | _OfLayer) -> None:
         """An event of the driver's making, numbered by its source alone.
@@ -467,7 +469,7 @@ class Node:
         heap = self._heap
         while heap and self._is_stale(heap[0][1], heap[0][2]):
             if heappop(heap)[1] is not TIMER:
-                self._ahead[WORK] -= 1
+                self._events -= 1
 
     def _fires(self, sequence: int, room: str, event: Event | _OfLayer) -> bool:
         """Account for a timer taken from the heap; False if it was cancelled."""

@@ -66,8 +66,8 @@ class PeerUser(Protocol):
         """Network time here."""
         ...
 
-    def waiting_from(self, peer: str) -> int:
-        """How many messages of `peer` were handed over and are not handled yet."""
+    def has_waiting(self, peer: str, most: int) -> bool:
+        """Whether more than `most` messages of `peer` were handed over and are not handled yet."""
         ...
 
     def turn(self) -> None:
@@ -374,7 +374,7 @@ class PeerChannels:
 
     def _take_all(self, peer: Peer, channel: Channel, frames: list[Received]) -> None:
         """What one read brought. Raises `PeerError`."""
-        if self._user.waiting_from(peer.name) + len(frames) > WAITING_MAX:
+        if self._user.has_waiting(peer.name, WAITING_MAX - len(frames)):
             raise PeerError(ErrorCode.RATE, f"more than {WAITING_MAX} messages to be handled")
         for frame, message in frames:
             self._take(peer, channel, frame, message)

@@ -240,9 +240,9 @@ class WallClock:
             arrival = at_ns + self._network.path_delay_ns(self._node.name, peer)
             self._node.message_arrived(peer, position, max(arrival, self._arrival_ns()), message)
 
-    def waiting_from(self, peer: str) -> int:
+    def has_waiting(self, peer: str, most: int) -> bool:
         """See `PeerUser`."""
-        return self._node.waiting_from(peer)
+        return self._node.has_waiting(peer, most)
 
     def call(self, session: str, sequence: int, message: Message) -> None:
         """See `NodeClock`."""
