@@ -15,11 +15,13 @@ has read the qubit. See docs/performance.md for what the figures mean.
 
 import json
 import os
+import platform
 import shutil
 import signal
 import statistics
 import subprocess
 import sys
+import sysconfig
 import tempfile
 import time
 from collections.abc import AsyncIterator
@@ -293,7 +295,12 @@ def main(
     if (peer is None) != (peer_script is None):
         raise click.UsageError("--peer and --peer-script go together")
     signal.signal(signal.SIGTERM, lambda *_: signal.raise_signal(signal.SIGINT))
-    result: dict[str, Any] = {"cpus": os.cpu_count(), "load_before": os.getloadavg()[0]}
+    result: dict[str, Any] = {
+        "cpus": os.cpu_count(),
+        "load_before": os.getloadavg()[0],
+        "python": platform.python_version(),
+        "python_is_shared_library": bool(sysconfig.get_config_var("Py_ENABLE_SHARED")),
+    }
     try:
         result |= trio.run(measure_wall, seconds, best_of)
         result["lockstep"] = trio.run(measure_lockstep, seconds)
