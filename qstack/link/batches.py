@@ -23,7 +23,7 @@ START_TIMER = "start/"
 CHOICE_TIMER = "choice/"
 
 
-class Batch(Struct, frozen=True):
+class Batch(Struct, frozen=True, eq=False):
     """A batch the physical layer has still to answer: for whom, how, in which life of the peer."""
 
     number: int
@@ -42,7 +42,7 @@ class Batch(Struct, frozen=True):
     @property
     def is_current(self) -> bool:
         """Whether the link works, and the peer is still in the life the batch was begun in."""
-        return self.peer.is_up and self.peer.peer_boot_id == self.peer_boot_id
+        return self.peer.peer_boot_id == self.peer_boot_id and self.peer.is_up
 
 
 class Batches:
@@ -68,9 +68,12 @@ class Batches:
     def end(self, number: int) -> tuple[Batch | None, Request | None]:
         """The physical layer has given its last answer; the request, if it is still served."""
         batch = self._open.pop(number, None)
-        request = batch.request if batch is not None else None
-        if request is not None:
-            del request.batches[number]
+        if batch is None:
+            return None, None
+        request = batch.peer.requests.get(batch.request_id)
+        if request is None or number not in request.batches:
+            return batch, None
+        del request.batches[number]
         return batch, request
 
     def forget_all(self) -> None:
@@ -82,13 +85,15 @@ class Batches:
 
     def start(self, peer: Peer, now: int) -> None:
         """Begin as many batches as there are slots and requests that want them."""
-        if peer.is_up and not peer.is_closed and not peer.waits_for_memory:
+        request = next_request(peer.requests, now)  # after most pairs nobody wants another one
+        if request is not None and peer.may_attempt:
             for _ in range(peer.room - peer.batches_open):
+                self._begin(peer, request)
                 request = next_request(peer.requests, now)
                 if request is None:
                     break
-                self._begin(peer, request)
-        self._watch_choice(peer, now)
+        if len(peer.requests) > 1 and not peer.is_choice_due:
+            self._watch_choice(peer, now)
 
     def start_later(self, peer: Peer, now: int) -> None:
         """Begin what may not begin yet when its time has come."""
@@ -115,20 +120,22 @@ class Batches:
         assert peer.capability is not None
         assert peer.peer_boot_id is not None
         number, self._next = self._next, self._next + 1
-        boot, option = peer.peer_boot_id, request.option
-        self._open[number] = Batch(number, request.kind, peer, boot, request.id, option)
-        wanted = request.wanted or 1
-        if request.cost_ns is not None:
-            wanted = min(wanted, FAIR_PAIRS)  # a measure batch has the link until it ends
+        kind, option, pairs = request.kind, request.option, 1
+        batch = Batch(number, kind, peer, peer.peer_boot_id, request.id, option)
+        self._open[number] = batch
+        if kind == "measure":
+            pairs = request.wanted or 1
+            if request.cost_ns is not None:
+                pairs = min(pairs, FAIR_PAIRS)  # it has the link until it ends
         request.batches[number] = None
         self._out.tell_below(
             physical.AttemptsStart(
                 batch=number,
                 link=peer.capability.link,
                 token=request.id,
-                kind=request.kind,
-                bright_state=request.option.bright_state,
-                pairs=wanted if request.kind == "measure" else 1,
+                kind=kind,
+                bright_state=option.bright_state,
+                pairs=pairs,
                 basis=request.basis,
                 rotation=request.rotation,
                 fidelity_floor=request.floor,
@@ -136,8 +143,7 @@ class Batches:
         )
 
     def _watch_choice(self, peer: Peer, now: int) -> None:
-        if len(peer.requests) > 1 and not peer.is_choice_due:
-            peer.is_choice_due = True
-            at_ns = (now // CHOICE_NS + 1) * CHOICE_NS
-            # It limits a wait: while nobody attempts it must not make the clock run.
-            self._out.set_timer(CHOICE_TIMER + peer.name, at_ns, deadline=True)
+        peer.is_choice_due = True
+        at_ns = (now // CHOICE_NS + 1) * CHOICE_NS
+        # It limits a wait: while nobody attempts it must not make the clock run.
+        self._out.set_timer(CHOICE_TIMER + peer.name, at_ns, deadline=True)

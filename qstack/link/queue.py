@@ -16,8 +16,6 @@ from qstack.physical.service import AttemptKind, GenerationOption, Rotation
 from qstack.wire.message import BasisChoice
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
-
     from qstack.link.held import Held
 
 NEVER_SERVED = -1
@@ -126,7 +124,16 @@ def next_request(requests: dict[bytes, Request], now: int) -> Request | None:
     request whose turn it is waits until nobody else has a batch, and from its first pair to its
     last is alone.
     """
-    return _next(requests, None, now)
+    wanting: list[Request] = []
+    for request in requests.values():
+        if request.atomic and len(requests) > 1:
+            running = {each.id: len(each.batches) for each in requests.values()}
+            return _next(requests, running, now)
+        if request.wants(len(request.batches), now):
+            wanting.append(request)
+    if len(wanting) > 1:
+        return min(wanting, key=lambda r: r.rank(len(r.batches)))
+    return wanting[0] if wanting else None
 
 
 def choice(requests: dict[bytes, Request], slots: int, now: int) -> dict[bytes, int]:
@@ -140,39 +147,20 @@ def choice(requests: dict[bytes, Request], slots: int, now: int) -> dict[bytes, 
     return given
 
 
-def _next(
-    requests: dict[bytes, Request], running: dict[bytes, int] | None, now: int
-) -> Request | None:
-    """The same if `running` batches were at work for each; None: those that are."""
-    asking: Iterable[Request] = requests.values()
+def _next(requests: dict[bytes, Request], running: dict[bytes, int], now: int) -> Request | None:
+    asking = [r for r in requests.values() if now >= r.start_ns]
     if any(r.atomic for r in asking):
-        asking = _eligible([r for r in asking if now >= r.start_ns], running)
-    first: Request | None = None
-    least: tuple[float, ...] | None = None
-    for request in asking:
-        at_work = _at_work(request, running)
-        if not request.wants(at_work, now):
-            continue
-        if first is None:
-            first = request
-            continue
-        least = least or first.rank(_at_work(first, running))
-        rank = request.rank(at_work)
-        if rank < least:
-            first, least = request, rank
-    return first
+        asking = _eligible(asking, running)
+    wanting = [request for request in asking if request.wants(running[request.id], now)]
+    if len(wanting) > 1:
+        return min(wanting, key=lambda r: r.rank(running[r.id]))
+    return wanting[0] if wanting else None
 
 
-def _at_work(request: Request, running: dict[bytes, int] | None) -> int:
-    return len(request.batches) if running is None else running[request.id]
-
-
-def _eligible(asking: list[Request], running: dict[bytes, int] | None) -> list[Request]:
+def _eligible(asking: list[Request], running: dict[bytes, int]) -> list[Request]:
     """Who may have a batch where somebody is atomic: whose turn it is, by the queue alone."""
-    if not any(r.atomic for r in asking):
-        return asking
     head = min(asking, key=lambda r: (not (r.atomic and r.served), *r.rank(0)))
-    at_work = [r for r in asking if _at_work(r, running)]
+    at_work = [r for r in asking if running[r.id]]
     if head.atomic:
         return [head] if all(r is head for r in at_work) else []
     return [] if any(r.atomic for r in at_work) else [r for r in asking if not r.atomic]

@@ -1,5 +1,7 @@
 """How long a device takes over an operation: the same numbers in the fabric and at the node."""
 
+from typing import Final
+
 from qstack.physical.device import (
     Clear,
     DoBellMeasure,
@@ -16,6 +18,9 @@ from qstack.physical.profile import Profile
 from qstack.physical.program import Step
 from qstack.physical.program_device import ArmProgram
 
+VARIABLE: Final = (DoGate, ArmProgram)
+"""Operations whose duration is not that of their kind."""
+
 
 def duration_ns(profile: Profile, operation: Operation) -> int:
     """How long the device is busy with `operation`; start and stop of attempts take no time.
@@ -24,12 +29,12 @@ def duration_ns(profile: Profile, operation: Operation) -> int:
     program is all of its steps, if it begins at once; one that waits for a herald keeps nobody.
     """
     match operation:
-        case Release() | Generate():  # by far the likeliest
+        case DoGate():  # the rest are asked for once
+            return profile.gate_1q_ns if len(operation.qubits) == 1 else profile.gate_2q_ns
+        case Release() | Generate():
             return 0
         case Initialise() | Clear():
             return profile.t_init_ns
-        case DoGate():
-            return profile.gate_1q_ns if len(operation.qubits) == 1 else profile.gate_2q_ns
         case DoMeasure():
             return profile.readout_ns
         case DoBellMeasure():

@@ -9,9 +9,15 @@ Rules
 """
 
 from collections import Counter
+from typing import TYPE_CHECKING, Final
 
 from qstack.ids import QubitId, qubit_id
 from qstack.physical.qubit_states import QUBIT, Input, State
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+_ENDED: Final = State.ENDED
 
 
 class Qubit:
@@ -34,7 +40,9 @@ class Memory:
         self._capacity = capacity
         self._slots = slots_per_link
         self._made = 0
-        self._qubits: dict[QubitId, Qubit] = {}
+        self._qubits: dict[bytes, Qubit] = {}
+        self.find: Callable[[bytes], Qubit | None] = self._qubits.get
+        """The qubit of that name, if it takes a place."""
         self._per_link: dict[str, int] = {}
         self.refused_links: dict[str, None] = {}  # to be told when there is a place for them
         self.lent: dict[QubitId, None] = {}
@@ -50,16 +58,12 @@ class Memory:
             if link is not None:
                 self.refused_links[link] = None
             return None
-        qubit = Qubit(qubit_id(self._boot_id, self._made), owner, link)
+        name = qubit_id(self._boot_id, self._made)
         self._made += 1
-        self._qubits[qubit.id] = qubit
+        qubit = self._qubits[name] = Qubit(name, owner, link)
         if link is not None:
             self._per_link[link] = self._per_link.get(link, 0) + 1
         return qubit
-
-    def find(self, name: bytes) -> Qubit | None:
-        """The qubit of that name, if it takes a place."""
-        return self._qubits.get(QubitId(name))
 
     def owned_by(self, owner: str) -> list[Qubit]:
         """Everything `owner` has, oldest first."""
@@ -75,8 +79,8 @@ class Memory:
 
     def step(self, qubit: Qubit, received: Input) -> None:
         """What happened to a qubit. Raises `IllegalInputError`."""
-        qubit.state = QUBIT.step(qubit.state, received)
-        if qubit.state is State.ENDED:
+        state = qubit.state = QUBIT.cells[qubit.state, received]
+        if state is _ENDED:
             del self._qubits[qubit.id]
             if self.lent:
                 self.lent.pop(qubit.id, None)
