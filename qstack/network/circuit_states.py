@@ -59,3 +59,6 @@ CIRCUIT: Final = Table(
         (S.ACTIVE, On.IDLE): S.CLOSED,
     },
 )
+ACTIVE: Final = CIRCUIT.only(On.TRAFFIC)
+"""The state in which it carries requests and pairs, which leave it as it is."""
+assert CIRCUIT.step(ACTIVE, On.TRAFFIC) is ACTIVE

@@ -73,13 +73,14 @@ class Calls:
 
     def answer(self, call: Call, message: Message) -> None:
         """Close the call with its answer."""
-        if not self.is_open(call):
+        calls = self._sessions.get(call.session)
+        if calls is None or calls.get(call.number) is not call:
             return
-        calls = self._sessions[call.session]
         del calls[call.number]
         if not calls:
             del self._sessions[call.session]
-        self._context.cancel_timer(_key(call))
+        if call.deadline_ns is not None:
+            self._context.cancel_timer(_key(call))
         self.indicate(call, message)
 
     def indicate(self, call: Call, message: Message) -> None:

@@ -42,14 +42,15 @@ class DeliveredPairs:
 
     def add(self, delivered: Delivered) -> None:
         """Remember a pair that is being delivered."""
-        pairs = self._sessions.get(delivered.session)
+        session, pair = delivered.session, delivered.pair
+        pairs = self._sessions.get(session)
         if pairs is None:
-            pairs = self._sessions[delivered.session] = BoundedDict(DELIVERED_PAIRS_MAX)
+            pairs = self._sessions[session] = BoundedDict(DELIVERED_PAIRS_MAX)
         elif len(pairs) == DELIVERED_PAIRS_MAX:
             oldest, _ = pairs.popitem(last=False)
             del self._sessions_of[oldest]
-        pairs.put(delivered.pair, delivered)
-        self._sessions_of[delivered.pair] = delivered.session
+        pairs[pair] = delivered
+        self._sessions_of[pair] = session
 
     def get(self, pair: PairId) -> Delivered | None:
         """The delivered pair, if its session lives and it is remembered."""

@@ -153,29 +153,24 @@ class Grant:
     # --- to the session ---
 
     def _deliver(self, message: network.EndPair) -> None:
+        call, remote, pair, qubit = self.call, self.remote, message.pair, message.qubit
+        x_bit, z_bit = message.x_bit, message.z_bit
         if self._is_tail:
-            self._context.correct(message.qubit, message.x_bit, message.z_bit)
-        self._calls.give(self.call, message.qubit)
-        self._pairs.add(
-            Delivered(
-                session=self.call.session,
-                remote=self.remote,
-                pair=message.pair,
-                qubit=message.qubit,
-                flow=self.flow if self._is_echo else None,
-            )
-        )
+            self._context.correct(qubit, x_bit, z_bit)
+        self._calls.give(call, qubit)
+        flow = self.flow if self._is_echo else None
+        self._pairs.add(Delivered(call.session, remote, pair, qubit, flow))
         indication = service.PairDelivered(
-            call=self.call.number,
-            remote=self.remote,
-            pair=message.pair,
-            qubit=message.qubit,
-            x_bit=message.x_bit,
-            z_bit=message.z_bit,
+            call=call.number,
+            remote=remote,
+            pair=pair,
+            qubit=qubit,
+            x_bit=x_bit,
+            z_bit=z_bit,
             goodness=message.goodness,
             time_of_goodness_ns=message.time_of_goodness_ns,
         )
-        self._calls.indicate(self.call, indication)
+        self._calls.indicate(call, indication)
 
     def _on_read(self, reading: _Reading, answer: PhysicalAnswer | None) -> None:
         if not any(waiting is reading for waiting in self._readings):
