@@ -15,7 +15,7 @@ from msgspec import Struct
 from qstack.link.outbox import Outbox
 from qstack.link.params import CHOICE_NS, FAIR_PAIRS
 from qstack.link.peer import Peer
-from qstack.link.queue import Request, choice, next_request
+from qstack.link.queue import Request, choice, first_of, sated_until_ns, who_wants
 from qstack.physical import service as physical
 from qstack.physical.service import GenerationOption
 
@@ -81,17 +81,21 @@ class Batches:
         for batch in self._open.values():
             if (request := batch.request) is not None:
                 del request.batches[batch.number]
+                batch.peer.sated_until_ns = 0
         self._open.clear()
 
     def start(self, peer: Peer, now: int) -> None:
         """Begin as many batches as there are slots and requests that want them."""
-        request = next_request(peer.requests, now)  # after most pairs nobody wants another one
-        if request is not None and peer.may_attempt:
+        wanting = who_wants(peer.requests, now)
+        if wanting and peer.may_attempt:
             for _ in range(peer.room - peer.batches_open):
+                request = first_of(wanting)
                 self._begin(peer, request)
-                request = next_request(peer.requests, now)
-                if request is None:
-                    break
+                if len(wanting) > 1 or not request.wants(len(request.batches), now):
+                    wanting = who_wants(peer.requests, now)
+                    if not wanting:
+                        break
+        peer.sated_until_ns = 0 if wanting else sated_until_ns(peer.requests, now)
         if len(peer.requests) > 1 and not peer.is_choice_due:
             self._watch_choice(peer, now)
 

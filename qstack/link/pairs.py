@@ -52,6 +52,8 @@ class Pairs:
             self._discard(batch.peer, herald.herald_sequence)
         elif batch.kind == "prepare" or not self._rounds.take(batch, herald):
             self._announce(batch, request, herald)
+            if now < batch.peer.sated_until_ns:  # one batch less, and one pair less to come
+                return
         self._batches.start(batch.peer, now)
 
     def on_measured(self, measured: physical.MeasuredPairs, now: int) -> None:
@@ -73,7 +75,10 @@ class Pairs:
     def on_attempts_ended(self, ended: physical.AttemptsEnded, now: int) -> None:
         """A batch has ended without (further) success."""
         batch, request = self._batches.end(ended.batch)
-        if batch is None or ended.reason == "device":
+        if batch is None:
+            return
+        batch.peer.sated_until_ns = 0
+        if ended.reason == "device":
             return  # DeviceLost follows
         if ended.reason == "refused":
             if request is not None:

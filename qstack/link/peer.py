@@ -50,6 +50,7 @@ class Peer:
     is_room_due: bool = False  # the timer to look at it again is armed
     is_closed: bool = False  # in MAINTENANCE: no attempts are made
     calibration: int = 0  # the last that is known
+    sated_until_ns: float = 0  # until then no request wants another batch because a pair has come
     is_choice_due: bool = False  # the timer to look at the queue again is armed
     test_share: float = 0.0  # of the pairs, sacrificed to test rounds
     lowered: dict[float | None, float] = field(default_factory=dict)

@@ -114,7 +114,21 @@ class Request:
         return self.number is None or self.number - self.served > running
 
 
-def next_request(requests: dict[bytes, Request], now: int) -> Request | None:
+def who_wants(requests: dict[bytes, Request], now: int) -> list[Request]:
+    """The requests the next free slot may be for; `first_of` them has it.
+
+    To begin a batch for one of them changes nothing of whether the others want one.
+    """
+    wanting: list[Request] = []
+    for request in requests.values():
+        if request.atomic and len(requests) > 1:
+            return _wanting(requests, _running(requests), now)
+        if request.wants(len(request.batches), now):
+            wanting.append(request)
+    return wanting
+
+
+def first_of(wanting: list[Request]) -> Request:
     """Whom the next free slot is for.
 
     First those whose priority is strict, as all are without weights: the highest; within it who has
@@ -124,37 +138,39 @@ def next_request(requests: dict[bytes, Request], now: int) -> Request | None:
     request whose turn it is waits until nobody else has a batch, and from its first pair to its
     last is alone.
     """
-    wanting: list[Request] = []
-    for request in requests.values():
-        if request.atomic and len(requests) > 1:
-            running = {each.id: len(each.batches) for each in requests.values()}
-            return _next(requests, running, now)
-        if request.wants(len(request.batches), now):
-            wanting.append(request)
-    if len(wanting) > 1:
-        return min(wanting, key=lambda r: r.rank(len(r.batches)))
-    return wanting[0] if wanting else None
+    if len(wanting) == 1:  # nobody to choose among
+        return wanting[0]
+    return min(wanting, key=lambda r: r.rank(len(r.batches)))
+
+
+def sated_until_ns(requests: dict[bytes, Request], now: int) -> float:
+    """Until when nobody wants another batch, while each that ends is of a pair of its request."""
+    starts_ns = [
+        r.start_ns for r in requests.values() if r.wants(len(r.batches), max(now, r.start_ns))
+    ]
+    return min(starts_ns, default=math.inf)
 
 
 def choice(requests: dict[bytes, Request], slots: int, now: int) -> dict[bytes, int]:
     """How many batches each request would have if all slots were given out anew."""
     given = dict.fromkeys(requests, 0)
     for _ in range(slots):
-        request = _next(requests, given, now)
-        if request is None:
+        wanting = _wanting(requests, given, now)
+        if not wanting:
             break
-        given[request.id] += 1
+        given[min(wanting, key=lambda r: r.rank(given[r.id])).id] += 1
     return given
 
 
-def _next(requests: dict[bytes, Request], running: dict[bytes, int], now: int) -> Request | None:
+def _running(requests: dict[bytes, Request]) -> dict[bytes, int]:
+    return {request.id: len(request.batches) for request in requests.values()}
+
+
+def _wanting(requests: dict[bytes, Request], running: dict[bytes, int], now: int) -> list[Request]:
     asking = [r for r in requests.values() if now >= r.start_ns]
     if any(r.atomic for r in asking):
         asking = _eligible(asking, running)
-    wanting = [request for request in asking if request.wants(running[request.id], now)]
-    if len(wanting) > 1:
-        return min(wanting, key=lambda r: r.rank(running[r.id]))
-    return wanting[0] if wanting else None
+    return [request for request in asking if request.wants(running[request.id], now)]
 
 
 def _eligible(asking: list[Request], running: dict[bytes, int]) -> list[Request]:

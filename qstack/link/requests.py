@@ -351,6 +351,7 @@ class Requests:
             floor=None if asked.consecutive else asked.min_fidelity,
         )
         peer.requests[request.id] = request
+        peer.sated_until_ns = 0
         key = DEADLINE_TIMER + request.id.hex()
         self._out.set_timer(key, request.deadline_ns, deadline=True)
         return request

@@ -144,8 +144,16 @@ class Circuits:
 
     def active(self, peer: str, message: CircuitMessage) -> Circuit | None:
         """Like `of`, for the messages that belong to an active circuit."""
+        circuit = self._circuits.get(message.circuit)
+        if (
+            circuit is not None
+            and circuit.state is ACTIVE
+            and circuit.epoch == message.epoch
+            and peer in (circuit.upstream, circuit.downstream)
+        ):
+            return circuit
         circuit = self.of(peer, message)
-        if circuit is not None and circuit.state is not ACTIVE:
+        if circuit is not None:
             self._step(circuit, CircuitInput.TRAFFIC)  # which is not allowed
         return circuit
 

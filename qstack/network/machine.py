@@ -340,7 +340,10 @@ class NetworkLayer:
             self._out.record("ignored", source=peer, message=type(message).__name__)
             return
         try:
-            self._on_peer_message(peer, message)
+            if isinstance(message, messages.Track):  # by far the likeliest
+                self._on_track(peer, message)
+            else:
+                self._on_peer_message(peer, message)
         except PeerError as error:
             self._out.record("peer_error", peer=peer, error=error.code.name, detail=error.detail)
             self._out.send(
@@ -349,9 +352,6 @@ class NetworkLayer:
             )
 
     def _on_peer_message(self, peer: str, message: Message) -> None:
-        if isinstance(message, messages.Track):  # by far the likeliest
-            self._on_track(peer, message)
-            return
         match message:
             case messages.Expire():
                 self._on_expire(peer, message)

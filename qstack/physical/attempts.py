@@ -39,6 +39,7 @@ from qstack.physical.service import (
     AttemptsStop,
     Heralded,
     MeasuredPairs,
+    Rotation,
 )
 from qstack.physical.sharing import choose
 from qstack.physical.station_gens import StationGens
@@ -48,7 +49,8 @@ from qstack.wire.packed import BASES, draw_bases, pack_bases
 LINK_LAYER: Final = "link"
 SHARE_TIMER: Final = "share"
 FLOORS_KEPT: Final = 256
-"""Fidelities to be kept whose times are remembered: peers may ask for ever new ones."""
+"""Fidelities to be kept whose times are remembered: peers may ask for ever new ones.
+As many ways of attempting, whose problems are."""
 
 _ENDED: Final = State.ENDED
 
@@ -102,6 +104,7 @@ class Attempts:
         self._world = world
         self._stations = stations
         self._rng = rng
+        self._problem = lru_cache(maxsize=FLOORS_KEPT)(self._find_problem)
         self._good_for_ns = lru_cache(maxsize=FLOORS_KEPT)(partial(good_for_ns, world))
         self._numbers = numbers
         self._order = order
@@ -126,7 +129,9 @@ class Attempts:
         """Begin a batch, or queue it for the communication qubit."""
         if not is_ready or self._stations.is_away(asked.link):
             return [_ended(asked.batch, "device", 0)]
-        problem = self._problem(asked)
+        problem = self._problem(
+            asked.link, asked.kind, asked.basis, asked.pairs, asked.bright_state, asked.rotation
+        )
         if problem:
             return [_refused("AttemptsStart", problem), _ended(asked.batch, "refused", 0)]
         qubit = self._memory.admit(LINK_LAYER, asked.link)
@@ -451,19 +456,27 @@ class Attempts:
         if state is _ENDED:
             del self._batches[batch.number]
 
-    def _problem(self, asked: AttemptsStart) -> str:
-        link = self._links.get(asked.link)
+    def _find_problem(
+        self,
+        name: str,
+        kind: AttemptKind,
+        basis: BasisChoice | None,
+        pairs: int,
+        bright_state: float | None,
+        rotation: Rotation | None,
+    ) -> str:
+        link = self._links.get(name)
         if link is None:
-            return f"no link {asked.link} here"
-        if asked.kind not in link.kinds:
-            return f"link {asked.link} does not {asked.kind}"
+            return f"no link {name} here"
+        if kind not in link.kinds:
+            return f"link {name} does not {kind}"
         return mismatch(
-            asked.kind,
-            basis=asked.basis,
-            pairs=asked.pairs,
-            bright_state=asked.bright_state,
+            kind,
+            basis=basis,
+            pairs=pairs,
+            bright_state=bright_state,
             scheme=link.scheme,
-            rotation=asked.rotation,
+            rotation=rotation,
         )
 
     def _goodness_of(self, asked: AttemptsStart, z: int, emitted_at_ns: int) -> float:

@@ -2,7 +2,7 @@
 
 from qstack.machine import Effect
 from qstack.physical.device import Device, DoMove, Operation, Place
-from qstack.physical.durations import VARIABLE, duration_ns
+from qstack.physical.durations import DURATIONS_NS, duration_ns
 from qstack.physical.generation import compiles_moves, has_storage
 from qstack.physical.profile import Profile
 
@@ -18,7 +18,7 @@ class DeviceOrder:
         self._device = device
         self._free_ns = 0
         self._sequence = 0
-        self._durations_ns: dict[type[Operation], int] = {}  # of the kinds where all are alike
+        self._durations_ns = {kind: find(profile) for kind, find in DURATIONS_NS.items()}
 
     def start_ns(self, now: int) -> int:
         """When the device is free for an operation on qubits."""
@@ -41,7 +41,7 @@ class DeviceOrder:
         """
         busy_ns = self._durations_ns.get(type(operation))
         if busy_ns is None:
-            busy_ns = self._duration_ns(operation)
+            busy_ns = duration_ns(self.profile, operation)
         if busy_ns:
             self._free_ns = operation.at_ns + busy_ns
         return self._device.submit(operation, now)
@@ -58,10 +58,3 @@ class DeviceOrder:
     def reset(self) -> None:
         """A new device has nothing to do."""
         self._free_ns = 0
-
-    def _duration_ns(self, operation: Operation) -> int:
-        """Found once for each kind of operation, where it depends on nothing else."""
-        busy_ns = duration_ns(self.profile, operation)
-        if not isinstance(operation, VARIABLE):
-            self._durations_ns[type(operation)] = busy_ns
-        return busy_ns

@@ -113,7 +113,7 @@ class PhysicalLayer:
         self._is_reached = False  # its peer is up
         self._is_ready = False
         self._health = DeviceHealth(state="ready", detail="")
-        self._has_agenda = not isinstance(device, EmulatedDevice)
+        self._is_emulated = type(device) is EmulatedDevice
         self._wakes_ns: int | None = None  # when the device's timer is armed for
         self._order = DeviceOrder(device, hardware.profile, hardware.memory)
         self._memory = Memory(boot_id, hardware.memory, link_slots(world, node))
@@ -162,7 +162,7 @@ class PhysicalLayer:
             effects = self._dispatch(event, now)
         if any(self._newsworthy):
             effects += self._news(now)
-        if self._has_agenda:
+        if not self._is_emulated:
             effects += self._look_at_agenda()
         return effects
 
@@ -195,6 +195,8 @@ class PhysicalLayer:
 
     def _on_heard(self, peer: str, message: Message, now: int) -> list[Effect]:
         if peer == self._device.peer:
+            if self._is_emulated:  # what the fabric says is what the device says
+                return self._on_device(message, now)
             return self._on_answers(self._device.received(message, now), now)
         if self._stations.knows(peer):
             return self._stations.heard(peer, message, now) if self._is_ready else []

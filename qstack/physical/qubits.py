@@ -385,8 +385,9 @@ class Qubits:
         return [*withdrawn, *self._order.submit(release, now)]
 
     def _step_all(self, entry: _Open, received: Input) -> None:
+        step = self._memory.step
         for qubit in entry.qubits:
-            self._memory.step(qubit, received)
+            step(qubit, received)
 
 
 def _misuse(source: str, name: bytes, qubit: Qubit | None) -> LocalError:

@@ -14,6 +14,7 @@ from collections.abc import Callable
 from msgspec import Struct
 
 from qstack.errors import ErrorCode
+from qstack.machine import Tell
 from qstack.transport import service
 from qstack.transport.context import Context, Reason, reason
 from qstack.transport.params import CALLS_PER_SESSION_MAX
@@ -86,7 +87,7 @@ class Calls:
     def indicate(self, call: Call, message: Message) -> None:
         """Tell the session something about its call."""
         if not call.is_orphan:
-            self._context.tell(call.session, message)
+            self._context.effects.append(Tell(call.session, message))
 
     def fail(self, call: Call, why: Reason) -> None:
         """Close the call with Failed."""

@@ -83,6 +83,7 @@ class Grant:
         self._basis = terms.basis
         self._is_prepare = terms.is_prepare
         self._rotation = terms.rotation
+        self._kind = "keep" if terms.basis is None or terms.is_prepare else "measure"
         self._readings: deque[_Reading] = deque()
         owner.context.use_request(terms.request, self)
 
@@ -100,8 +101,7 @@ class Grant:
 
     def on_pair(self, message: network.EndPair) -> None:
         """Correct and deliver, or read, a pair."""
-        are_kept = self._basis is None or self._is_prepare
-        if self._indicated == self.number or are_kept != (message.kind == "keep"):
+        if self._indicated == self.number or message.kind != self._kind:
             self._context.free(message.qubit)
             return
         self._indicated += 1
@@ -243,6 +243,6 @@ class Grant:
 
     def _count(self, pairs: int) -> None:
         self.delivered += pairs
-        if self.is_complete:
+        if self.delivered == self.number:
             self.end(cancel=False)
         self._owner.delivered(self, pairs)

@@ -174,8 +174,10 @@ class QubitReceiver(StreamSocket):
     def _pump(self) -> None:
         """Hand over what is decided, in order; then allow what is still waited for."""
         while (arrival := self._arrivals.get(self._next)) is not None:
+            if arrival.state not in _FATES:
+                break
             is_skipped = arrival.state is ReceivingState.SKIPPED
-            if arrival.state not in _FATES or not (self._waiting or is_skipped):
+            if not (self._waiting or is_skipped):
                 break
             del self._arrivals[self._next]
             self._next += 1
