@@ -15,7 +15,7 @@ from msgspec import Struct
 from qstack.link.outbox import Outbox
 from qstack.link.params import CHOICE_NS, FAIR_PAIRS
 from qstack.link.peer import Peer
-from qstack.link.queue import Request, choice, first_of, sated_until_ns, who_wants
+from qstack.link.queue import Request, sated_until_ns, turns
 from qstack.physical import service as physical
 from qstack.physical.service import GenerationOption
 
@@ -86,16 +86,13 @@ class Batches:
 
     def start(self, peer: Peer, now: int) -> None:
         """Begin as many batches as there are slots and requests that want them."""
-        wanting = who_wants(peer.requests, now)
-        if wanting and peer.may_attempt:
-            for _ in range(peer.room - peer.batches_open):
-                request = first_of(wanting)
+        requests = peer.requests
+        if requests and peer.may_attempt:
+            running = {request.id: len(request.batches) for request in requests.values()}
+            free = peer.room - sum(running.values())
+            for request in turns(requests, running, free, now):
                 self._begin(peer, request)
-                if len(wanting) > 1 or not request.wants(len(request.batches), now):
-                    wanting = who_wants(peer.requests, now)
-                    if not wanting:
-                        break
-        peer.sated_until_ns = 0 if wanting else sated_until_ns(peer.requests, now)
+        peer.sated_until_ns = sated_until_ns(requests, now)
         if len(peer.requests) > 1 and not peer.is_choice_due:
             self._watch_choice(peer, now)
 
@@ -114,9 +111,10 @@ class Batches:
         """Stop what both ends, looking at the queue alone, would not have begun (rule 2)."""
         peer.is_choice_due = False
         if peer.is_up:
-            chosen = choice(peer.requests, peer.room, now)
+            chosen = dict.fromkeys(peer.requests, 0)  # who would have how many
+            turns(peer.requests, chosen, peer.room, now)
             for request in peer.requests.values():
-                for number in list(request.batches)[chosen.get(request.id, 0) :]:
+                for number in list(request.batches)[chosen[request.id] :]:
                     self._out.tell_below(physical.AttemptsStop(batch=number))
         self.start(peer, now)
 

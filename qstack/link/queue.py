@@ -8,6 +8,7 @@ lost but time.
 
 import math
 from dataclasses import dataclass, field
+from heapq import heapify, heappop, heapreplace
 from typing import TYPE_CHECKING, NamedTuple
 
 from qstack.link.coincidences import Coincidences
@@ -114,56 +115,42 @@ class Request:
         return self.number is None or self.number - self.served > running
 
 
-def who_wants(requests: dict[bytes, Request], now: int) -> list[Request]:
-    """The requests the next free slot may be for; `first_of` them has it.
-
-    To begin a batch for one of them changes nothing of whether the others want one.
-    """
-    wanting: list[Request] = []
-    for request in requests.values():
-        if request.atomic and len(requests) > 1:
-            return _wanting(requests, _running(requests), now)
-        if request.wants(len(request.batches), now):
-            wanting.append(request)
-    return wanting
-
-
-def first_of(wanting: list[Request]) -> Request:
-    """Whom the next free slot is for.
+def turns(
+    requests: dict[bytes, Request], running: dict[bytes, int], slots: int, now: int
+) -> list[Request]:
+    """Whom the next free `slots` are for, in order, if `running` batches are at work for each.
 
     First those whose priority is strict, as all are without weights: the highest; within it who has
     fewest batches at work, then who was served longest ago (the herald sequence says it alike at
     both ends), then who came first. Then those with weights: whose next pair has the earliest
     virtual finish time (weighted fair queueing; Demers, Keshav and Shenker, SIGCOMM'89). An atomic
     request whose turn it is waits until nobody else has a batch, and from its first pair to its
-    last is alone.
+    last is alone. So what is begun for one changes nothing of whether the others want a batch.
     """
-    if len(wanting) == 1:  # nobody to choose among
-        return wanting[0]
-    return min(wanting, key=lambda r: r.rank(len(r.batches)))
+    wanting = _wanting(requests, running, now)
+    waiting = [(r.rank(running[r.id]), place, r) for place, r in enumerate(wanting)]
+    heapify(waiting)
+    chosen: list[Request] = []
+    while waiting and len(chosen) < slots:
+        _, place, request = waiting[0]
+        chosen.append(request)
+        at_work = running[request.id] = running[request.id] + 1
+        if not request.wants(at_work, now):
+            heappop(waiting)
+        elif len(waiting) > 1:  # else there is nobody to choose among
+            heapreplace(waiting, (request.rank(at_work), place, request))
+    return chosen
 
 
 def sated_until_ns(requests: dict[bytes, Request], now: int) -> float:
-    """Until when nobody wants another batch, while each that ends is of a pair of its request."""
+    """Until when nobody wants another batch, while each that ends is of a pair of its request.
+
+    Not at all if somebody wants one now.
+    """
     starts_ns = [
         r.start_ns for r in requests.values() if r.wants(len(r.batches), max(now, r.start_ns))
     ]
     return min(starts_ns, default=math.inf)
-
-
-def choice(requests: dict[bytes, Request], slots: int, now: int) -> dict[bytes, int]:
-    """How many batches each request would have if all slots were given out anew."""
-    given = dict.fromkeys(requests, 0)
-    for _ in range(slots):
-        wanting = _wanting(requests, given, now)
-        if not wanting:
-            break
-        given[min(wanting, key=lambda r: r.rank(given[r.id])).id] += 1
-    return given
-
-
-def _running(requests: dict[bytes, Request]) -> dict[bytes, int]:
-    return {request.id: len(request.batches) for request in requests.values()}
 
 
 def _wanting(requests: dict[bytes, Request], running: dict[bytes, int], now: int) -> list[Request]:
