@@ -8,6 +8,8 @@ Rules
    and stop what the shared queue does not choose.
 3. A batch belongs to the life of the peer it was begun in. What comes of it later is freed and
    nobody told: herald sequences of the peer's next life count anew.
+4. A pair that comes for its request is one batch less and one pair less to come. So while every
+   request has all the batches it wants (`sated`) nothing can begin, and nobody is looked for.
 """
 
 from msgspec import Struct

@@ -121,6 +121,7 @@ class Attempts:
         self._conditions: dict[str, Conditions] = {}  # what is expected of a link, if not the ideal
         self._cycles_ns: dict[tuple[str, AttemptKind], int] = {}
         self._is_timer_set = False
+        # Whether its links never take turns: they attempt at once, or there is one.
         self._is_parallel = order.profile.parallel_links or len(self._links) == 1
 
     # --- what the link layer asks ---
