@@ -59,11 +59,17 @@ def qubit_id(boot_id: bytes, counter: int) -> QubitId:
 
 def link_pair_id(link: str, boots: tuple[bytes, bytes], herald_sequence: int) -> LinkPairId:
     """Equal at both ends without a message: `boots` are in the order of the node names."""
-    return LinkPairId(_lives_of_link(link, boots) + herald_sequence.to_bytes(8, "big"))
+    return pair_in_lives(lives_of_link(link, boots), herald_sequence)
+
+
+def pair_in_lives(lives: bytes, herald_sequence: int) -> LinkPairId:
+    """The same of a link in two lives that are known (`lives_of_link`)."""
+    return LinkPairId(lives + herald_sequence.to_bytes(8, "big"))
 
 
 @lru_cache(maxsize=4096)
-def _lives_of_link(link: str, boots: tuple[bytes, bytes]) -> bytes:
+def lives_of_link(link: str, boots: tuple[bytes, bytes]) -> bytes:
+    """What the ids of all pairs of a link begin with, while both of its ends live."""
     return blake2b(b"|".join((link.encode(), *boots)), digest_size=8).digest()
 
 

@@ -9,6 +9,13 @@ from collections.abc import Mapping
 from enum import Enum
 from typing import Generic, TypeVar
 
+
+class Member(Enum):
+    """A state or an input: a single object, and hashed as one, not by its name as an `Enum` is."""
+
+    __hash__ = object.__hash__
+
+
 S = TypeVar("S", bound=Enum)
 I = TypeVar("I", bound=Enum)  # noqa: E741 - the name the state files use
 
@@ -22,27 +29,38 @@ class IllegalInputError(Exception):
         self.received = received
 
 
+class Cells(dict[tuple[S, I], S]):
+    """The next state, by state and input. To look up an empty cell raises `IllegalInputError`."""
+
+    def __missing__(self, key: tuple[S, I]) -> S:
+        """There is no such cell."""
+        raise IllegalInputError(*key)
+
+
 class Table(Generic[S, I]):
-    """The transitions of one kind of thing, from `start`."""
+    """The transitions of one kind of thing, from `start`.
+
+    `cells[state, received]` is `step` without a call, for what happens with every pair.
+    """
 
     def __init__(self, start: S, cells: Mapping[tuple[S, I], S]) -> None:
         self.start = start
-        self.cells = dict(cells)
-        # Members are single objects that live for ever: their ids are keys that hash quickly.
-        self._by_id = {(id(state), id(got)): target for (state, got), target in cells.items()}
+        self.cells = Cells(cells)
         self._states = type(start)
         self._inputs = {type(received) for _, received in cells}
 
     def step(self, state: S, received: I) -> S:
         """The next state. Raises `IllegalInputError` on an empty cell."""
-        try:
-            return self._by_id[id(state), id(received)]
-        except KeyError:
-            raise IllegalInputError(state, received) from None
+        return self.cells[state, received]
 
     def allows(self, state: S, received: I) -> bool:
         """Whether the cell exists."""
-        return (id(state), id(received)) in self._by_id
+        return (state, received) in self.cells
+
+    def only(self, received: I) -> S:
+        """The one state in which `received` is allowed. Raises ValueError if there are others."""
+        (state,) = (state for state, got in self.cells if got is received)
+        return state
 
     def is_final(self, state: S) -> bool:
         """Whether nothing leads out of `state`."""

@@ -8,6 +8,8 @@ Rules
    and stop what the shared queue does not choose.
 3. A batch belongs to the life of the peer it was begun in. What comes of it later is freed and
    nobody told: herald sequences of the peer's next life count anew.
+4. A pair that comes for its request is one batch less and one pair less to come. So while every
+   request has all the batches it wants (`sated`) nothing can begin, and nobody is looked for.
 """
 
 from msgspec import Struct
@@ -15,7 +17,7 @@ from msgspec import Struct
 from qstack.link.outbox import Outbox
 from qstack.link.params import CHOICE_NS, FAIR_PAIRS
 from qstack.link.peer import Peer
-from qstack.link.queue import Request, choice, next_request
+from qstack.link.queue import Request, sated_until_ns, turns
 from qstack.physical import service as physical
 from qstack.physical.service import GenerationOption
 
@@ -23,7 +25,7 @@ START_TIMER = "start/"
 CHOICE_TIMER = "choice/"
 
 
-class Batch(Struct, frozen=True):
+class Batch(Struct, frozen=True, eq=False):
     """A batch the physical layer has still to answer: for whom, how, in which life of the peer."""
 
     number: int
@@ -42,7 +44,7 @@ class Batch(Struct, frozen=True):
     @property
     def is_current(self) -> bool:
         """Whether the link works, and the peer is still in the life the batch was begun in."""
-        return self.peer.is_up and self.peer.peer_boot_id == self.peer_boot_id
+        return self.peer.peer_boot_id == self.peer_boot_id and self.peer.is_up
 
 
 class Batches:
@@ -68,9 +70,12 @@ class Batches:
     def end(self, number: int) -> tuple[Batch | None, Request | None]:
         """The physical layer has given its last answer; the request, if it is still served."""
         batch = self._open.pop(number, None)
-        request = batch.request if batch is not None else None
-        if request is not None:
-            del request.batches[number]
+        if batch is None:
+            return None, None
+        request = batch.peer.requests.get(batch.request_id)
+        if request is None or number not in request.batches:
+            return batch, None
+        del request.batches[number]
         return batch, request
 
     def forget_all(self) -> None:
@@ -78,17 +83,20 @@ class Batches:
         for batch in self._open.values():
             if (request := batch.request) is not None:
                 del request.batches[batch.number]
+                batch.peer.sated_until_ns = 0
         self._open.clear()
 
     def start(self, peer: Peer, now: int) -> None:
         """Begin as many batches as there are slots and requests that want them."""
-        if peer.is_up and not peer.is_closed and not peer.waits_for_memory:
-            for _ in range(peer.room - peer.batches_open):
-                request = next_request(peer.requests, now)
-                if request is None:
-                    break
+        requests = peer.requests
+        if requests and peer.may_attempt:
+            running = {request.id: len(request.batches) for request in requests.values()}
+            free = peer.room - sum(running.values())
+            for request in turns(requests, running, free, now):
                 self._begin(peer, request)
-        self._watch_choice(peer, now)
+        peer.sated_until_ns = sated_until_ns(requests, now)
+        if len(peer.requests) > 1 and not peer.is_choice_due:
+            self._watch_choice(peer, now)
 
     def start_later(self, peer: Peer, now: int) -> None:
         """Begin what may not begin yet when its time has come."""
@@ -105,9 +113,10 @@ class Batches:
         """Stop what both ends, looking at the queue alone, would not have begun (rule 2)."""
         peer.is_choice_due = False
         if peer.is_up:
-            chosen = choice(peer.requests, peer.room, now)
+            chosen = dict.fromkeys(peer.requests, 0)  # who would have how many
+            turns(peer.requests, chosen, peer.room, now)
             for request in peer.requests.values():
-                for number in list(request.batches)[chosen.get(request.id, 0) :]:
+                for number in list(request.batches)[chosen[request.id] :]:
                     self._out.tell_below(physical.AttemptsStop(batch=number))
         self.start(peer, now)
 
@@ -115,20 +124,22 @@ class Batches:
         assert peer.capability is not None
         assert peer.peer_boot_id is not None
         number, self._next = self._next, self._next + 1
-        boot, option = peer.peer_boot_id, request.option
-        self._open[number] = Batch(number, request.kind, peer, boot, request.id, option)
-        wanted = request.wanted or 1
-        if request.cost_ns is not None:
-            wanted = min(wanted, FAIR_PAIRS)  # a measure batch has the link until it ends
+        kind, option, pairs = request.kind, request.option, 1
+        batch = Batch(number, kind, peer, peer.peer_boot_id, request.id, option)
+        self._open[number] = batch
+        if kind == "measure":
+            pairs = request.wanted or 1
+            if request.cost_ns is not None:
+                pairs = min(pairs, FAIR_PAIRS)  # it has the link until it ends
         request.batches[number] = None
         self._out.tell_below(
             physical.AttemptsStart(
                 batch=number,
                 link=peer.capability.link,
                 token=request.id,
-                kind=request.kind,
-                bright_state=request.option.bright_state,
-                pairs=wanted if request.kind == "measure" else 1,
+                kind=kind,
+                bright_state=option.bright_state,
+                pairs=pairs,
                 basis=request.basis,
                 rotation=request.rotation,
                 fidelity_floor=request.floor,
@@ -136,8 +147,7 @@ class Batches:
         )
 
     def _watch_choice(self, peer: Peer, now: int) -> None:
-        if len(peer.requests) > 1 and not peer.is_choice_due:
-            peer.is_choice_due = True
-            at_ns = (now // CHOICE_NS + 1) * CHOICE_NS
-            # It limits a wait: while nobody attempts it must not make the clock run.
-            self._out.set_timer(CHOICE_TIMER + peer.name, at_ns, deadline=True)
+        peer.is_choice_due = True
+        at_ns = (now // CHOICE_NS + 1) * CHOICE_NS
+        # It limits a wait: while nobody attempts it must not make the clock run.
+        self._out.set_timer(CHOICE_TIMER + peer.name, at_ns, deadline=True)

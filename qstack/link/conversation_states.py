@@ -11,13 +11,13 @@ Rules
 2. An empty cell is an error of ours: what a peer says is compared before it becomes an input.
 """
 
-from enum import Enum, auto
+from enum import auto
 from typing import Final
 
-from qstack.table import Table
+from qstack.table import Member, Table
 
 
-class State(Enum):
+class State(Member):
     """Where a conversation stands."""
 
     SILENT = auto()  # there is no channel
@@ -25,7 +25,7 @@ class State(Enum):
     OPEN = auto()  # what is said is heard, unless the conversation ends
 
 
-class Input(Enum):
+class Input(Member):
     """What can happen to it."""
 
     CHANNEL = auto()  # to this life of the peer

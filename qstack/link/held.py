@@ -80,6 +80,7 @@ class HeldPairs:
     def _drop(self, peer: Peer, request: Request, pair: Held) -> None:
         request.held.remove(pair)
         request.take_back(1)
+        peer.sated_until_ns = 0
         peer.note_void(pair.sequence)
         self._free(pair)
 

@@ -93,9 +93,21 @@ class LinkLayer:
     def handle(self, event: Event, now: int) -> list[Effect]:
         """See `qstack.machine.Machine`."""
         self._out.now = now
+        if isinstance(event, Told):
+            if isinstance(event.message, physical.Heralded):  # by far the likeliest
+                self._pairs.on_heralded(event.message, now)
+            else:
+                self._on_told(event.source, event.message, now)
+        else:
+            self._dispatch(event, now)
+        if self._maintenance.cares:
+            self._maintenance.settle(now)
+        return self._out.take()
+
+    def _dispatch(
+        self, event: FromPeer | TimerFired | PeerUp | PeerDown | OwnerGone | LayerUp, now: int
+    ) -> None:
         match event:
-            case Told(source, message):
-                self._on_told(source, message, now)
             case FromPeer(name, message):
                 self._on_from_peer(name, message, now)
             case TimerFired(key):
@@ -108,8 +120,6 @@ class LinkLayer:
                 self._on_owner_gone(owner, now)
             case LayerUp(layer):
                 self._on_layer_up(layer, now)
-        self._maintenance.settle(now)
-        return self._out.take()
 
     def summary(self) -> dict[str, object]:
         """Facts for status: links up, requests open on all links, what test rounds say of each."""
@@ -301,8 +311,6 @@ class LinkLayer:
 
     def _on_told(self, source: str, message: Message, now: int) -> None:
         match message:
-            case physical.Heralded():  # by far the likeliest
-                self._pairs.on_heralded(message, now)
             case service.LinkCreate():
                 self._requests.create(message, now)
             case service.LinkCancel():

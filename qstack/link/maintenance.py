@@ -61,13 +61,14 @@ class Maintenance:
         self._peers = peers
         self._batches = batches
         self._out = out
-        self._cares: dict[str, _Care] = {}
+        self.cares: dict[str, _Care] = {}
+        """By the name of the peer; of links that drift alone."""
 
     def summary(self) -> dict[str, object]:
         """For status, where links drift: the last calibration of each, and whether it is closed."""
         links = {
             name: {"calibration": care.peer.calibration, "is_closed": care.peer.is_closed}
-            for name, care in self._cares.items()
+            for name, care in self.cares.items()
         }
         return {"calibrations": links} if links else {}
 
@@ -75,17 +76,17 @@ class Maintenance:
 
     def on_care(self, told: physical.LinkCare, now: int) -> None:
         """The device has a link that drifts."""
-        care = self._cares.get(told.peer)
+        care = self.cares.get(told.peer)
         if care is None:
             care = _Care(self._peers[told.peer], told.period_ns, told.duration_ns)
-            self._cares[told.peer] = care
+            self.cares[told.peer] = care
             self.link_up(care.peer, now)
         if told.is_due:
             self.want(care.peer, now)
 
     def want(self, peer: Peer, now: int) -> None:
         """A link that drifts is to be calibrated soon, unless it is about to be."""
-        care = self._cares.get(peer.name)
+        care = self.cares.get(peer.name)
         if care is not None and peer.is_up and care.state is State.IDLE:
             self._propose(care, now)
 
@@ -96,7 +97,7 @@ class Maintenance:
         if not told.is_good:
             return
         peer.calibration = told.calibration
-        care = self._cares.get(told.peer)
+        care = self.cares.get(told.peer)
         if care is not None:
             care.is_good = care.is_good or care.state is State.CLOSED
         self._out.tell_above(
@@ -107,13 +108,13 @@ class Maintenance:
 
     def link_up(self, peer: Peer, now: int) -> None:
         """A link has come up: its next calibration is a period away."""
-        care = self._cares.get(peer.name)
+        care = self.cares.get(peer.name)
         if care is not None and care.state is State.IDLE and peer.is_up and peer.is_master:
             self._wait(care, now + care.period_ns)
 
     def link_down(self, peer: Peer) -> None:
         """It has gone, and with it what was agreed on."""
-        care = self._cares.get(peer.name)
+        care = self.cares.get(peer.name)
         if care is not None:
             care.step(Input.LOST)
             peer.is_closed, peer.calibration = False, 0
@@ -123,7 +124,7 @@ class Maintenance:
 
     def on_timer(self, name: str, now: int) -> None:
         """A calibration is due, or a window begins or ends."""
-        care = self._cares[name]
+        care = self.cares[name]
         match care.state:
             case State.IDLE:
                 self._propose(care, now)
@@ -136,7 +137,7 @@ class Maintenance:
 
     def on_maintain(self, peer: Peer, message: messages.Maintain, now: int) -> None:
         """The far end names a window."""
-        care = self._cares.get(peer.name)
+        care = self.cares.get(peer.name)
         if message.end_ns <= message.start_ns or message.start_ns > now + MAINTENANCE_AHEAD_MAX_NS:
             why = f"[{message.start_ns}, {message.end_ns}) is no window at {now}"
             self._out.refuse(peer.name, message, ErrorCode.INVALID, why)
@@ -155,7 +156,7 @@ class Maintenance:
 
     def on_answer(self, peer: Peer, message: messages.MaintainAnswer, now: int) -> None:
         """The far end takes our window, or not; an answer to one that has passed is late."""
-        care = self._cares.get(peer.name)
+        care = self.cares.get(peer.name)
         if care is None or care.state is not State.PROPOSED:
             return
         if message.start_ns != care.window[0]:
@@ -168,7 +169,7 @@ class Maintenance:
 
     def settle(self, now: int) -> None:
         """At the end of a turn: calibrate where nothing is attempted any more, if there is time."""
-        for care in self._cares.values():
+        for care in self.cares.values():
             if care.state is not State.CLOSED or care.is_asked:
                 continue
             is_time = now + care.duration_ns < care.window[1]

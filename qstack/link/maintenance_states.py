@@ -14,13 +14,13 @@ Rules
 3. Where both ends propose, the master's proposal stands (PROPOSED --ASKED--> AGREED at the slave).
 """
 
-from enum import Enum, auto
+from enum import auto
 from typing import Final
 
-from qstack.table import Table
+from qstack.table import Member, Table
 
 
-class State(Enum):
+class State(Member):
     """Where the care of a link stands."""
 
     IDLE = auto()
@@ -29,7 +29,7 @@ class State(Enum):
     CLOSED = auto()  # MAINTENANCE: no attempts are made
 
 
-class Input(Enum):
+class Input(Member):
     """What can happen to it."""
 
     PROPOSE = auto()  # it is time

@@ -22,9 +22,10 @@ class Outbox:
 
     def take(self) -> list[Effect]:
         """The effects of the turn."""
-        touched, self._touched = self._touched, {}
-        for name in touched:
-            self.conversations[name].settle(self.now)
+        if self._touched:
+            touched, self._touched = self._touched, {}
+            for name in touched:
+                self.conversations[name].settle(self.now)
         effects, self._effects = self._effects, []
         return effects
 

@@ -52,6 +52,8 @@ class Pairs:
             self._discard(batch.peer, herald.herald_sequence)
         elif batch.kind == "prepare" or not self._rounds.take(batch, herald):
             self._announce(batch, request, herald)
+            if now < batch.peer.sated_until_ns:  # one batch less, and one pair less to come
+                return
         self._batches.start(batch.peer, now)
 
     def on_measured(self, measured: physical.MeasuredPairs, now: int) -> None:
@@ -73,7 +75,10 @@ class Pairs:
     def on_attempts_ended(self, ended: physical.AttemptsEnded, now: int) -> None:
         """A batch has ended without (further) success."""
         batch, request = self._batches.end(ended.batch)
-        if batch is None or ended.reason == "device":
+        if batch is None:
+            return
+        batch.peer.sated_until_ns = 0
+        if ended.reason == "device":
             return  # DeviceLost follows
         if ended.reason == "refused":
             if request is not None:
@@ -102,13 +107,13 @@ class Pairs:
             self._out.conversation(peer.name).begin_anew(self._out.now)
 
     def _announce(self, batch: Batch, request: Request, herald: physical.Heralded) -> None:
-        peer = batch.peer
-        peer.serve(request, herald.herald_sequence, 1)
+        peer, sequence = batch.peer, herald.herald_sequence
+        peer.serve(request, sequence, 1)
         pair = service.LinkPair(
             request=request.id,
             purpose=request.purpose,
             peer=peer.name,
-            pair=peer.pair_id(herald.herald_sequence),
+            pair=peer.pair_id(sequence),
             qubit=herald.qubit,
             x_bit=herald.x_bit,
             z_bit=herald.z_bit,
@@ -117,8 +122,11 @@ class Pairs:
             calibration=herald.calibration,
             is_outdated=herald.calibration < peer.calibration,
         )
-        held = Held(herald.herald_sequence, pair, herald.good_until_ns)
-        self._requests.indicate(peer, request, held, herald.emitted_at_ns)
+        if request.consecutive:
+            self._requests.tell_pair(peer, sequence, pair)
+        else:
+            held = Held(sequence, pair, herald.good_until_ns)
+            self._requests.indicate(peer, request, held, herald.emitted_at_ns)
         self._requests.finish_if_served(peer, request)
 
     def _discard(self, peer: Peer, herald_sequence: int) -> None:

@@ -3,9 +3,10 @@
 from collections import OrderedDict
 from dataclasses import dataclass, field
 
+from msgspec import Struct
 from msgspec.structs import replace
 
-from qstack.ids import LinkPairId, link_id, link_pair_id
+from qstack.ids import LinkPairId, link_id, lives_of_link, pair_in_lives
 from qstack.link.estimation import lowered
 from qstack.link.params import PAIR_HISTORY_MAX, Weight
 from qstack.link.queue import Place, Request
@@ -13,8 +14,7 @@ from qstack.link.service import LinkOption
 from qstack.physical.service import AttemptKind, GenerationOption, LinkCapability
 
 
-@dataclass
-class Announced:
+class Announced(Struct, gc=False):
     """A pair told to the layer above."""
 
     pair: bytes
@@ -50,10 +50,13 @@ class Peer:
     is_room_due: bool = False  # the timer to look at it again is armed
     is_closed: bool = False  # in MAINTENANCE: no attempts are made
     calibration: int = 0  # the last that is known
+    sated_until_ns: float = 0  # until then no request wants another batch because a pair has come
     is_choice_due: bool = False  # the timer to look at the queue again is armed
     test_share: float = 0.0  # of the pairs, sacrificed to test rounds
     lowered: dict[float | None, float] = field(default_factory=dict)
     """Fidelities offered under an alarm, by the bright state of the option."""
+    lives: tuple[bytes | None, bytes] = (None, b"")
+    """A life of the peer, and what the ids of pairs made in it begin with."""
 
     @property
     def link(self) -> str:
@@ -69,6 +72,11 @@ class Peer:
             and bool(self.capability.options)
             and self.peer_slots is not None
         )
+
+    @property
+    def may_attempt(self) -> bool:
+        """Whether batches may be begun."""
+        return self.is_up and not self.is_closed and not self.waits_for_memory
 
     @property
     def pairs_by_slots(self) -> bool:
@@ -108,7 +116,8 @@ class Peer:
 
     def serve(self, request: Request, first_herald: int, pairs: int) -> None:
         """Count pairs that have come for a request."""
-        self.virtual_ns = max(self.virtual_ns, request.virtual_finish(0))
+        if request.cost_ns is not None:  # else it has no weight, and takes nothing from those
+            self.virtual_ns = max(self.virtual_ns, request.virtual_finish(0))
         request.serve(first_herald, pairs)
 
     def cost_ns(self, kind: AttemptKind, option: GenerationOption, priority: int) -> int | None:
@@ -121,17 +130,22 @@ class Peer:
 
     def pair_id(self, herald_sequence: int) -> LinkPairId:
         """The pair's name, equal at both ends."""
-        assert self.peer_boot_id is not None
-        assert self.capability is not None
-        here, there = self.boot_id, self.peer_boot_id
-        boots = (here, there) if self.is_master else (there, here)
-        return link_pair_id(self.capability.link, boots, herald_sequence)
+        of, lives = self.lives
+        if of != self.peer_boot_id:
+            assert self.peer_boot_id is not None
+            assert self.capability is not None
+            here, there = self.boot_id, self.peer_boot_id
+            boots = (here, there) if self.is_master else (there, here)
+            lives = lives_of_link(self.capability.link, boots)
+            self.lives = (there, lives)
+        return pair_in_lives(lives, herald_sequence)
 
     def remember(self, herald_sequence: int, pair: bytes, purpose: bytes) -> None:
         """Note an announced pair; the oldest is forgotten beyond the limit."""
-        self.announced[herald_sequence] = Announced(pair, purpose)
-        if len(self.announced) > PAIR_HISTORY_MAX:
-            oldest, _ = self.announced.popitem(last=False)
+        announced = self.announced
+        announced[herald_sequence] = Announced(pair, purpose)
+        if len(announced) > PAIR_HISTORY_MAX:
+            oldest, _ = announced.popitem(last=False)
             self.forgotten_until = max(self.forgotten_until, oldest + 1)
 
     def note_void(self, herald_sequence: int) -> None:
@@ -193,6 +207,8 @@ class Peer:
 
     def goodness(self, option: GenerationOption, expected: float) -> float:
         """The estimate for a pair of `option`: what its device expects, or a lower offer."""
+        if not self.lowered:
+            return expected
         return min(expected, self.lowered.get(option.bright_state, 1.0))
 
 

@@ -8,6 +8,7 @@ lost but time.
 
 import math
 from dataclasses import dataclass, field
+from heapq import heapify, heappop, heapreplace
 from typing import TYPE_CHECKING, NamedTuple
 
 from qstack.link.coincidences import Coincidences
@@ -16,8 +17,6 @@ from qstack.physical.service import AttemptKind, GenerationOption, Rotation
 from qstack.wire.message import BasisChoice
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
-
     from qstack.link.held import Held
 
 NEVER_SERVED = -1
@@ -116,63 +115,55 @@ class Request:
         return self.number is None or self.number - self.served > running
 
 
-def next_request(requests: dict[bytes, Request], now: int) -> Request | None:
-    """Whom the next free slot is for.
+def turns(
+    requests: dict[bytes, Request], running: dict[bytes, int], slots: int, now: int
+) -> list[Request]:
+    """Whom the next free `slots` are for, in order, if `running` batches are at work for each.
 
     First those whose priority is strict, as all are without weights: the highest; within it who has
     fewest batches at work, then who was served longest ago (the herald sequence says it alike at
     both ends), then who came first. Then those with weights: whose next pair has the earliest
     virtual finish time (weighted fair queueing; Demers, Keshav and Shenker, SIGCOMM'89). An atomic
     request whose turn it is waits until nobody else has a batch, and from its first pair to its
-    last is alone.
+    last is alone. So what is begun for one changes nothing of whether the others want a batch.
     """
-    return _next(requests, None, now)
-
-
-def choice(requests: dict[bytes, Request], slots: int, now: int) -> dict[bytes, int]:
-    """How many batches each request would have if all slots were given out anew."""
-    given = dict.fromkeys(requests, 0)
-    for _ in range(slots):
-        request = _next(requests, given, now)
-        if request is None:
-            break
-        given[request.id] += 1
-    return given
-
-
-def _next(
-    requests: dict[bytes, Request], running: dict[bytes, int] | None, now: int
-) -> Request | None:
-    """The same if `running` batches were at work for each; None: those that are."""
-    asking: Iterable[Request] = requests.values()
-    if any(r.atomic for r in asking):
-        asking = _eligible([r for r in asking if now >= r.start_ns], running)
-    first: Request | None = None
-    least: tuple[float, ...] | None = None
-    for request in asking:
-        at_work = _at_work(request, running)
+    wanting = _wanting(requests, running, now)
+    waiting = [(r.rank(running[r.id]), place, r) for place, r in enumerate(wanting)]
+    heapify(waiting)
+    chosen: list[Request] = []
+    while waiting and len(chosen) < slots:
+        _, place, request = waiting[0]
+        chosen.append(request)
+        at_work = running[request.id] = running[request.id] + 1
         if not request.wants(at_work, now):
-            continue
-        if first is None:
-            first = request
-            continue
-        least = least or first.rank(_at_work(first, running))
-        rank = request.rank(at_work)
-        if rank < least:
-            first, least = request, rank
-    return first
+            heappop(waiting)
+        elif len(waiting) > 1:  # else there is nobody to choose among
+            heapreplace(waiting, (request.rank(at_work), place, request))
+    return chosen
 
 
-def _at_work(request: Request, running: dict[bytes, int] | None) -> int:
-    return len(request.batches) if running is None else running[request.id]
+def sated_until_ns(requests: dict[bytes, Request], now: int) -> float:
+    """Until when nobody wants another batch, while each that ends is of a pair of its request.
+
+    Not at all if somebody wants one now.
+    """
+    starts_ns = [
+        r.start_ns for r in requests.values() if r.wants(len(r.batches), max(now, r.start_ns))
+    ]
+    return min(starts_ns, default=math.inf)
 
 
-def _eligible(asking: list[Request], running: dict[bytes, int] | None) -> list[Request]:
+def _wanting(requests: dict[bytes, Request], running: dict[bytes, int], now: int) -> list[Request]:
+    asking = [r for r in requests.values() if now >= r.start_ns]
+    if any(r.atomic for r in asking):
+        asking = _eligible(asking, running)
+    return [request for request in asking if request.wants(running[request.id], now)]
+
+
+def _eligible(asking: list[Request], running: dict[bytes, int]) -> list[Request]:
     """Who may have a batch where somebody is atomic: whose turn it is, by the queue alone."""
-    if not any(r.atomic for r in asking):
-        return asking
     head = min(asking, key=lambda r: (not (r.atomic and r.served), *r.rank(0)))
-    at_work = [r for r in asking if _at_work(r, running)]
+    at_work = [r for r in asking if running[r.id]]
     if head.atomic:
         return [head] if all(r is head for r in at_work) else []
     return [] if any(r.atomic for r in at_work) else [r for r in asking if not r.atomic]

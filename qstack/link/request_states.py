@@ -14,13 +14,13 @@ Rules
 2. An empty cell is an error; the machine says whose.
 """
 
-from enum import Enum, auto
+from enum import auto
 from typing import Final
 
-from qstack.table import Table
+from qstack.table import Member, Table
 
 
-class State(Enum):
+class State(Member):
     """Where a request stands."""
 
     ADDING = auto()  # the far end has not yet agreed
@@ -29,7 +29,7 @@ class State(Enum):
     FAILED = auto()
 
 
-class Input(Enum):
+class Input(Member):
     """What can happen to it."""
 
     ACCEPTED = auto()  # both ends have it in their queue

@@ -227,6 +227,12 @@ class Requests:
         else:
             self.held.hold(peer, request, pairs, emitted_at_ns)
 
+    def tell_pair(self, peer: Peer, sequence: int, pair: service.LinkPair) -> None:
+        """Tell of a pair to keep; its qubit goes with it."""
+        peer.remember(sequence, pair.pair, pair.purpose)
+        self._out.tell_below(physical.Transfer(call=None, qubit=pair.qubit, to=ABOVE))
+        self._out.tell_above(pair)
+
     def finish_if_served(self, peer: Peer, request: Request) -> None:
         """End a request whose last pair has come."""
         if request.is_served:
@@ -264,9 +270,9 @@ class Requests:
     def _tell(self, peer: Peer, request: Request, pairs: Held) -> None:
         sequence, indication, _ = pairs
         if isinstance(indication, service.LinkPair):
-            peer.remember(sequence, indication.pair, indication.purpose)
-            self._out.tell_below(physical.Transfer(call=None, qubit=indication.qubit, to=ABOVE))
-        elif request.kind == "prepare":  # the far end keeps a qubit of it
+            self.tell_pair(peer, sequence, indication)
+            return
+        if request.kind == "prepare":  # the far end keeps a qubit of it
             peer.remember(sequence, indication.first_pair, indication.purpose)
         self._out.tell_above(indication)
 
@@ -345,6 +351,7 @@ class Requests:
             floor=None if asked.consecutive else asked.min_fidelity,
         )
         peer.requests[request.id] = request
+        peer.sated_until_ns = 0
         key = DEADLINE_TIMER + request.id.hex()
         self._out.set_timer(key, request.deadline_ns, deadline=True)
         return request

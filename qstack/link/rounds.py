@@ -111,8 +111,10 @@ class Rounds:
     def take(self, batch: Batch, herald: physical.Heralded) -> bool:
         """Whether this pair is sacrificed; then its qubit is read."""
         peer, sequence = batch.peer, herald.herald_sequence
+        if not peer.test_share:
+            return False
         forecast = batch.option.test_round
-        basis = round_basis(peer.pair_id(sequence), peer.test_share) if peer.test_share else None
+        basis = round_basis(peer.pair_id(sequence), peer.test_share)
         if basis is None or forecast is None:
             return False
         known = self._of(peer)

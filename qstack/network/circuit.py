@@ -18,7 +18,7 @@ from typing import Protocol
 from qstack.errors import ErrorCode, PeerError
 from qstack.ids import CircuitId
 from qstack.link import service as link
-from qstack.network.circuit_states import CIRCUIT, CircuitInput, CircuitState
+from qstack.network.circuit_states import ACTIVE, CIRCUIT, CircuitInput, CircuitState
 from qstack.network.link_state import LinkStateDatabase
 from qstack.network.messages import (
     Complete,
@@ -144,9 +144,17 @@ class Circuits:
 
     def active(self, peer: str, message: CircuitMessage) -> Circuit | None:
         """Like `of`, for the messages that belong to an active circuit."""
+        circuit = self._circuits.get(message.circuit)
+        if (
+            circuit is not None
+            and circuit.state is ACTIVE
+            and circuit.epoch == message.epoch
+            and peer in (circuit.upstream, circuit.downstream)
+        ):
+            return circuit
         circuit = self.of(peer, message)
         if circuit is not None:
-            self._step(circuit, CircuitInput.TRAFFIC)
+            self._step(circuit, CircuitInput.TRAFFIC)  # which is not allowed
         return circuit
 
     # --- set-up ----------------------------------------------------------------------------------

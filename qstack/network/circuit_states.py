@@ -14,13 +14,13 @@ Rules
 3. A circuit is never repaired: the head makes a new one, with a new id.
 """
 
-from enum import Enum, auto
+from enum import auto
 from typing import Final
 
-from qstack.table import Table
+from qstack.table import Member, Table
 
 
-class CircuitState(Enum):
+class CircuitState(Member):
     """Where a circuit stands at this node."""
 
     INSTALLING = auto()
@@ -29,7 +29,7 @@ class CircuitState(Enum):
     CLOSED = auto()
 
 
-class CircuitInput(Enum):
+class CircuitInput(Member):
     """What can happen to it."""
 
     INSTALLED = auto()  # downstream: it stands from there to the tail
@@ -59,3 +59,6 @@ CIRCUIT: Final = Table(
         (S.ACTIVE, On.IDLE): S.CLOSED,
     },
 )
+ACTIVE: Final = CIRCUIT.only(On.TRAFFIC)
+"""The state in which it carries requests and pairs, which leave it as it is."""
+assert CIRCUIT.step(ACTIVE, On.TRAFFIC) is ACTIVE

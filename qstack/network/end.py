@@ -10,8 +10,9 @@ Rules
 4. When a confirmed pair becomes void here, the other end is told as well.
 """
 
-from dataclasses import dataclass
-from typing import Protocol
+from typing import Final, Protocol
+
+from msgspec import Struct
 
 from qstack.errors import ErrorCode, PeerError
 from qstack.ids import LinkPairId, PairId
@@ -23,9 +24,10 @@ from qstack.network.pair_states import END_PAIR, EndInput, EndState
 from qstack.network.tracker import Tracker
 from qstack.table import IllegalInputError
 
+_TRACKING: Final = EndState.TRACKING
 
-@dataclass
-class Held:
+
+class Held(Struct, eq=False, gc=False):
     """A link pair at an end. `far_pair` is the far end's own, known once confirmed."""
 
     pair: bytes
@@ -37,11 +39,10 @@ class Held:
 
     def step(self, received: EndInput) -> None:
         """The one place where its state changes. Raises `IllegalInputError`."""
-        self.state = END_PAIR.step(self.state, received)
+        self.state = END_PAIR.cells[self.state, received]
 
 
-@dataclass(frozen=True)
-class Confirmed:
+class Confirmed(Struct, frozen=True, gc=False):
     """A pair both ends hold, as this end learns of it."""
 
     pair: PairId
@@ -77,6 +78,10 @@ class End(Tracker[Held]):
         super().__init__(circuit, out)
         self.side = side
         self._far: Side = "tail" if side == "head" else "head"
+        self._is_head = side == "head"
+        neighbour = circuit.downstream if self._is_head else circuit.upstream
+        assert neighbour is not None, "an end has one neighbour"
+        self._neighbour = neighbour
         self._user = user
 
     def on_link_pair(self, message: LinkPair) -> None:
@@ -86,9 +91,9 @@ class End(Tracker[Held]):
             return
         held = Held(message.pair, message.qubit, message.emitted_at_ns)
         early = self._arrived(message.pair, held)
-        if self.side == "head":
+        if self._is_head:
             held.request = self._user.claim(self.circuit)
-        if self.side == "head" and held.request is None:
+        if self._is_head and held.request is None:
             self._drop(held, EndInput.RELEASED)
         else:
             self._send_track(message, held.request)
@@ -113,23 +118,21 @@ class End(Tracker[Held]):
         if held is None:
             self._keep_early(track)
             return
-        request = held.request if self.side == "head" else track.request
-        if request is None and self.side == "tail":
-            raise PeerError(
-                ErrorCode.INVALID, "the head gives its pair to no request", field="request"
-            )
-        if (
-            self.side == "tail"
-            and held.state is EndState.TRACKING
-            and not self._user.is_open(self.circuit, request or b"")
-        ):
-            self._drop(held, EndInput.RELEASED)
+        circuit, request = self.circuit, held.request
+        if not self._is_head:
+            request = track.request
+            if request is None:
+                raise PeerError(
+                    ErrorCode.INVALID, "the head gives its pair to no request", field="request"
+                )
+            if held.state is _TRACKING and not self._user.is_open(circuit, request):
+                self._drop(held, EndInput.RELEASED)
         before = held.state
         try:
             held.step(EndInput.TRACK)
         except IllegalInputError as error:
             raise PeerError(ErrorCode.OUT_OF_STATE, str(error)) from error
-        if before is EndState.DISCARDED:
+        if before is not _TRACKING:
             self._expire(track.origin, track.origin_pair)
             return
         assert request is not None, "a tracking pair at the head has a request"
@@ -138,7 +141,7 @@ class End(Tracker[Held]):
         confirmed = Confirmed(
             self._pair_id(held), held.qubit, track.x_bit, track.z_bit, held.emitted_at_ns
         )
-        self._user.on_confirmed(self.circuit, request, confirmed)
+        self._user.on_confirmed(circuit, request, confirmed)
 
     def release(self, request: bytes) -> None:
         """A request has ended: pairs it was given and that are not confirmed are freed."""
@@ -172,21 +175,20 @@ class End(Tracker[Held]):
             self._expire(self._far, held.far_pair)
 
     def _pair_id(self, held: Held) -> PairId:
-        head_pair = held.pair if self.side == "head" else held.far_pair
+        head_pair = held.pair if self._is_head else held.far_pair
         assert head_pair is not None, "the tail names a pair only once it is confirmed"
         return PairId(self.circuit.id, self.circuit.epoch, LinkPairId(head_pair))
 
     def _send_track(self, message: LinkPair, request: bytes | None) -> None:
-        peer = self.circuit.downstream if self.side == "head" else self.circuit.upstream
-        assert peer is not None, "an end has one neighbour"
+        circuit, pair = self.circuit, message.pair
         self._out.send(
-            peer,
+            self._neighbour,
             Track(
-                circuit=self.circuit.id,
-                epoch=self.circuit.epoch,
+                circuit=circuit.id,
+                epoch=circuit.epoch,
                 origin=self.side,
-                origin_pair=message.pair,
-                pair=message.pair,
+                origin_pair=pair,
+                pair=pair,
                 x_bit=message.x_bit,
                 z_bit=message.z_bit,
                 request=request,

@@ -204,7 +204,9 @@ class Heads:
         """The oldest open request that still needs a pair."""
         for request_id, forward in circuit.requests.items():
             request = self._requests.get(request_id)
-            if request is not None and request.needs > 0 and not is_direct(circuit, forward):
+            if request is None or request.needs <= 0:
+                continue
+            if forward.kind == "keep" or not is_direct(circuit, forward):
                 request.tracking += 1
                 return request_id
         return None

@@ -71,12 +71,17 @@ class NetworkLayer:
 
     def handle(self, event: Event, now: int) -> list[Effect]:
         """Take one event at network time `now` (ns); return everything that follows from it."""
-        self._out.begin(now)
+        effects = self._out.begin(now)
+        if isinstance(event, Told):
+            self._on_told(event.source, event.message)
+        elif isinstance(event, FromPeer):
+            self._on_message(event.peer, event.message)
+        else:
+            self._dispatch(event)
+        return effects
+
+    def _dispatch(self, event: TimerFired | PeerUp | PeerDown | OwnerGone | LayerUp) -> None:
         match event:
-            case Told():
-                self._on_told(event.source, event.message)
-            case FromPeer():
-                self._on_message(event.peer, event.message)
             case TimerFired():
                 self._on_timer(event.key)
             case PeerUp():
@@ -90,7 +95,6 @@ class NetworkLayer:
                     self._on_owner_gone(TRANSPORT)
             case _:
                 assert_never(event)
-        return self._out.take()
 
     def summary(self) -> dict[str, object]:
         """Facts for status: nodes whose link state is known, and circuits through this node."""
@@ -192,7 +196,10 @@ class NetworkLayer:
 
     def _on_told(self, source: str, message: Message) -> None:
         if source == link.LAYER:
-            self._on_link(message)
+            if isinstance(message, link.LinkPair):  # by far the likeliest
+                self._on_link_pair(message)
+            else:
+                self._on_link(message)
         elif source == physical.LAYER:
             self._on_physical(message)
         elif source == TRANSPORT:
@@ -268,8 +275,6 @@ class NetworkLayer:
 
     def _on_link(self, message: Message) -> None:
         match message:
-            case link.LinkPair():  # by far the likeliest
-                self._on_link_pair(message)
             case link.LinkUp():
                 self._database.on_link_up(message)
                 if self._database.closed_link(message.peer) is not None:
@@ -335,7 +340,10 @@ class NetworkLayer:
             self._out.record("ignored", source=peer, message=type(message).__name__)
             return
         try:
-            self._on_peer_message(peer, message)
+            if isinstance(message, messages.Track):  # by far the likeliest
+                self._on_track(peer, message)
+            else:
+                self._on_peer_message(peer, message)
         except PeerError as error:
             self._out.record("peer_error", peer=peer, error=error.code.name, detail=error.detail)
             self._out.send(
@@ -345,8 +353,8 @@ class NetworkLayer:
 
     def _on_peer_message(self, peer: str, message: Message) -> None:
         match message:
-            case messages.Track() | messages.Expire():  # by far the likeliest
-                self._on_tracking(peer, message)
+            case messages.Expire():
+                self._on_expire(peer, message)
             case messages.LinkState():
                 if self._database.on_link_state(peer, message):
                     self._on_topology()
@@ -402,21 +410,20 @@ class NetworkLayer:
             if isinstance(relay, Relay) and not circuit.requests:
                 relay.on_idle()
 
-    def _on_tracking(self, peer: str, message: messages.Track | messages.Expire) -> None:
-        circuit = self._circuits.active(peer, message)
+    def _on_track(self, peer: str, track: messages.Track) -> None:
+        """It comes from the side of its origin."""
+        circuit = self._circuits.active(peer, track)
         if circuit is None:
             return
-        # TRACK comes from the side of its origin, EXPIRE goes there.
-        is_from_head = peer == circuit.upstream
-        tracker = self._trackers[circuit.id]
-        match message:
-            case messages.Track():
-                if is_from_head != (message.origin == "head"):
-                    raise PeerError(ErrorCode.INVALID, "TRACK goes the wrong way", field="origin")
-                tracker.on_track(message)
-            case messages.Expire():
-                if is_from_head != (message.origin == "tail"):
-                    raise PeerError(ErrorCode.INVALID, "EXPIRE goes the wrong way", field="origin")
-                tracker.on_expire(message)
-            case _:
-                assert_never(message)
+        if (peer == circuit.upstream) != (track.origin == "head"):
+            raise PeerError(ErrorCode.INVALID, "TRACK goes the wrong way", field="origin")
+        self._trackers[circuit.id].on_track(track)
+
+    def _on_expire(self, peer: str, expire: messages.Expire) -> None:
+        """It goes to the side of the origin."""
+        circuit = self._circuits.active(peer, expire)
+        if circuit is None:
+            return
+        if (peer == circuit.upstream) != (expire.origin == "tail"):
+            raise PeerError(ErrorCode.INVALID, "EXPIRE goes the wrong way", field="origin")
+        self._trackers[circuit.id].on_expire(expire)

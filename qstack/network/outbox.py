@@ -15,15 +15,11 @@ class Outbox:
         self.now = 0
         self._effects: list[Effect] = []
 
-    def begin(self, now: int) -> None:
-        """A turn begins at network time `now`."""
-        assert not self._effects, "the last turn's effects were not taken"
+    def begin(self, now: int) -> list[Effect]:
+        """A turn begins at network time `now`; the list is of its effects, as they come."""
         self.now = now
-
-    def take(self) -> list[Effect]:
-        """The effects of the turn."""
-        effects, self._effects = self._effects, []
-        return effects
+        self._effects = []
+        return self._effects
 
     def tell(self, layer: str, message: Message) -> None:
         """Say `message` to another layer of this node."""

@@ -18,13 +18,13 @@ Rules
 3. What is DISCARDED stays so: every later TRACK to it is answered with EXPIRE.
 """
 
-from enum import Enum, auto
+from enum import auto
 from typing import Final
 
-from qstack.table import Table
+from qstack.table import Member, Table
 
 
-class SegmentState(Enum):
+class SegmentState(Member):
     """Where a link pair stands at a node in between."""
 
     WAITING = auto()
@@ -33,7 +33,7 @@ class SegmentState(Enum):
     DISCARDED = auto()
 
 
-class SegmentInput(Enum):
+class SegmentInput(Member):
     """What can happen to it."""
 
     PARTNER = auto()  # a pair of the other side is there: the swap begins
@@ -43,7 +43,7 @@ class SegmentInput(Enum):
     VOID = auto()  # link: the pair is void
 
 
-class EndState(Enum):
+class EndState(Member):
     """Where a link pair stands at an end of the circuit."""
 
     TRACKING = auto()
@@ -51,7 +51,7 @@ class EndState(Enum):
     DISCARDED = auto()
 
 
-class EndInput(Enum):
+class EndInput(Member):
     """What can happen to it."""
 
     TRACK = auto()  # the far end's TRACK has arrived at it

@@ -14,13 +14,13 @@ Rules
    answered as for an unknown one.
 """
 
-from enum import Enum, auto
+from enum import auto
 from typing import Final
 
-from qstack.table import Table
+from qstack.table import Member, Table
 
 
-class RequestState(Enum):
+class RequestState(Member):
     """Where a request stands at this end."""
 
     WAITING = auto()
@@ -29,7 +29,7 @@ class RequestState(Enum):
     FAILED = auto()
 
 
-class RequestInput(Enum):
+class RequestInput(Member):
     """What can happen to it."""
 
     FORWARDED = auto()  # a circuit carries it

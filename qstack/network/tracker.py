@@ -37,6 +37,7 @@ class Tracker(ABC, Generic[Entry]):
         # To find the first of a plain dict is to pass all that were forgotten.
         self._finished: OrderedDict[bytes, int] = OrderedDict()
         self._owed: OrderedDict[bytes, None] = OrderedDict()  # swapped, owed a TRACK to pass on
+        self._none_old_ns = 0  # before then no finished pair is remembered long enough
 
     # --- for subclasses --------------------------------------------------------------------------
 
@@ -57,9 +58,11 @@ class Tracker(ABC, Generic[Entry]):
 
     def _finish(self, pair: bytes) -> None:
         """Nothing more is owed to this pair: it may be forgotten in a while."""
-        self._owed.pop(pair, None)
-        self._finished.pop(pair, None)
-        self._finished[pair] = self._out.now
+        if self._owed:
+            self._owed.pop(pair, None)
+        finished = self._finished
+        finished[pair] = self._out.now
+        finished.move_to_end(pair)
 
     def _expire(self, origin: Side, origin_pair: bytes) -> None:
         """Tell the end `origin` that what it tracks is discarded."""
@@ -110,14 +113,21 @@ class Tracker(ABC, Generic[Entry]):
             self._out.cancel_timer(self.timer)
 
     def _forget_old(self) -> None:
+        pairs = self._pairs
         for _ in range(FORGOTTEN_AT_ONCE):
-            at_ns = next(iter(self._finished.values()), None)
-            if at_ns is None or (
-                at_ns + HISTORY_NS > self._out.now and len(self._pairs) <= PAIR_HISTORY_MAX
-            ):
+            if len(pairs) <= PAIR_HISTORY_MAX:
+                if self._out.now < self._none_old_ns or not self._is_first_old():
+                    return
+            elif not self._finished:
                 break
             pair, _ = self._finished.popitem(last=False)
-            self._pairs.pop(pair, None)
-        if len(self._pairs) > PAIR_HISTORY_MAX and self._owed:
+            pairs.pop(pair, None)
+        if len(pairs) > PAIR_HISTORY_MAX and self._owed:
             oldest, _ = self._owed.popitem(last=False)
-            self._pairs.pop(oldest, None)
+            pairs.pop(oldest, None)
+
+    def _is_first_old(self) -> bool:
+        """Whether the pair that was finished first has been remembered long enough."""
+        now = self._out.now
+        self._none_old_ns = next(iter(self._finished.values()), now) + HISTORY_NS
+        return now >= self._none_old_ns

@@ -39,6 +39,7 @@ from qstack.physical.service import (
     AttemptsStop,
     Heralded,
     MeasuredPairs,
+    Rotation,
 )
 from qstack.physical.sharing import choose
 from qstack.physical.station_gens import StationGens
@@ -48,7 +49,10 @@ from qstack.wire.packed import BASES, draw_bases, pack_bases
 LINK_LAYER: Final = "link"
 SHARE_TIMER: Final = "share"
 FLOORS_KEPT: Final = 256
-"""Fidelities to be kept whose times are remembered: peers may ask for ever new ones."""
+"""Fidelities to be kept whose times are remembered: peers may ask for ever new ones.
+As many ways of attempting, whose problems are."""
+
+_ENDED: Final = State.ENDED
 
 StopReason = Literal["stopped", "handed-over"]
 Reason = Literal["stopped", "no-memory", "handed-over", "device", "refused", "station"]
@@ -100,6 +104,7 @@ class Attempts:
         self._world = world
         self._stations = stations
         self._rng = rng
+        self._problem = lru_cache(maxsize=FLOORS_KEPT)(self._find_problem)
         self._good_for_ns = lru_cache(maxsize=FLOORS_KEPT)(partial(good_for_ns, world))
         self._numbers = numbers
         self._order = order
@@ -116,6 +121,8 @@ class Attempts:
         self._conditions: dict[str, Conditions] = {}  # what is expected of a link, if not the ideal
         self._cycles_ns: dict[tuple[str, AttemptKind], int] = {}
         self._is_timer_set = False
+        # Whether its links never take turns: they attempt at once, or there is one.
+        self._is_parallel = order.profile.parallel_links or len(self._links) == 1
 
     # --- what the link layer asks ---
 
@@ -123,7 +130,9 @@ class Attempts:
         """Begin a batch, or queue it for the communication qubit."""
         if not is_ready or self._stations.is_away(asked.link):
             return [_ended(asked.batch, "device", 0)]
-        problem = self._problem(asked)
+        problem = self._problem(
+            asked.link, asked.kind, asked.basis, asked.pairs, asked.bright_state, asked.rotation
+        )
         if problem:
             return [_refused("AttemptsStart", problem), _ended(asked.batch, "refused", 0)]
         qubit = self._memory.admit(LINK_LAYER, asked.link)
@@ -138,10 +147,9 @@ class Attempts:
 
     def _may_begin_at_once(self) -> bool:
         """Whether there is a communication qubit for everybody, so that nobody is chosen."""
-        profile = self._order.profile
-        wanted = len(self._batches) + len(self._memory.lent)
-        has_room = not self._queued and wanted <= profile.comm_qubits
-        return has_room and (profile.parallel_links or len(self._links) == 1)
+        if self._queued or not self._is_parallel:
+            return False
+        return len(self._batches) + len(self._memory.lent) <= self._order.profile.comm_qubits
 
     def stop(self, asked: AttemptsStop, now: int) -> list[Effect]:
         """End a batch; what has ended already has been answered already."""
@@ -199,17 +207,18 @@ class Attempts:
         effects = self.arbitrate(now)
         if batch.is_orphan:
             return effects, batch.qubit
+        asked, z_bit, emitted_at_ns = batch.asked, reply.z_bit, reply.emitted_at_ns
         indication = Heralded(
-            batch=batch.asked.batch,
+            batch=asked.batch,
             qubit=batch.qubit.id,
             herald_sequence=reply.herald_sequence,
             cycle=reply.cycle,
             x_bit=reply.x_bit,
-            z_bit=reply.z_bit,
-            emitted_at_ns=reply.emitted_at_ns,
-            goodness=self._goodness_of(batch.asked, reply.z_bit, reply.emitted_at_ns),
+            z_bit=z_bit,
+            emitted_at_ns=emitted_at_ns,
+            goodness=self._goodness_of(asked, z_bit, emitted_at_ns),
             calibration=reply.calibration,
-            good_until_ns=self._good_until_ns(batch.asked, reply.z_bit, reply.emitted_at_ns),
+            good_until_ns=self._good_until_ns(asked, z_bit, emitted_at_ns),
         )
         return [Tell(LINK_LAYER, indication), *effects], None
 
@@ -353,9 +362,9 @@ class Attempts:
 
     def arbitrate(self, now: int) -> list[Effect]:
         """Give the communication qubits to whom they belong in this time slice."""
+        if self._may_begin_at_once():  # nobody waits, and nobody has to hand over
+            return self._timer(now) if self._is_timer_set else []
         profile = self._order.profile
-        if self._may_begin_at_once():
-            return self._timer(now)  # nobody waits, and nobody has to hand over
         wanting = [b for b in self._batches.values() if b.state is not State.STOPPING]
         chosen = choose(
             wanting,
@@ -407,14 +416,18 @@ class Attempts:
             qubit=batch.qubit.id if is_kept(asked.kind, asked.basis) else None,
             drawn=drawn,
         )
-        return self._order.submit(operation, now) + self._stations.begun(operation)
+        effects = self._order.submit(operation, now)
+        if operation.link in self._stations.links:
+            effects += self._stations.begun(operation)
+        return effects
 
     def _cycle_ns(self, link: str, kind: AttemptKind) -> int:
-        key = (link, kind)
-        if key not in self._cycles_ns:
+        cycle_ns = self._cycles_ns.get((link, kind))
+        if cycle_ns is None:
             profiles = self._world.end_profiles(link)
-            self._cycles_ns[key] = self._links[link].cycle_ns(kind, *profiles)
-        return self._cycles_ns[key]
+            cycle_ns = self._links[link].cycle_ns(kind, *profiles)
+            self._cycles_ns[link, kind] = cycle_ns
+        return cycle_ns
 
     def _halt(self, batch: Batch, reason: StopReason, now: int) -> list[Effect]:
         """Stop a batch, from its asker or for another link; the asker's word is the last."""
@@ -438,34 +451,45 @@ class Attempts:
         return [] if batch.is_orphan else [_ended(batch.asked.batch, reason, attempts)]
 
     def _step(self, batch: Batch, received: Input) -> None:
-        batch.state = BATCH.step(batch.state, received)
-        self._queued.pop(batch.number, None)  # nothing leads back to the queue
-        if batch.state is State.ENDED:
+        state = batch.state = BATCH.cells[batch.state, received]
+        if self._queued:
+            self._queued.pop(batch.number, None)  # nothing leads back to the queue
+        if state is _ENDED:
             del self._batches[batch.number]
 
-    def _problem(self, asked: AttemptsStart) -> str:
-        link = self._links.get(asked.link)
+    def _find_problem(
+        self,
+        name: str,
+        kind: AttemptKind,
+        basis: BasisChoice | None,
+        pairs: int,
+        bright_state: float | None,
+        rotation: Rotation | None,
+    ) -> str:
+        link = self._links.get(name)
         if link is None:
-            return f"no link {asked.link} here"
-        if asked.kind not in link.kinds:
-            return f"link {asked.link} does not {asked.kind}"
+            return f"no link {name} here"
+        if kind not in link.kinds:
+            return f"link {name} does not {kind}"
         return mismatch(
-            asked.kind,
-            basis=asked.basis,
-            pairs=asked.pairs,
-            bright_state=asked.bright_state,
+            kind,
+            basis=basis,
+            pairs=pairs,
+            bright_state=bright_state,
             scheme=link.scheme,
-            rotation=asked.rotation,
+            rotation=rotation,
         )
 
     def _goodness_of(self, asked: AttemptsStart, z: int, emitted_at_ns: int) -> float:
         link = self._links[asked.link]
-        since_ns = self._drifted_ns(link, emitted_at_ns)
+        since_ns = None if link.drift is None else self._drifted_ns(link, emitted_at_ns)
         key = (asked.link, asked.bright_state, since_ns)
-        if key not in self._goodness:
+        goodness = self._goodness.get(key)
+        if goodness is None:
             expected = self._conditions.get(asked.link, IDEAL)
-            self._goodness[key] = goodness_of(self._world, link, key[1], expected, since_ns)
-        return self._goodness[key][z]
+            goodness = goodness_of(self._world, link, key[1], expected, since_ns)
+            self._goodness[key] = goodness
+        return goodness[z]
 
     def _good_until_ns(self, asked: AttemptsStart, z: int, emitted_at_ns: int) -> int | None:
         """When a pair that waits is no longer as good as its asker wants it."""

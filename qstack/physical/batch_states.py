@@ -13,13 +13,13 @@ Rules
 3. ENDED is said upward exactly once, and the batch is forgotten.
 """
 
-from enum import Enum, auto
+from enum import auto
 from typing import Final
 
-from qstack.table import Table
+from qstack.table import Member, Table
 
 
-class State(Enum):
+class State(Member):
     """Where a batch stands."""
 
     QUEUED = auto()
@@ -28,7 +28,7 @@ class State(Enum):
     ENDED = auto()
 
 
-class Input(Enum):
+class Input(Member):
     """What can happen to it."""
 
     BEGIN = auto()  # it has the communication qubit

@@ -2,7 +2,7 @@
 
 from qstack.machine import Effect
 from qstack.physical.device import Device, DoMove, Operation, Place
-from qstack.physical.durations import duration_ns
+from qstack.physical.durations import DURATIONS_NS, duration_ns
 from qstack.physical.generation import compiles_moves, has_storage
 from qstack.physical.profile import Profile
 
@@ -18,6 +18,7 @@ class DeviceOrder:
         self._device = device
         self._free_ns = 0
         self._sequence = 0
+        self._durations_ns = {kind: find(profile) for kind, find in DURATIONS_NS.items()}
 
     def start_ns(self, now: int) -> int:
         """When the device is free for an operation on qubits."""
@@ -28,12 +29,19 @@ class DeviceOrder:
         self._sequence += 1
         return self._sequence
 
+    def next_turn(self, now: int) -> tuple[int, int]:
+        """When the device is free for an operation on qubits, and a number for it."""
+        self._sequence += 1
+        return max(now, self._free_ns), self._sequence
+
     def submit(self, operation: Operation, now: int) -> list[Effect]:
         """Give the device an operation; it is busy from its time on, for its duration.
 
         Start and stop of attempts wait for nothing and keep nothing waiting.
         """
-        busy_ns = duration_ns(self.profile, operation)
+        busy_ns = self._durations_ns.get(type(operation))
+        if busy_ns is None:
+            busy_ns = duration_ns(self.profile, operation)
         if busy_ns:
             self._free_ns = operation.at_ns + busy_ns
         return self._device.submit(operation, now)
@@ -44,7 +52,7 @@ class DeviceOrder:
 
     def move_of(self, qubit: bytes, to: Place, now: int) -> DoMove:
         """The operation that does so."""
-        at_ns, sequence = self.start_ns(now), self.next_sequence()
+        at_ns, sequence = self.next_turn(now)
         return DoMove(at_ns=at_ns, sequence=sequence, qubit=qubit, to=to)
 
     def reset(self) -> None:

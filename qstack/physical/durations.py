@@ -1,5 +1,9 @@
 """How long a device takes over an operation: the same numbers in the fabric and at the node."""
 
+from collections.abc import Callable
+from operator import attrgetter
+from typing import Final
+
 from qstack.physical.device import (
     Clear,
     DoBellMeasure,
@@ -16,26 +20,30 @@ from qstack.physical.profile import Profile
 from qstack.physical.program import Step
 from qstack.physical.program_device import ArmProgram
 
+DURATIONS_NS: Final[dict[type[Operation], Callable[[Profile], int]]] = {
+    Generate: lambda _: 0,
+    Release: lambda _: 0,
+    Initialise: attrgetter("t_init_ns"),
+    Clear: attrgetter("t_init_ns"),
+    DoMeasure: attrgetter("readout_ns"),
+    DoBellMeasure: lambda profile: profile.gate_2q_ns + profile.gate_1q_ns + profile.readout_ns,
+    DoMove: attrgetter("move_ns"),
+}
+"""Of operations that all take as long; a Bell measurement is a two-qubit gate, a one-qubit gate
+and a readout of both at once."""
+
 
 def duration_ns(profile: Profile, operation: Operation) -> int:
     """How long the device is busy with `operation`; start and stop of attempts take no time.
 
-    A Bell measurement is a two-qubit gate, a one-qubit gate and a readout of both at once. A
-    program is all of its steps, if it begins at once; one that waits for a herald keeps nobody.
+    A program is all of its steps, if it begins at once; one that waits for a herald keeps nobody.
     """
+    of_kind = DURATIONS_NS.get(type(operation))
+    if of_kind is not None:
+        return of_kind(profile)
     match operation:
-        case Release() | Generate():  # by far the likeliest
-            return 0
-        case Initialise() | Clear():
-            return profile.t_init_ns
         case DoGate():
             return profile.gate_1q_ns if len(operation.qubits) == 1 else profile.gate_2q_ns
-        case DoMeasure():
-            return profile.readout_ns
-        case DoBellMeasure():
-            return profile.gate_2q_ns + profile.gate_1q_ns + profile.readout_ns
-        case DoMove():
-            return profile.move_ns
         case ArmProgram() if all(place.link is None for place in operation.places):
             return sum(step_ns(profile, step) for step in operation.steps)
         case _:

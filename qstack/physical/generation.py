@@ -24,11 +24,13 @@ def mismatch(
     """
     if kind != "measure" and scheme == "spdc":
         return "a photon-pair link only measures"
-    if kind == "keep" and (basis is not None or pairs != 1):
-        return "a keep batch makes one pair and has no basis"
-    if kind == "measure" and basis is None:
-        return "a measure batch has a basis"
-    if kind == "prepare" and (pairs != 1 or basis == "given"):
+    if kind == "keep":
+        if basis is not None or pairs != 1:
+            return "a keep batch makes one pair and has no basis"
+    elif kind == "measure":
+        if basis is None:
+            return "a measure batch has a basis"
+    elif pairs != 1 or basis == "given":
         return "a prepare batch makes one pair, read in a basis chosen before"
     if rotation is not None and basis is None:
         return "only what is read is rotated"

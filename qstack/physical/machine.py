@@ -36,18 +36,22 @@ from qstack.physical.device import (
     Answer,
     BasesWanted,
     BatchEnded,
+    BellOutcome,
     Calibrated,
     DetectionReply,
     Device,
     DeviceHealth,
     GiveBases,
+    Initialised,
     MeasuredReply,
     OperationRefused,
+    Outcome,
     PulseStamped,
     Reply,
     Result,
 )
 from qstack.physical.device_order import DeviceOrder
+from qstack.physical.emulated import EmulatedDevice
 from qstack.physical.generation import has_storage
 from qstack.physical.hardware import LinkHardware, World
 from qstack.physical.link_options import PassChannel
@@ -75,6 +79,7 @@ from qstack.physical.service import (
     LinkOptions,
     MemoryFree,
     Move,
+    Transfer,
 )
 from qstack.physical.station_device import HeraldedRead, Kept
 from qstack.physical.station_ends import StationEnds
@@ -85,6 +90,8 @@ from qstack.wire.packed import draw_bases, pack_bases
 
 DEVICE_TIMER: Final = "device"
 SATELLITE_TIMER: Final = "satellite/"
+RESULTS: Final = (Outcome, BellOutcome, Initialised)
+"""Of operations on qubits: what is answered to those who asked for them."""
 
 
 class PhysicalLayer:
@@ -106,6 +113,7 @@ class PhysicalLayer:
         self._is_reached = False  # its peer is up
         self._is_ready = False
         self._health = DeviceHealth(state="ready", detail="")
+        self._is_emulated = type(device) is EmulatedDevice
         self._wakes_ns: int | None = None  # when the device's timer is armed for
         self._order = DeviceOrder(device, hardware.profile, hardware.memory)
         self._memory = Memory(boot_id, hardware.memory, link_slots(world, node))
@@ -133,18 +141,29 @@ class PhysicalLayer:
         )
         self._gens = gens
         self._time_sync = TimeSync(node, world, self._order)
+        self._newsworthy = (
+            self._memory.refused_links,
+            self._receivers.refused_links,
+            self._time_sync.news,
+        )
+        """Where something to be told turns up."""
 
     def handle(self, event: Event, now: int) -> list[Effect]:
         """Take one event at network time `now` (ns); return everything that follows from it."""
-        effects = self._dispatch(event, now)
-        if self._memory.refused_links or self._receivers.refused_links or self._time_sync.news:
+        if isinstance(event, Told):
+            message = event.message
+            if isinstance(message, Transfer) and self._is_ready:  # by far the likeliest event
+                # Nothing else comes of it: the device is not asked, and no place is free.
+                return self._qubits.on_transfer(event.source, message)
+            effects = self._on_told(event.source, message, now)
+        elif isinstance(event, FromPeer):
+            effects = self._on_heard(event.peer, event.message, now)
+        else:
+            effects = self._dispatch(event, now)
+        if any(self._newsworthy):
             effects += self._news(now)
-        wakes_ns = self._device.next_event_ns() if self._is_reached else None
-        if wakes_ns != self._wakes_ns:
-            self._wakes_ns = wakes_ns
-            effects.append(
-                CancelTimer(DEVICE_TIMER) if wakes_ns is None else SetTimer(DEVICE_TIMER, wakes_ns)
-            )
+        if not self._is_emulated:
+            effects += self._look_at_agenda()
         return effects
 
     def summary(self) -> dict[str, object]:
@@ -157,6 +176,14 @@ class PhysicalLayer:
             "qubits_by_owner": self._memory.by_owner(),
         } | ({"clocks": clocks} if (clocks := self._time_sync.summary()) else {})
 
+    def _look_at_agenda(self) -> list[Effect]:
+        """Come back when the device has something to say."""
+        wakes_ns = self._device.next_event_ns() if self._is_reached else None
+        if wakes_ns == self._wakes_ns:
+            return []
+        self._wakes_ns = wakes_ns
+        return [CancelTimer(DEVICE_TIMER) if wakes_ns is None else SetTimer(DEVICE_TIMER, wakes_ns)]
+
     def _news(self, now: int) -> list[Effect]:
         effects: list[Effect] = []
         has_room = self._memory.take_news_of_room()
@@ -166,17 +193,20 @@ class PhysicalLayer:
             effects += self._expectations(peer, now)
         return effects
 
-    def _dispatch(self, event: Event, now: int) -> list[Effect]:
-        if isinstance(event, Told):  # by far the likeliest
-            return self._on_told(event.source, event.message, now)
+    def _on_heard(self, peer: str, message: Message, now: int) -> list[Effect]:
+        if peer == self._device.peer:
+            if self._is_emulated:  # what the fabric says is what the device says
+                return self._on_device(message, now)
+            return self._on_answers(self._device.received(message, now), now)
+        if self._stations.knows(peer):
+            return self._stations.heard(peer, message, now) if self._is_ready else []
+        heard = self._time_sync.heard(peer, message, now)
+        return [_refused(message, f"not for {peer} to say")] if heard is None else heard
+
+    def _dispatch(
+        self, event: TimerFired | PeerUp | PeerDown | OwnerGone | LayerUp, now: int
+    ) -> list[Effect]:
         match event:
-            case FromPeer(peer=peer, message=message) if peer == self._device.peer:
-                return self._on_answers(self._device.received(message, now), now)
-            case FromPeer(peer=peer, message=message) if self._stations.knows(peer):
-                return self._stations.heard(peer, message, now) if self._is_ready else []
-            case FromPeer(peer=peer, message=message):
-                heard = self._time_sync.heard(peer, message, now)
-                return [_refused(message, f"not for {peer} to say")] if heard is None else heard
             case TimerFired(key=key):
                 return self._on_timer(key, now)
             case PeerUp(peer=peer):
@@ -199,16 +229,15 @@ class PhysicalLayer:
     def _on_told(self, source: str, message: Message, now: int) -> list[Effect]:
         if isinstance(message, CALLS):  # by far the likeliest
             return self._qubits.on_call(source, message, now, is_ready=self._is_ready)
+        if isinstance(message, AttemptsStart) and source == LINK_LAYER:
+            part = self._receivers if self._receivers.serves(message.link) else self._attempts
+            return part.start(message, now, is_ready=self._is_ready)
         match message:
             case Move():
                 effects = self._qubits.on_call(source, message, now, is_ready=self._is_ready)
                 return effects + self._attempts.arbitrate(now)
             case Arm() | Disarm():
                 return self._programs.on_call(source, message, now, is_ready=self._is_ready)
-            case AttemptsStart() if source == LINK_LAYER and self._receivers.serves(message.link):
-                return self._receivers.start(message, now, is_ready=self._is_ready)
-            case AttemptsStart() if source == LINK_LAYER:
-                return self._attempts.start(message, now, is_ready=self._is_ready)
             case AttemptsStop() if source == LINK_LAYER:
                 return [
                     *self._receivers.stop(message, now),
@@ -229,16 +258,22 @@ class PhysicalLayer:
         return effects
 
     def _on_device(self, message: Message, now: int) -> list[Effect]:
-        if isinstance(message, DeviceHealth) and self._is_reached:
-            return self._on_health(message, now)
-        if not self._is_ready:
-            return [_refused(message, "from a device that has gone")]
-        match message:
-            case Reply():
+        if self._is_ready:
+            if isinstance(message, Reply):  # by far the likeliest
                 effects, unwanted = self._attempts.succeeded(message, now)
                 if unwanted is not None:
                     effects += self._qubits.take_back(unwanted, now)
                 return effects
+            if isinstance(message, RESULTS) and message.operation not in self._programs.open:
+                return self._qubits.on_result(message)
+        if isinstance(message, DeviceHealth) and self._is_reached:
+            return self._on_health(message, now)
+        if not self._is_ready:
+            return [_refused(message, "from a device that has gone")]
+        return self._on_rare_answer(message, now)
+
+    def _on_rare_answer(self, message: Message, now: int) -> list[Effect]:
+        match message:
             case OperationRefused():
                 return self._on_refused(message, now)
             case Kept() | HeraldedRead():

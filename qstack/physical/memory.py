@@ -9,21 +9,26 @@ Rules
 """
 
 from collections import Counter
+from typing import TYPE_CHECKING, Final
+
+from msgspec import Struct
 
 from qstack.ids import QubitId, qubit_id
 from qstack.physical.qubit_states import QUBIT, Input, State
 
+if TYPE_CHECKING:
+    from collections.abc import Callable
 
-class Qubit:
+_ENDED: Final = State.ENDED
+
+
+class Qubit(Struct, eq=False, gc=False):
     """One entry: `link` is the link it is made with, None for a local qubit."""
 
-    __slots__ = ("id", "link", "owner", "state")
-
-    def __init__(self, name: QubitId, owner: str, link: str | None) -> None:
-        self.id = name
-        self.owner = owner
-        self.link = link
-        self.state = State.INITIALISING if link is None else State.ATTEMPTING
+    id: QubitId
+    owner: str
+    link: str | None
+    state: State
 
 
 class Memory:
@@ -34,7 +39,9 @@ class Memory:
         self._capacity = capacity
         self._slots = slots_per_link
         self._made = 0
-        self._qubits: dict[QubitId, Qubit] = {}
+        self._qubits: dict[bytes, Qubit] = {}
+        self.find: Callable[[bytes], Qubit | None] = self._qubits.get
+        """The qubit of that name, if it takes a place."""
         self._per_link: dict[str, int] = {}
         self.refused_links: dict[str, None] = {}  # to be told when there is a place for them
         self.lent: dict[QubitId, None] = {}
@@ -46,20 +53,20 @@ class Memory:
 
     def admit(self, owner: str, link: str | None = None) -> Qubit | None:
         """A place for a new qubit; None if there is none."""
-        if not self._has_room(link):
-            if link is not None:
-                self.refused_links[link] = None
-            return None
-        qubit = Qubit(qubit_id(self._boot_id, self._made), owner, link)
-        self._made += 1
-        self._qubits[qubit.id] = qubit
+        state = State.INITIALISING
         if link is not None:
-            self._per_link[link] = self._per_link.get(link, 0) + 1
+            state = State.ATTEMPTING
+            taken = self._per_link.get(link, 0)
+            if taken >= self._slots or len(self._qubits) >= self._capacity:
+                self.refused_links[link] = None
+                return None
+            self._per_link[link] = taken + 1
+        elif len(self._qubits) >= self._capacity:
+            return None
+        name = qubit_id(self._boot_id, self._made)
+        self._made += 1
+        qubit = self._qubits[name] = Qubit(name, owner, link, state)
         return qubit
-
-    def find(self, name: bytes) -> Qubit | None:
-        """The qubit of that name, if it takes a place."""
-        return self._qubits.get(QubitId(name))
 
     def owned_by(self, owner: str) -> list[Qubit]:
         """Everything `owner` has, oldest first."""
@@ -75,8 +82,8 @@ class Memory:
 
     def step(self, qubit: Qubit, received: Input) -> None:
         """What happened to a qubit. Raises `IllegalInputError`."""
-        qubit.state = QUBIT.step(qubit.state, received)
-        if qubit.state is State.ENDED:
+        state = qubit.state = QUBIT.cells[qubit.state, received]
+        if state is _ENDED:
             del self._qubits[qubit.id]
             if self.lent:
                 self.lent.pop(qubit.id, None)
@@ -85,7 +92,9 @@ class Memory:
 
     def take_news_of_room(self) -> bool:
         """Whether a link that was refused could be admitted now; asked once, told once."""
-        if any(self._has_room(link) for link in self.refused_links):
+        if len(self._qubits) >= self._capacity:
+            return False
+        if any(self._per_link.get(link, 0) < self._slots for link in self.refused_links):
             self.refused_links.clear()
             return True
         return False
@@ -96,8 +105,3 @@ class Memory:
         self._per_link.clear()
         self.refused_links.clear()
         self.lent.clear()
-
-    def _has_room(self, link: str | None) -> bool:
-        if len(self._qubits) >= self._capacity:
-            return False
-        return link is None or self._per_link.get(link, 0) < self._slots

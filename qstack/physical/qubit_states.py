@@ -19,13 +19,13 @@ Rules
    out of a program when that has been answered.
 """
 
-from enum import Enum, auto
+from enum import auto
 from typing import Final
 
-from qstack.table import Table
+from qstack.table import Member, Table
 
 
-class State(Enum):
+class State(Member):
     """Where a qubit stands."""
 
     ATTEMPTING = auto()  # reserved for a batch of attempts
@@ -37,7 +37,7 @@ class State(Enum):
     ENDED = auto()
 
 
-class Input(Enum):
+class Input(Member):
     """What can happen to it."""
 
     HERALDED = auto()  # its batch succeeded
@@ -76,3 +76,5 @@ QUBIT: Final = Table(
         (State.RELEASING, Input.FREED): State.ENDED,
     },
 )
+USABLE: Final = QUBIT.only(Input.USE)
+"""The state of what exists for those who ask."""

@@ -9,7 +9,7 @@ Rules
 """
 
 from collections.abc import Callable
-from typing import Final
+from typing import Any, Final
 
 from msgspec import Struct
 
@@ -33,7 +33,7 @@ from qstack.physical.device_order import DeviceOrder
 from qstack.physical.durations import answer_ns
 from qstack.physical.frames import bell_bits_of, outcome_of
 from qstack.physical.memory import Memory, Qubit
-from qstack.physical.qubit_states import QUBIT, Input, State
+from qstack.physical.qubit_states import QUBIT, USABLE, Input, State
 from qstack.physical.service import (
     LAYER,
     Allocate,
@@ -52,15 +52,15 @@ from qstack.physical.service import (
     Transfer,
 )
 from qstack.quantum.gates import GATES
-from qstack.wire.message import Message
 
 CALL_TIMER: Final = "call/"
 FREE_TIMER: Final = "free/"
 ROTATIONS: Final = ("rx", "ry", "rz")
 
 Call = Allocate | ApplyGate | Measure | BellMeasure | Reset | Free | Transfer | Move
-CALLS: Final = (Transfer, Free, ApplyGate, Measure, BellMeasure, Allocate, Reset)
+CALLS: Final = (Free, Transfer, ApplyGate, Measure, BellMeasure, Allocate, Reset)
 """The same but for Move, the likeliest first."""
+_Perform = Callable[[str, Any, int], list[Effect]]
 
 
 class _Open(Struct, eq=False):
@@ -95,42 +95,44 @@ class Qubits:
         self._at_work = comm_qubits_at_work
         self._open: dict[int, _Open] = {}
         self._releasing: dict[int, Qubit] = {}
+        self._perform: dict[type[Call], _Perform] = {
+            Allocate: self._allocate,
+            ApplyGate: self._gate,
+            Measure: self._measure,
+            BellMeasure: self._bell_measure,
+            Reset: self._reset,
+            Free: self._free,
+            Move: self._move,
+        }
 
     # --- what owners ask ---
 
+    def on_transfer(self, source: str, call: Transfer) -> list[Effect]:
+        """A qubit of `source` gets another owner. It happens to a pair three times at each end."""
+        qubit = self._memory.find(call.qubit)
+        if qubit is None or qubit.owner != source or qubit.state is not USABLE:
+            return _refusal(source, call, _misuse(source, call.qubit, qubit))
+        if not call.to:
+            error = LocalError(ErrorCode.BAD_REQUEST, "an owner has a name")
+            return _refusal(source, call, error)
+        qubit.owner = call.to
+        return [] if call.call is None else [Tell(source, CallDone(call=call.call))]
+
     def on_call(self, source: str, call: Call, now: int, *, is_ready: bool) -> list[Effect]:
         """Take a call of `source`."""
+        if not is_ready:
+            return _refusal(source, call, LocalError(ErrorCode.DEVICE_LOST))
+        if isinstance(call, Transfer):
+            return self.on_transfer(source, call)
         try:
-            if is_ready:
-                return self._perform(source, call, now)
-            error = LocalError(ErrorCode.DEVICE_LOST)
-        except LocalError as raised:
-            error = raised
-        number = None if isinstance(call, Free) else call.call
-        refused = _refused(type(call).__name__, f"{source}: {error}")
-        return [refused, *_failed(source, number, error.code.name, error.detail)]
+            return self._perform[type(call)](source, call, now)
+        except LocalError as error:
+            return _refusal(source, call, error)
 
-    def _perform(self, source: str, call: Call, now: int) -> list[Effect]:
-        """Raises `LocalError`."""
-        match call:
-            case Transfer():  # a pair passes three owners: by far the likeliest call
-                return self._transfer(source, call)
-            case Free():
-                return self._free(source, call, now)
-            case ApplyGate():
-                return self._gate(source, call, now)
-            case Measure():
-                return self._measure(source, call, now)
-            case BellMeasure():
-                return self._bell_measure(source, call, now)
-            case Allocate():
-                return self._allocate(source, call, now)
-            case Move():
-                return self._move(source, call, now)
-            case Reset():
-                qubit = self._owned(source, call.qubit)
-                operation = self._initialise(qubit, now)
-                return self._submit(_Open(source, call.call, operation, []), now)
+    def _reset(self, source: str, call: Reset, now: int) -> list[Effect]:
+        qubit = self._owned(source, call.qubit)
+        operation = self._initialise(qubit, now)
+        return self._submit(_Open(source, call.call, operation, []), now)
 
     def _allocate(self, source: str, call: Allocate, now: int) -> list[Effect]:
         qubit = self._memory.admit(source)
@@ -149,22 +151,21 @@ class Qubits:
             raise LocalError(ErrorCode.BAD_REQUEST, f"{call.name} has no angle")
         for name in call.qubits:
             self._owned(source, name)
+        order = self._order
         moved = call.qubits[0] if wanted == 2 and self._must_move(*call.qubits) else None
-        before = [] if moved is None else self._order.move(moved, "communication", now)
+        before = None if moved is None else order.move(moved, "communication", now)
+        at_ns, sequence = order.next_turn(now)
         operation = DoGate(
-            at_ns=self._order.start_ns(now),
-            sequence=self._order.next_sequence(),
-            name=call.name,
-            qubits=call.qubits,
-            angle=call.angle,
+            at_ns=at_ns, sequence=sequence, name=call.name, qubits=call.qubits, angle=call.angle
         )
-        effects = [*before, *self._order.submit(operation, now)]
-        done_ns = operation.at_ns + answer_ns(self._order.profile, operation)
-        if moved is not None:
-            effects += self._order.move(moved, "storage", now)
-            done_ns = max(done_ns, self._order.start_ns(now))
+        effects = order.submit(operation, now)
+        if moved is not None and before is not None:
+            effects = [*before, *effects, *order.move(moved, "storage", now)]
         if call.call is None:
             return effects  # nobody waits until it is done
+        done_ns = at_ns + answer_ns(order.profile, operation)
+        if moved is not None:
+            done_ns = max(done_ns, order.start_ns(now))
         entry = _Open(source, call.call, operation, [], has_timer=True)
         if done_ns <= now:
             return [*effects, *_done(entry)]
@@ -174,12 +175,8 @@ class Qubits:
     def _measure(self, source: str, call: Measure, now: int) -> list[Effect]:
         qubit = self._owned(source, call.qubit)
         self._memory.step(qubit, Input.MEASURE)
-        operation = DoMeasure(
-            at_ns=self._order.start_ns(now),
-            sequence=self._order.next_sequence(),
-            qubit=qubit.id,
-            basis=call.basis,
-        )
+        at_ns, sequence = self._order.next_turn(now)
+        operation = DoMeasure(at_ns=at_ns, sequence=sequence, qubit=qubit.id, basis=call.basis)
         return self._submit(_Open(source, call.call, operation, [qubit]), now)
 
     def _bell_measure(self, source: str, call: BellMeasure, now: int) -> list[Effect]:
@@ -190,11 +187,9 @@ class Qubits:
         for qubit in qubits:
             self._memory.step(qubit, Input.MEASURE)
         moved = self._order.move(call.first, "communication", now) if must_move else []
+        at_ns, sequence = self._order.next_turn(now)
         operation = DoBellMeasure(
-            at_ns=self._order.start_ns(now),
-            sequence=self._order.next_sequence(),
-            first=call.first,
-            second=call.second,
+            at_ns=at_ns, sequence=sequence, first=call.first, second=call.second
         )
         return [*moved, *self._submit(_Open(source, call.call, operation, qubits), now)]
 
@@ -232,16 +227,12 @@ class Qubits:
 
     def _free(self, source: str, call: Free, now: int) -> list[Effect]:
         qubit = self._memory.find(call.qubit)
-        if qubit is not None and qubit.state is State.ARMED and qubit.owner == source:
-            return self._release_armed(qubit, now)
-        return self._release(self._owned(source, call.qubit), now)
-
-    def _transfer(self, source: str, call: Transfer) -> list[Effect]:
-        qubit = self._owned(source, call.qubit)
-        if not call.to:
-            raise LocalError(ErrorCode.BAD_REQUEST, "an owner has a name")
-        qubit.owner = call.to
-        return [] if call.call is None else [Tell(source, CallDone(call=call.call))]
+        if qubit is not None and qubit.owner == source:
+            if qubit.state is USABLE:
+                return self._release(qubit, now)
+            if qubit.state is State.ARMED:
+                return self._release_armed(qubit, now)
+        raise _misuse(source, call.qubit, qubit)
 
     # --- owners go ---
 
@@ -283,21 +274,24 @@ class Qubits:
         entry = self._open.pop(result.operation, None)
         if entry is None:
             return [_refused(type(result).__name__, f"no open operation {result.operation}")]
-        match result, entry.operation:
-            case Outcome(), DoMeasure(basis=basis):
-                self._step_all(entry, Input.RESULT)
-                bit = outcome_of(self._order.profile, result, basis)
-                return _tell(entry, lambda call: Measured(call=call, outcome=bit))
-            case BellOutcome(), _:
-                self._step_all(entry, Input.RESULT)
-                x, z = bell_bits_of(self._order.profile, result)
-                return _tell(entry, lambda call: BellMeasured(call=call, x_bit=x, z_bit=z))
-            case _:
-                self._step_all(entry, Input.READY)
-                if not entry.qubits:
-                    return _done(entry)
-                name = entry.qubits[0].id
-                return _tell(entry, lambda call: Allocated(call=call, qubit=name))
+        call, operation, profile = entry.call, entry.operation, self._order.profile
+        answer: Measured | BellMeasured | Allocated | None = None
+        if isinstance(result, Outcome) and isinstance(operation, DoMeasure):
+            self._step_all(entry, Input.RESULT)
+            if call is not None:
+                answer = Measured(call=call, outcome=outcome_of(profile, result, operation.basis))
+        elif isinstance(result, BellOutcome):
+            self._step_all(entry, Input.RESULT)
+            if call is not None:
+                x_bit, z_bit = bell_bits_of(profile, result)
+                answer = BellMeasured(call=call, x_bit=x_bit, z_bit=z_bit)
+        else:
+            self._step_all(entry, Input.READY)
+            if not entry.qubits:
+                return _done(entry)
+            if call is not None:
+                answer = Allocated(call=call, qubit=entry.qubits[0].id)
+        return [] if answer is None else [Tell(entry.owner, answer)]
 
     def on_refused(self, refusal: OperationRefused, now: int) -> list[Effect] | None:
         """The device cannot do it, and nothing has changed; None if it was no open call."""
@@ -357,21 +351,13 @@ class Qubits:
         Raises `LocalError` GONE or NOT_OWNER; OUT_OF_STATE for one of its own that is ARMED.
         """
         qubit = self._memory.find(name)
-        if qubit is None or not QUBIT.allows(qubit.state, Input.USE):
-            if qubit is None or qubit.state is not State.ARMED:
-                raise LocalError(ErrorCode.GONE, name.hex())
-            if qubit.owner == source:
-                raise LocalError(ErrorCode.OUT_OF_STATE, f"{name.hex()} is in a device program")
-        if qubit.owner != source:
-            raise LocalError(ErrorCode.NOT_OWNER, name.hex())
+        if qubit is None or qubit.owner != source or qubit.state is not USABLE:
+            raise _misuse(source, name, qubit)
         return qubit
 
     def _initialise(self, qubit: Qubit, now: int) -> Initialise:
-        return Initialise(
-            at_ns=self._order.start_ns(now),
-            sequence=self._order.next_sequence(),
-            qubit=qubit.id,
-        )
+        at_ns, sequence = self._order.next_turn(now)
+        return Initialise(at_ns=at_ns, sequence=sequence, qubit=qubit.id)
 
     def _submit(self, entry: _Open, now: int) -> list[Effect]:
         """Give the device an operation whose result answers the call."""
@@ -381,7 +367,7 @@ class Qubits:
     def _release(self, qubit: Qubit, now: int) -> list[Effect]:
         """End a qubit after what the device has still to do; then its place is free."""
         self._memory.step(qubit, Input.FREE)
-        at_ns, sequence = self._order.start_ns(now), self._order.next_sequence()
+        at_ns, sequence = self._order.next_turn(now)
         release = Release(at_ns=at_ns, sequence=sequence, qubit=qubit.id)
         effects = self._order.submit(release, now)
         if at_ns <= now:
@@ -394,21 +380,34 @@ class Qubits:
         """End a qubit of a program, which is withdrawn; its place is free when that is answered."""
         self._memory.step(qubit, Input.FREE)
         withdrawn = self._withdraw(qubit.id, now)
-        at_ns, sequence = self._order.start_ns(now), self._order.next_sequence()
+        at_ns, sequence = self._order.next_turn(now)
         release = Release(at_ns=at_ns, sequence=sequence, qubit=qubit.id)
         return [*withdrawn, *self._order.submit(release, now)]
 
     def _step_all(self, entry: _Open, received: Input) -> None:
+        step = self._memory.step
         for qubit in entry.qubits:
-            self._memory.step(qubit, received)
+            step(qubit, received)
 
 
-def _tell(entry: _Open, answer: Callable[[int], Message]) -> list[Effect]:
-    return [] if entry.call is None else [Tell(entry.owner, answer(entry.call))]
+def _misuse(source: str, name: bytes, qubit: Qubit | None) -> LocalError:
+    """Why `source` may not use the qubit `name`, which is this one: see `Qubits._owned`."""
+    is_armed = qubit is not None and qubit.state is State.ARMED
+    if qubit is None or not (qubit.state is USABLE or is_armed):
+        return LocalError(ErrorCode.GONE, name.hex())
+    if qubit.owner != source:
+        return LocalError(ErrorCode.NOT_OWNER, name.hex())
+    return LocalError(ErrorCode.OUT_OF_STATE, f"{name.hex()} is in a device program")
+
+
+def _refusal(source: str, call: Call, error: LocalError) -> list[Effect]:
+    number = None if isinstance(call, Free) else call.call
+    refused = _refused(type(call).__name__, f"{source}: {error}")
+    return [refused, *_failed(source, number, error.code.name, error.detail)]
 
 
 def _done(entry: _Open) -> list[Effect]:
-    return _tell(entry, lambda call: CallDone(call=call))
+    return [] if entry.call is None else [Tell(entry.owner, CallDone(call=entry.call))]
 
 
 def _failed(owner: str, call: int | None, error: str, detail: str) -> list[Effect]:

@@ -136,7 +136,8 @@ class TimeSync:
 
     def take_news(self) -> list[str]:
         """The peers of whose links something else is to be expected now."""
-        news, self.news = list(self.news), {}
+        news = list(self.news)
+        self.news.clear()
         return news
 
     def summary(self) -> dict[str, object]:

@@ -14,6 +14,7 @@ from collections.abc import Callable
 from msgspec import Struct
 
 from qstack.errors import ErrorCode
+from qstack.machine import Tell
 from qstack.transport import service
 from qstack.transport.context import Context, Reason, reason
 from qstack.transport.params import CALLS_PER_SESSION_MAX
@@ -73,19 +74,20 @@ class Calls:
 
     def answer(self, call: Call, message: Message) -> None:
         """Close the call with its answer."""
-        if not self.is_open(call):
+        calls = self._sessions.get(call.session)
+        if calls is None or calls.get(call.number) is not call:
             return
-        calls = self._sessions[call.session]
         del calls[call.number]
         if not calls:
             del self._sessions[call.session]
-        self._context.cancel_timer(_key(call))
+        if call.deadline_ns is not None:
+            self._context.cancel_timer(_key(call))
         self.indicate(call, message)
 
     def indicate(self, call: Call, message: Message) -> None:
         """Tell the session something about its call."""
         if not call.is_orphan:
-            self._context.tell(call.session, message)
+            self._context.effects.append(Tell(call.session, message))
 
     def fail(self, call: Call, why: Reason) -> None:
         """Close the call with Failed."""

@@ -43,7 +43,9 @@ class Channels:
 
     def need(self, peer: str) -> None:
         """Ask for a channel, unless it is up or asked for."""
-        known = self._peers.setdefault(peer, _Peer())
+        known = self._peers.get(peer)
+        if known is None:
+            known = self._peers[peer] = _Peer()
         if not known.is_up and not known.is_opening:
             known.is_opening = True
             self._context.cancel_timer(f"reopen/{peer}")
@@ -51,7 +53,8 @@ class Channels:
 
     def send(self, peer: str, message: Message) -> None:
         """Send, or drop and ask for the channel."""
-        if self.is_up(peer):
+        known = self._peers.get(peer)
+        if known is not None and known.is_up:
             self._context.effects.append(Send(peer, message))
         else:
             self.need(peer)

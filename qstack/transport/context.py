@@ -180,7 +180,8 @@ class Context:
     def transfer(self, qubit: bytes, session: str) -> None:
         """Give a qubit of ours to a session."""
         self.qubits.discard(qubit)
-        self.tell(physical.LAYER, physical.Transfer(call=None, qubit=qubit, to=session))
+        transfer = physical.Transfer(call=None, qubit=qubit, to=session)
+        self.effects.append(Tell(physical.LAYER, transfer))
 
     def correct(self, qubit: bytes, x_bit: int, z_bit: int) -> None:
         """Apply X^x Z^z: the Bell state (x, z) becomes phi+, a teleported qubit itself.

@@ -35,35 +35,33 @@ class DeliveredPairs:
         self._departed: BoundedDict[str, BoundedDict[PairId, Delivered]] = BoundedDict(
             DEPARTED_SESSIONS_MAX
         )
-        self._sessions_of: dict[PairId, str] = {}
 
     def __len__(self) -> int:
-        return len(self._sessions_of)
+        return sum(len(pairs) for pairs in self._sessions.values())
 
     def add(self, delivered: Delivered) -> None:
         """Remember a pair that is being delivered."""
-        pairs = self._sessions.get(delivered.session)
+        session, pair = delivered.session, delivered.pair
+        pairs = self._sessions.get(session)
         if pairs is None:
-            pairs = self._sessions[delivered.session] = BoundedDict(DELIVERED_PAIRS_MAX)
+            pairs = self._sessions[session] = BoundedDict(DELIVERED_PAIRS_MAX)
         elif len(pairs) == DELIVERED_PAIRS_MAX:
-            oldest, _ = pairs.popitem(last=False)
-            del self._sessions_of[oldest]
-        pairs.put(delivered.pair, delivered)
-        self._sessions_of[delivered.pair] = delivered.session
+            pairs.popitem(last=False)
+        pairs[pair] = delivered
 
     def get(self, pair: PairId) -> Delivered | None:
         """The delivered pair, if its session lives and it is remembered."""
-        session = self._sessions_of.get(pair)
-        return self._sessions[session][pair] if session is not None else None
+        of_pair = (pairs[pair] for pairs in self._sessions.values() if pair in pairs)
+        return next(of_pair, None)
 
     def forget(self, pair: PairId) -> None:
         """Remember the pair no more."""
-        session = self._sessions_of.pop(pair, None)
-        if session is not None:
-            pairs = self._sessions[session]
+        delivered = self.get(pair)
+        if delivered is not None:
+            pairs = self._sessions[delivered.session]
             del pairs[pair]
             if not pairs:
-                del self._sessions[session]
+                del self._sessions[delivered.session]
 
     def void(self, pair: PairId) -> bool:
         """Tell the session that the far half is gone. Whether there was anybody to tell."""
@@ -99,7 +97,6 @@ class DeliveredPairs:
         if pairs is not None:
             left: BoundedDict[PairId, Delivered] = BoundedDict(DELIVERED_PAIRS_MAX)
             for pair, delivered in pairs.items():
-                del self._sessions_of[pair]
                 if delivered.flow is None:
                     left.put(pair, delivered)
                 else:
@@ -111,8 +108,6 @@ class DeliveredPairs:
         pairs = self._departed.pop(owner, None)
         if pairs is None:
             pairs = self._sessions.pop(owner, BoundedDict(DELIVERED_PAIRS_MAX))
-            for pair in pairs:
-                del self._sessions_of[pair]
         by_qubit = {delivered.qubit: delivered for delivered in pairs.values()}
         freed = [by_qubit[qubit] for qubit in qubits if qubit in by_qubit]
         asked = [each for each in pairs.values() if each.flow is not None]
@@ -130,7 +125,6 @@ class DeliveredPairs:
                     self._tell_far_end(delivered)
         self._sessions.clear()
         self._departed.clear()
-        self._sessions_of.clear()
 
     def _tell_far_end(self, delivered: Delivered) -> None:
         message = messages.VoidPair(pair=delivered.pair)

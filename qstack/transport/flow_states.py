@@ -13,13 +13,13 @@ Rules
 3. The acceptor keeps no table: its offer is a number left to credit, and its grants.
 """
 
-from enum import Enum, auto
+from enum import auto
 from typing import Final
 
-from qstack.table import Table
+from qstack.table import Member, Table
 
 
-class FlowState(Enum):
+class FlowState(Member):
     """Where a flow stands."""
 
     OFFERED = auto()  # the far end has still pairs to credit
@@ -28,7 +28,7 @@ class FlowState(Enum):
     FAILED = auto()
 
 
-class FlowInput(Enum):
+class FlowInput(Member):
     """What can happen to it."""
 
     PARTED = auto()  # peer: credit for a part of what was on offer

@@ -83,6 +83,7 @@ class Grant:
         self._basis = terms.basis
         self._is_prepare = terms.is_prepare
         self._rotation = terms.rotation
+        self._kind = "keep" if terms.basis is None or terms.is_prepare else "measure"
         self._readings: deque[_Reading] = deque()
         owner.context.use_request(terms.request, self)
 
@@ -100,8 +101,7 @@ class Grant:
 
     def on_pair(self, message: network.EndPair) -> None:
         """Correct and deliver, or read, a pair."""
-        are_kept = self._basis is None or self._is_prepare
-        if self._indicated == self.number or are_kept != (message.kind == "keep"):
+        if self._indicated == self.number or message.kind != self._kind:
             self._context.free(message.qubit)
             return
         self._indicated += 1
@@ -153,29 +153,24 @@ class Grant:
     # --- to the session ---
 
     def _deliver(self, message: network.EndPair) -> None:
+        call, remote, pair, qubit = self.call, self.remote, message.pair, message.qubit
+        x_bit, z_bit = message.x_bit, message.z_bit
         if self._is_tail:
-            self._context.correct(message.qubit, message.x_bit, message.z_bit)
-        self._calls.give(self.call, message.qubit)
-        self._pairs.add(
-            Delivered(
-                session=self.call.session,
-                remote=self.remote,
-                pair=message.pair,
-                qubit=message.qubit,
-                flow=self.flow if self._is_echo else None,
-            )
-        )
+            self._context.correct(qubit, x_bit, z_bit)
+        self._calls.give(call, qubit)
+        flow = self.flow if self._is_echo else None
+        self._pairs.add(Delivered(call.session, remote, pair, qubit, flow))
         indication = service.PairDelivered(
-            call=self.call.number,
-            remote=self.remote,
-            pair=message.pair,
-            qubit=message.qubit,
-            x_bit=message.x_bit,
-            z_bit=message.z_bit,
+            call=call.number,
+            remote=remote,
+            pair=pair,
+            qubit=qubit,
+            x_bit=x_bit,
+            z_bit=z_bit,
             goodness=message.goodness,
             time_of_goodness_ns=message.time_of_goodness_ns,
         )
-        self._calls.indicate(self.call, indication)
+        self._calls.indicate(call, indication)
 
     def _on_read(self, reading: _Reading, answer: PhysicalAnswer | None) -> None:
         if not any(waiting is reading for waiting in self._readings):
@@ -248,6 +243,6 @@ class Grant:
 
     def _count(self, pairs: int) -> None:
         self.delivered += pairs
-        if self.is_complete:
+        if self.delivered == self.number:
             self.end(cancel=False)
         self._owner.delivered(self, pairs)

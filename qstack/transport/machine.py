@@ -13,6 +13,8 @@ Rules
    was open with the peer ends with PEER_DOWN.
 """
 
+from typing import Final, get_args
+
 import numpy as np
 
 from qstack.errors import ErrorCode
@@ -42,7 +44,7 @@ from qstack.transport.qubit_receiver import QubitReceiver
 from qstack.transport.qubit_sender import QubitSender
 from qstack.transport.routes import Routes
 from qstack.transport.sockets import PortSocket, Socket, Sockets
-from qstack.transport.streams import Streams
+from qstack.transport.streams import OfStream, Streams
 from qstack.wire.message import Message
 
 
@@ -55,15 +57,17 @@ class Listener(PortSocket):
 
 
 _OnSocket = (
-    service.EprCreate
+    service.SendQubit
+    | service.ReceiveQubit
+    | service.EprCreate
     | service.EprAccept
     | service.EchoMeasure
     | service.Accept
-    | service.SendQubit
-    | service.ReceiveQubit
     | service.SendMessage
     | service.ReceiveMessage
 )
+_ON_SOCKET: Final = get_args(_OnSocket)
+_OF_STREAM: Final = get_args(OfStream)
 
 
 class TransportLayer:
@@ -95,17 +99,29 @@ class TransportLayer:
         """Take one event at network time `now` (ns); return everything that follows from it."""
         context = self._context
         context.now, context.effects = now, []
-        match event:
-            case Told(source=network.LAYER, message=message):
+        if isinstance(event, Told):
+            self._on_told(event.source, event.message)
+        elif isinstance(event, FromPeer):
+            self._on_peer(event.peer, event.message)
+        else:
+            self._dispatch(event)
+        return context.effects
+
+    def _on_told(self, source: str, message: Message) -> None:
+        if source == network.LAYER:
+            if isinstance(message, network.EndPair):  # by far the likeliest
+                self._on_end_pair(message)
+            else:
                 self._on_network(message)
-            case Told(source=physical.LAYER, message=message):
-                self._on_physical(message)
-            case Told(source=session, message=message):
-                self._on_session(session, message)
-            case FromPeer(peer=peer, message=message):
-                self._on_peer(peer, message)
+        elif source == physical.LAYER:
+            self._on_physical(message)
+        else:
+            self._on_session(source, message)
+
+    def _dispatch(self, event: TimerFired | PeerUp | PeerDown | OwnerGone | LayerUp) -> None:
+        match event:
             case TimerFired(key=key):
-                context.fire(key)
+                self._context.fire(key)
             case PeerUp(peer=peer, boot_id=boot_id):
                 self._on_peer_up(peer, boot_id)
             case PeerDown(peer=peer):
@@ -114,11 +130,13 @@ class TransportLayer:
                 self._on_owner_gone(owner)
             case LayerUp():
                 pass  # what a layer below owed us ended when it went
-        return context.effects
 
     # --- sessions ---
 
     def _on_session(self, session: str, message: Message) -> None:
+        if isinstance(message, _ON_SOCKET):  # by far the likeliest
+            self._on_socket_call(session, message)
+            return
         match message:
             case service.CloseSocket():
                 socket = self._sockets.get(session, message.socket)
@@ -133,22 +151,21 @@ class TransportLayer:
                     self._streams.open(session, message)
             case service.RouteAsk():
                 self._routes.ask(session, message)
-            case (
-                service.EprCreate()
-                | service.EprAccept()
-                | service.EchoMeasure()
-                | service.Accept()
-                | service.SendQubit()
-                | service.ReceiveQubit()
-                | service.SendMessage()
-                | service.ReceiveMessage()
-            ):
-                self._on_socket_call(session, message)
             case _:
                 self._context.record("transport.unknown_message", source=session)
 
     def _on_socket_call(self, session: str, message: _OnSocket) -> None:
         socket = self._sockets.get(session, message.socket)
+        if isinstance(message, service.ReceiveQubit) and isinstance(socket, QubitReceiver):
+            socket.receive(message)
+            return
+        if isinstance(message, service.SendQubit) and isinstance(socket, QubitSender):
+            if self._has_qubit(message.qubit):
+                detail = "the transport layer holds this qubit for something else"
+                self._calls.refuse(session, message.call, ErrorCode.NOT_OWNER, detail)
+            else:
+                socket.send(message)
+            return
         match message, socket:
             case service.EprCreate(), EprSocket():
                 self._flows.create(session, socket, message)
@@ -158,13 +175,6 @@ class TransportLayer:
                 self._echo_calls.ask(session, socket, message)
             case service.Accept(), Listener():
                 self._streams.accept(session, socket, message)
-            case service.SendQubit(), QubitSender() if self._has_qubit(message.qubit):
-                detail = "the transport layer holds this qubit for something else"
-                self._calls.refuse(session, message.call, ErrorCode.NOT_OWNER, detail)
-            case service.SendQubit(), QubitSender():
-                socket.send(message)
-            case service.ReceiveQubit(), QubitReceiver():
-                socket.receive(message)
             case service.SendMessage(), MessageStream():
                 socket.send(message)
             case service.ReceiveMessage(), MessageStream():
@@ -288,8 +298,8 @@ class TransportLayer:
 
     def _on_network(self, message: Message) -> None:
         match message:
-            case network.EndPair() | network.EndMeasured():
-                self._on_indication(message)
+            case network.EndMeasured():
+                self._on_end_measured(message)
             case network.EndPairExpired():
                 self._on_expired(message)
             case network.NetworkDone():
@@ -316,17 +326,24 @@ class TransportLayer:
         else:
             self._echo.on_expired(message.pair)
 
-    def _on_indication(self, message: network.EndPair | network.EndMeasured) -> None:
+    def _on_end_pair(self, message: network.EndPair) -> None:
         user = self._context.requests.get(message.request)
         if user is None:
-            # A request that has ended here, or never was: whoever makes its pairs can stop.
-            if isinstance(message, network.EndPair):
-                self._context.free(message.qubit)
-            self._context.tell(network.LAYER, network.NetworkCancel(request=message.request))
-        elif isinstance(message, network.EndPair):
+            self._context.free(message.qubit)
+            self._stop(message.request)
+        else:
             user.on_pair(message)
+
+    def _on_end_measured(self, message: network.EndMeasured) -> None:
+        user = self._context.requests.get(message.request)
+        if user is None:
+            self._stop(message.request)
         else:
             user.on_measured(message)
+
+    def _stop(self, request: bytes) -> None:
+        """A request has ended here, or never was: whoever makes its pairs can stop."""
+        self._context.tell(network.LAYER, network.NetworkCancel(request=request))
 
     def _on_physical(self, message: Message) -> None:
         match message:
@@ -353,6 +370,9 @@ class TransportLayer:
     # --- peers ---
 
     def _on_peer(self, peer: str, message: Message) -> None:
+        if isinstance(message, _OF_STREAM):  # by far the likeliest
+            self._streams.on_message(peer, message)
+            return
         match message:
             case messages.OpenFlow():
                 part = self._echo if message.port == service.ECHO_PORT else self._accepts
@@ -369,16 +389,6 @@ class TransportLayer:
                 self._streams.on_open(peer, message)
             case messages.StreamOpened():
                 self._streams.on_opened(peer, message)
-            case (
-                messages.Credit()
-                | messages.Correction()
-                | messages.Acknowledged()
-                | messages.Lost()
-                | messages.Skipped()
-                | messages.RequestsOver()
-                | messages.Data()
-            ):
-                self._streams.on_message(peer, message)
             case messages.Close():
                 self._on_peer_close(peer, message)
             case messages.VoidPair():

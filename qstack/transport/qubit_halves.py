@@ -72,6 +72,7 @@ class HalvesOfStream:
         self._came = came
         self._missing = missing
         self._first = 0
+        self._held = 0  # halves that nobody has taken yet
         self._requests: dict[int, Halves] = {}
 
     def expect(self) -> bool:
@@ -93,6 +94,7 @@ class HalvesOfStream:
         halves = self._requests.get(number)
         qubit = halves.qubits.pop(pair, None) if halves is not None else None
         if qubit is not None:
+            self._held -= 1
             self._came(arrival, qubit)
         elif halves is None or halves.is_ended or pair in halves.gone:
             self._missing(arrival)
@@ -126,15 +128,15 @@ class HalvesOfStream:
         for halves in self._requests.values():
             halves.gone.update(halves.qubits)
             halves.qubits.clear()
+        self._held = 0
 
     # --- from the network ---
 
     def on_pair(self, halves: Halves, message: network.EndPair) -> None:
         """A half has come."""
         arrival = halves.waiting.pop(message.pair, None)
-        held = sum(len(each.qubits) for each in self._requests.values())
         is_ours = message.kind == "keep" and message.remote == self._name.peer
-        if not is_ours or message.pair in halves.gone or held >= 2 * self.room:
+        if not is_ours or message.pair in halves.gone or self._held >= 2 * self.room:
             self._context.free(message.qubit)
             if arrival is not None:
                 self._missing(arrival)
@@ -142,6 +144,7 @@ class HalvesOfStream:
         halves.is_ended = False  # if a network layer that went had only thought so
         self._context.hold(message.qubit)
         if arrival is None:
+            self._held += message.pair not in halves.qubits
             halves.qubits[message.pair] = message.qubit
         else:
             self._came(arrival, message.qubit)
@@ -166,10 +169,12 @@ class HalvesOfStream:
         halves.gone.add(pair)
         qubit = halves.qubits.pop(pair, None)
         if qubit is not None:
+            self._held -= 1
             self._context.free(qubit)
 
     def _let_go(self, number: int, halves: Halves) -> None:
         self._context.end_request(self._id(number), cancel=False)
+        self._held -= len(halves.qubits)
         for qubit in halves.qubits.values():
             self._context.free(qubit)
 

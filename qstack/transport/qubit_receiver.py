@@ -38,7 +38,7 @@ class Arrival:
 
     def step(self, received: ReceivingInput) -> None:
         """Take a transition."""
-        self.state = RECEIVING.step(self.state, received)
+        self.state = RECEIVING.cells[self.state, received]
 
 
 class QubitReceiver(StreamSocket):
@@ -173,10 +173,11 @@ class QubitReceiver(StreamSocket):
 
     def _pump(self) -> None:
         """Hand over what is decided, in order; then allow what is still waited for."""
-        while self._next in self._arrivals:
-            arrival = self._arrivals[self._next]
+        while (arrival := self._arrivals.get(self._next)) is not None:
+            if arrival.state not in _FATES:
+                break
             is_skipped = arrival.state is ReceivingState.SKIPPED
-            if arrival.state not in _FATES or not (self._waiting or is_skipped):
+            if not (self._waiting or is_skipped):
                 break
             del self._arrivals[self._next]
             self._next += 1
@@ -202,10 +203,11 @@ class QubitReceiver(StreamSocket):
         self._taken += 1
 
     def _allow(self, more: int) -> None:
-        for sequence in range(self._allowed, self._allowed + more):
-            self._arrivals[sequence] = Arrival(sequence)
-        self._allowed += max(0, more)
-        self._live += max(0, more)
+        if more > 0:
+            for sequence in range(self._allowed, self._allowed + more):
+                self._arrivals[sequence] = Arrival(sequence)
+            self._allowed += more
+            self._live += more
         self._halves.room = self._live
         untold = self._allowed - self._allowed_said
         if untold and untold * CREDIT_SHARE >= self._unused:

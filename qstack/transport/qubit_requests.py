@@ -106,25 +106,22 @@ class SenderRequests:
         self._next = 0
         self._pairs_max = STREAM_REQUEST_PAIRS_MAX
         self._requests: dict[int, SenderRequest] = {}
-
-    @property
-    def to_come(self) -> int:
+        self.to_come = 0
         """Pairs asked for that have not come."""
-        return sum(request.missing for request in self._requests.values())
 
     def ask(self, wanted: int, deadline_ns: Callable[[int, int], int]) -> None:
         """Have `wanted` pairs come in all. `deadline_ns` of which of those who wait: from, to."""
+        if self.to_come >= wanted:
+            return
         making = sum(not request.is_ended for request in self._requests.values())
-        to_come = self.to_come
         while (
-            to_come < wanted
+            self.to_come < wanted
             and making < STREAM_REQUESTS_MAKING_MAX
             and self._next < self.below + STREAM_REQUESTS_MAX
         ):
-            pairs = min(wanted - to_come, self._pairs_max)
-            if not self._make(pairs, deadline_ns(to_come, to_come + pairs)):
+            pairs = min(wanted - self.to_come, self._pairs_max)
+            if not self._make(pairs, deadline_ns(self.to_come, self.to_come + pairs)):
                 return
-            to_come += pairs
             making += 1
 
     def _make(self, pairs: int, deadline_ns: int) -> bool:
@@ -134,6 +131,7 @@ class SenderRequests:
             return False
         request = SenderRequest(self, self._next, pairs, deadline_ns)
         self._next += 1
+        self.to_come += pairs
         self._requests[request.number] = request
         self._context.use_request(name, request)
         create = network.NetworkCreate(
@@ -163,6 +161,7 @@ class SenderRequests:
         for request in self._requests.values():
             if not request.is_ended:
                 request.is_ended = True
+                self.to_come -= request.missing
                 request.missing = 0
                 name = self._id(request.number)
                 self._context.tell(network.LAYER, network.NetworkCancel(request=name))
@@ -173,6 +172,7 @@ class SenderRequests:
         for request in self._requests.values():
             self._context.end_request(self._id(request.number), cancel=not request.is_ended)
         self._requests.clear()
+        self.to_come = 0
 
     # --- from the network ---
 
@@ -182,12 +182,14 @@ class SenderRequests:
             self._context.free(message.qubit)
             return
         request.missing -= 1
+        self.to_come -= 1
         request.unsettled += 1
         self.user.on_pair(request.number, message)
 
     def on_ended(self, request: SenderRequest, why: Reason) -> None:
         """No more pairs of it will come."""
         lacking, request.missing = request.missing, 0
+        self.to_come -= lacking
         request.is_ended = True
         if not lacking:
             self._pairs_max = min(2 * self._pairs_max, STREAM_REQUEST_PAIRS_MAX)

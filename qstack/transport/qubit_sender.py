@@ -60,7 +60,7 @@ class Teleport:
 
     def step(self, received: SendingInput) -> None:
         """Take a transition."""
-        self.state = SENDING.step(self.state, received)
+        self.state = SENDING.cells[self.state, received]
 
 
 class QubitSender(StreamSocket):

@@ -21,13 +21,13 @@ Rules
    repetitions are answered with the fate already known.
 """
 
-from enum import Enum, auto
+from enum import auto
 from typing import Final
 
-from qstack.table import Table
+from qstack.table import Member, Table
 
 
-class SendingState(Enum):
+class SendingState(Member):
     """Where a qubit stands at its sender."""
 
     QUEUED = auto()  # no pair yet
@@ -40,7 +40,7 @@ class SendingState(Enum):
     LOST = auto()
 
 
-class SendingInput(Enum):
+class SendingInput(Member):
     """What can happen to it there."""
 
     PAIR = auto()  # network: a pair is here
@@ -54,7 +54,7 @@ class SendingInput(Enum):
     PEER_GONE = auto()  # receiver restarted, closed, or is out of reach for good
 
 
-class ReceivingState(Enum):
+class ReceivingState(Member):
     """Where a sequence stands at its receiver."""
 
     ALLOWED = auto()
@@ -64,7 +64,7 @@ class ReceivingState(Enum):
     SKIPPED = auto()
 
 
-class ReceivingInput(Enum):
+class ReceivingInput(Member):
     """What can happen to it there."""
 
     CORRECTION = auto()  # sender: measured, with this pair

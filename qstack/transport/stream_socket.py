@@ -65,7 +65,8 @@ class StreamSocket(Socket, ABC):
 
     def say(self, message: Message) -> None:
         """Send to the far end; what is lost with a channel is said again by `resume`."""
-        self.is_said = self.is_said or self._context.channels.is_up(self.name.peer)
+        if not self.is_said:
+            self.is_said = self._context.channels.is_up(self.name.peer)
         self._context.send(self.name.peer, message)
 
     def say_close(self, why: Reason) -> None:
@@ -132,8 +133,9 @@ class StreamSocket(Socket, ABC):
             self._stop_retrying()
 
     def _stop_retrying(self) -> None:
-        self._is_retrying = False
-        self._context.cancel_timer(self._key)
+        if self._is_retrying:
+            self._is_retrying = False
+            self._context.cancel_timer(self._key)
 
     @property
     def _key(self) -> str:

@@ -19,13 +19,13 @@ Rules
 4. An end in CLOSED is forgotten, but for its id and the fates of its qubits.
 """
 
-from enum import Enum, auto
+from enum import auto
 from typing import Final
 
-from qstack.table import Table
+from qstack.table import Member, Table
 
 
-class StreamState(Enum):
+class StreamState(Member):
     """Where a stream stands."""
 
     OPENING = auto()
@@ -35,7 +35,7 @@ class StreamState(Enum):
     CLOSED = auto()
 
 
-class StreamInput(Enum):
+class StreamInput(Member):
     """What can happen to it."""
 
     OPENED = auto()  # accepted here, or StreamOpened came

@@ -22,10 +22,9 @@ from qstack.transport.stream_socket import Name, StreamSocket
 
 Key = tuple[str, bytes]
 OfStream = (
-    messages.StreamOpened
-    | messages.Credit
-    | messages.Correction
+    messages.Correction
     | messages.Acknowledged
+    | messages.Credit
     | messages.Lost
     | messages.Skipped
     | messages.RequestsOver
@@ -169,17 +168,20 @@ class Streams:
 
     def on_message(self, peer: str, message: OfStream) -> None:
         """A message of a stream that stands."""
-        key = (peer, message.stream)
-        stream = self._streams.get(key)
+        stream = self._streams.get((peer, message.stream))
+        if stream is None:
+            self._on_unknown(peer, message)
+        elif isinstance(message, messages.Correction) and isinstance(stream, QubitReceiver):
+            stream.on_correction(message)
+        elif isinstance(message, messages.Acknowledged) and isinstance(stream, QubitSender):
+            stream.on_acknowledged(message)
+        elif isinstance(message, messages.Credit):
+            stream.on_credit(message)
+        else:
+            self._on_rare(peer, stream, message)
+
+    def _on_rare(self, peer: str, stream: StreamSocket, message: OfStream) -> None:
         match message, stream:
-            case (_, None):
-                self._on_unknown(peer, message)
-            case (messages.Credit(), StreamSocket()):
-                stream.on_credit(message)
-            case (messages.Acknowledged(), QubitSender()):
-                stream.on_acknowledged(message)
-            case (messages.Correction(), QubitReceiver()):
-                stream.on_correction(message)
             case (messages.Lost(), QubitReceiver()):
                 stream.on_lost(message)
             case (messages.Skipped(), QubitReceiver()):

@@ -4,7 +4,7 @@ from typing import Any
 
 import pytest
 
-from qstack.network.circuit_states import CIRCUIT
+from qstack.network.circuit_states import CIRCUIT, CircuitInput, CircuitState
 from qstack.network.pair_states import END_PAIR, SEGMENT
 from qstack.network.request_states import REQUEST
 from qstack.table import IllegalInputError, Table
@@ -62,3 +62,13 @@ def test_every_state_is_reached_and_an_empty_cell_is_an_error(
             if not table.allows(state, received):
                 with pytest.raises(IllegalInputError):
                     table.step(state, received)
+                with pytest.raises(IllegalInputError, match=received.name):
+                    table.cells[state, received]
+            else:
+                assert table.cells[state, received] is table.step(state, received)
+
+
+def test_the_only_state_of_an_input_is_found_and_of_several_there_is_none() -> None:
+    assert CIRCUIT.only(CircuitInput.TRAFFIC) is CircuitState.ACTIVE
+    with pytest.raises(ValueError, match="unpack"):
+        CIRCUIT.only(CircuitInput.TEARDOWN)

@@ -31,13 +31,13 @@ and a use of it by its id fails at bob. That is the only way the two can differ.
 DONE is ignored.
 """
 
-from enum import Enum, auto
+from enum import auto
 from typing import Final
 
-from qstack.table import Table
+from qstack.table import Member, Table
 
 
-class State(Enum):
+class State(Member):
     """Where a run stands."""
 
     NEW = auto()
@@ -58,7 +58,7 @@ class State(Enum):
     ABORTED = auto()
 
 
-class Input(Enum):
+class Input(Member):
     """What can happen to it."""
 
     BEGUN = auto()
