@@ -36,6 +36,7 @@ class LinkModel:
 
     def __init__(self, world: World, link: LinkHardware) -> None:
         self.link = link
+        self.name = link.id
         self.ends = link.ends
         self._profiles = world.end_profiles(link.id)
         self.emission_offset_ns = link.emission_offset_ns(*self._profiles)

@@ -150,11 +150,14 @@ class Register:
         _Group(tensor, [self._add(key, at_ns, None)])
 
     def add_pair(
-        self, tensor: FloatArray, ends: tuple[QubitKey, QubitKey], moves: list[Move | None], at: int
+        self,
+        tensor: FloatArray,
+        ends: tuple[QubitKey, QubitKey],
+        moves: tuple[Move | None, Move | None],
+        at: int,
     ) -> None:
         """A heralded pair (4, 4), both of its qubits emitted at `at`."""
-        first, second = (self._add(key, at, move) for key, move in zip(ends, moves, strict=True))
-        _Group(tensor, [first, second])
+        _Group(tensor, [self._add(ends[0], at, moves[0]), self._add(ends[1], at, moves[1])])
 
     def store(self, key: QubitKey, move: Move) -> None:
         """When the move of a heralded qubit comes is known now. Raises `RefusedError`."""
