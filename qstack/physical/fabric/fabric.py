@@ -24,13 +24,8 @@ from qstack.physical.device import (
     Calibrate,
     Clear,
     Cleared,
-    DoBellMeasure,
-    DoGate,
-    DoMeasure,
-    DoMove,
     Generate,
     GiveBases,
-    Initialise,
     Operation,
     OperationRefused,
     Release,
@@ -46,7 +41,7 @@ from qstack.physical.fabric.circumstances import Circumstances
 from qstack.physical.fabric.clocks import Clocks
 from qstack.physical.fabric.keys import QubitKey
 from qstack.physical.fabric.programs import Arrival, Due, Programs
-from qstack.physical.fabric.qubit_operations import QubitOperations
+from qstack.physical.fabric.qubit_operations import QubitOperation, QubitOperations
 from qstack.physical.fabric.readings import Readings
 from qstack.physical.fabric.register import RefusedError, Register
 from qstack.physical.fabric.source_station import SourceMatch, SourceStation
@@ -228,7 +223,9 @@ class Fabric:
         """Take an operation of `node`; it is done when `run` comes to its time."""
         if node in self._up:
             at_ns = max(operation.at_ns, self._latest_ns)
-            self._push(at_ns, _OPERATION, node, operation.sequence, operation)
+            self._pushes += 1
+            entry = at_ns, _OPERATION, node, operation.sequence, self._pushes, operation
+            heapq.heappush(self._heap, entry)
 
     def next_event_ns(self) -> int | None:
         """When the fabric next has something to do; None: never, as things are."""
@@ -294,7 +291,7 @@ class Fabric:
             case Release():
                 if not self._programs.nodes or not self._programs.keeps(node, operation):
                     self._register.release(QubitKey(node, operation.qubit))
-            case DoGate() | DoMeasure() | DoBellMeasure() | Initialise() | DoMove():
+            case _ if isinstance(operation, QubitOperation):
                 if self._programs.nodes:
                     self._programs.require_free(node, operation)
                 draw = "operation", node, self._up[node], sequence

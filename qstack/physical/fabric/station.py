@@ -42,7 +42,7 @@ from qstack.physical.fabric.outcomes import JointOutcomes
 from qstack.physical.fabric.prepared import code_of, read_half, reader_of
 from qstack.physical.fabric.readings import Deliver, Readings
 from qstack.physical.fabric.register import Move, RefusedError, Register
-from qstack.physical.generation import has_storage, is_kept, mismatch
+from qstack.physical.generation import has_storage, is_kept
 from qstack.physical.hardware import LinkHardware, World
 from qstack.physical.params import NEVER_NS, READOUT_NS
 from qstack.wire.packed import Codes, pack_bits
@@ -467,13 +467,12 @@ class Station:
         return Move(at_ns, profile.move_depolarising)
 
     def _check(self, node: str, operation: Generate, model: LinkModel) -> None:
-        problem = mismatch(
+        problem = model.mismatch(
             operation.kind,
-            basis=operation.basis,
-            pairs=operation.pairs,
-            bright_state=operation.bright_state,
-            scheme=model.link.scheme,
-            rotation=operation.rotation,
+            operation.basis,
+            operation.pairs,
+            operation.bright_state,
+            operation.rotation,
         )
         if is_kept(operation.kind, operation.basis) != (operation.qubit is not None):
             problem = "a qubit that is kept has a name, one that is read has none"
