@@ -65,7 +65,8 @@ def decoherence(elapsed_s: float, t1_s: float, t2_s: float) -> Decay:
     T1 and T2 may be infinite. Raises ValueError for a negative or infinite elapsed time, a time
     constant that is not positive, or T2 > 2 T1, which no channel has.
     """
-    require(elapsed_s, "an elapsed time")
+    if not 0.0 <= elapsed_s < math.inf:
+        raise ValueError(f"an elapsed time is finite and in 0..inf, not {elapsed_s}")
     if not (t1_s > 0.0 and t2_s > 0.0):
         raise ValueError(f"T1 and T2 are positive, not {t1_s} and {t2_s}")
     if t2_s > 2.0 * t1_s * (1.0 + _RELATIVE_SLACK):

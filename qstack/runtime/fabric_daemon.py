@@ -112,10 +112,6 @@ class FabricClock(Protocol):
         """A node says something about the clock. Raises `PeerError` for what cannot be."""
         ...
 
-    def operation(self, node: NodeChannel, operation: device.Operation) -> None:
-        """A node asks something of its device."""
-        ...
-
     def turn(self) -> None:
         """One read has been handed over."""
         ...
@@ -245,7 +241,7 @@ class FabricDaemon:
     def _take(self, node: NodeChannel, message: Message | None) -> None:
         match message:
             case device.Operation():
-                self.clock.operation(node, message)
+                self.fabric.apply(node.name, message)
             case Join():
                 self.clock.joined(node, message)
             case Error():

@@ -4,8 +4,9 @@ Attempts are independent, so the gaps between successes are geometric. Where con
 slowly what is drawn holds for SEGMENT_NS, and then is drawn anew: attempts have no memory.
 """
 
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING
 
+from msgspec import Struct
 from numpy.random import Generator
 
 from qstack.physical.device import Generate
@@ -17,7 +18,7 @@ if TYPE_CHECKING:
     from qstack.physical.conditions import Conditions
 
 
-class Next(NamedTuple):
+class Next(Struct, frozen=True):
     """The `cycle` of the next event, None for none at all; what it is.
 
     With a `chunk` the cycle is that of its last pair, of at least one. `is_undecided`: nothing

@@ -15,9 +15,9 @@ Rules
 
 from collections.abc import Callable
 from functools import cache, lru_cache
-from typing import NamedTuple
 
 import numpy as np
+from msgspec import Struct
 
 from qstack.errors import ErrorCode
 from qstack.physical.device import Place
@@ -49,7 +49,7 @@ class RefusedError(Exception):
         self.detail = detail
 
 
-class Move(NamedTuple):
+class Move(Struct, frozen=True, gc=False):
     """A coming move from the communication qubit to storage: done at `at_ns`."""
 
     at_ns: int
@@ -389,9 +389,9 @@ def _matters(move: Move, profile: Profile) -> bool:
 def _decay(qubit: _Qubit, start_ns: int, end_ns: int, *, is_stored: bool) -> Decay:
     """Waiting from `start_ns` to `end_ns`, decoupled where the node does so."""
     profile, born_ns = qubit.profile, qubit.born_ns
-    ages_s = (start_ns - born_ns) * NS, (end_ns - born_ns) * NS
     t1_s, t2_s = profile.decay_times_s(is_stored=is_stored)
-    waited = storage.waiting(profile.decay_law, t1_s, t2_s, *ages_s)
+    before_s, after_s = (start_ns - born_ns) * NS, (end_ns - born_ns) * NS
+    waited = storage.waiting(profile.decay_law, t1_s, t2_s, before_s, after_s)
     spacing_ns = profile.decoupling_spacing_ns
     if spacing_ns is None:
         return waited
