@@ -39,11 +39,10 @@ def draw_next(
     pairs: int,
 ) -> Next:
     """What comes of attempts like `asked` from `first_cycle` on, under these conditions."""
-    cycle_ns = model.cycle_ns(asked.kind)
     probability = model.success(asked.bright_state, conditions).probability
     last_cycle = None  # the first that is not decided under these conditions
     if conditions is not None:
-        last_cycle = first_cycle + max(1, SEGMENT_NS // cycle_ns)
+        last_cycle = first_cycle + max(1, SEGMENT_NS // model.cycle_ns(asked.kind))
     cycle = chunk = None
     if probability > 0.0 and asked.kind != "measure":
         cycle = first_cycle - 1 + int(generator.geometric(probability))
@@ -51,7 +50,7 @@ def draw_next(
         chunk = draw_chunk(
             generator,
             first_cycle=first_cycle,
-            cycle_ns=cycle_ns,
+            cycle_ns=model.cycle_ns(asked.kind),
             probability=probability,
             pairs=pairs,
         )

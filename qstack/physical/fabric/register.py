@@ -114,6 +114,12 @@ class Register:
         self, world: World, attempts_before: Callable[[str, int], int], witness: Witness
     ) -> None:
         self._profiles = {name: node.profile for name, node in world.nodes.items()}
+        self._initial = {
+            name: np.array([1.0, 0.0, 0.0, 2.0 * profile.init_fidelity - 1.0])
+            for name, profile in self._profiles.items()
+        }
+        for tensor in self._initial.values():
+            tensor.setflags(write=False)
         self._has_storage = {
             name: has_storage(node.memory, node.profile.comm_qubits)
             for name, node in world.nodes.items()
@@ -144,9 +150,7 @@ class Register:
     def initialise(self, key: QubitKey, at_ns: int) -> None:
         """A qubit, new or old, in state 0 from `at_ns` on, or in 1 with the profile's error."""
         self.release(key)
-        profile = self._profiles[key.node]
-        tensor = np.array([1.0, 0.0, 0.0, 2.0 * profile.init_fidelity - 1.0])
-        _Group(tensor, [self._add(key, at_ns, None)])
+        _Group(self._initial[key.node], [self._add(key, at_ns, None)])
 
     def add_pair(
         self,
