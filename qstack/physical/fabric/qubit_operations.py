@@ -61,10 +61,7 @@ class QubitOperations:
             raise RefusedError(ErrorCode.BAD_REQUEST, f"wrong qubits for the gate {operation.name}")
         if operation.angle != 0.0 and operation.name not in ("rx", "ry", "rz"):
             raise RefusedError(ErrorCode.BAD_REQUEST, f"the gate {operation.name} has no angle")
-        if len(qubits) == 1:
-            keys = [QubitKey(node, qubits[0])]
-        else:
-            keys = [QubitKey(node, qubit) for qubit in qubits]
+        keys = [QubitKey(node, qubit) for qubit in qubits]
         self._register.gate(keys, operation.name, operation.angle, at_ns)
 
     def _measure(self, node: str, operation: DoMeasure, at_ns: int, uniform: float) -> Outcome:

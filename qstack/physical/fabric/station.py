@@ -101,7 +101,7 @@ class Station:
         }
         self._waiting: dict[MatchKey, deque[Batch]] = {}  # all of one end, else they would match
         self._storing: dict[str, Profile] = {}  # of nodes with storage
-        self._ready_checks: dict[str, tuple[int, float]] = {}  # by node: of one, and that it passes
+        self._ready_checks: dict[str, tuple[int, float]] = {}  # by node: ns, chance to pass
         for name, node in world.nodes.items():
             profile = node.profile
             if has_storage(node.memory, profile.comm_qubits):
