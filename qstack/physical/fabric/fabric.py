@@ -147,7 +147,6 @@ class Fabric:
         )
         self._stations = frozenset(world.stations)
         self._generating = {link: self._generator(link) for link in world.links}
-        self._results_ns: dict[tuple[str, type[Operation]], int] = {}
         self._heap: list[_Entry] = []
         self._pushes = 0
         self._latest_ns = 0
@@ -276,17 +275,8 @@ class Fabric:
         else:
             if result is None:
                 return
-            due_ns = at_ns + self._result_ns(node, operation)
+            due_ns = at_ns + result_ns(self._world.nodes[node].profile, operation)
         self._deliver(node, due_ns, result)
-
-    def _result_ns(self, node: str, operation: Operation) -> int:
-        """How long after its start `node` hears the result: of one class always the same."""
-        key = node, type(operation)
-        after_ns = self._results_ns.get(key)
-        if after_ns is None:
-            after_ns = result_ns(self._world.nodes[node].profile, operation)
-            self._results_ns[key] = after_ns
-        return after_ns
 
     def _perform(self, node: str, operation: Operation, at_ns: int) -> Result | None:
         """One operation and its result, if it has one. Raises `RefusedError`."""
