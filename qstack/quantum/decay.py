@@ -13,7 +13,7 @@ import numpy as np
 from qstack.quantum.pauli import FloatArray
 
 # T2 = 2 T1 written in decimal must not be refused for its last bit.
-_RELATIVE_SLACK: Final = 1e-12
+_T2_MAX: Final = 2.0 * (1.0 + 1e-12)  # of T1
 _IDENTITY: Final = np.eye(4)
 
 
@@ -65,10 +65,11 @@ def decoherence(elapsed_s: float, t1_s: float, t2_s: float) -> Decay:
     T1 and T2 may be infinite. Raises ValueError for a negative or infinite elapsed time, a time
     constant that is not positive, or T2 > 2 T1, which no channel has.
     """
-    require(elapsed_s, "an elapsed time")
-    if not (t1_s > 0.0 and t2_s > 0.0):
-        raise ValueError(f"T1 and T2 are positive, not {t1_s} and {t2_s}")
-    if t2_s > 2.0 * t1_s * (1.0 + _RELATIVE_SLACK):
+    if not 0.0 <= elapsed_s < math.inf:
+        raise ValueError(f"an elapsed time is finite and in 0..inf, not {elapsed_s}")
+    if not 0.0 < t2_s <= _T2_MAX * t1_s:
+        if not (t1_s > 0.0 and t2_s > 0.0):
+            raise ValueError(f"T1 and T2 are positive, not {t1_s} and {t2_s}")
         raise ValueError(f"T2 is at most 2 T1: {t2_s} > 2 * {t1_s}")
     damping = -math.expm1(-elapsed_s / t1_s)
     return Decay(math.exp(-elapsed_s / t2_s), 1.0 - damping, damping)

@@ -6,6 +6,7 @@ reshape around the touched axis, which needs no copy; this is the fast path of t
 """
 
 from functools import cache
+from typing import Final
 
 import numpy as np
 
@@ -13,6 +14,7 @@ from qstack.quantum.pauli import BASIS_INDEX, Basis, FloatArray
 
 # Below this an outcome is rounding noise: its post-measurement state would be meaningless.
 IMPOSSIBLE = 1e-14
+_ALL: Final = slice(None)
 
 
 def fresh(outcome: int = 0) -> FloatArray:
@@ -34,6 +36,12 @@ def merge(a: FloatArray, b: FloatArray) -> FloatArray:
 def apply(tensor: FloatArray, axis: int, transfer: FloatArray) -> FloatArray:
     """A channel (4, 4) on the qubit of `axis`."""
     moved: FloatArray
+    if axis == 0 and tensor.ndim <= 2:  # as nearly always: no reshaping
+        moved = transfer.dot(tensor)
+        return moved
+    if axis == 1 and tensor.ndim == 2:
+        moved = tensor.dot(transfer.T)
+        return moved
     if axis == 0:
         moved = transfer.dot(tensor.reshape(4, -1))
     elif axis == tensor.ndim - 1:
@@ -100,7 +108,8 @@ def project(tensor: FloatArray, axis: int, basis: Basis, outcome: int) -> tuple[
 
 def discard(tensor: FloatArray, axis: int) -> FloatArray:
     """The others when the qubit of `axis` is forgotten: the partial trace."""
-    return split(tensor, axis)[:, 0].reshape((4,) * (tensor.ndim - 1)).copy()
+    _check(tensor, axis)
+    return tensor[(_ALL,) * axis + (0,)].copy()
 
 
 def normalised(tensor: FloatArray) -> tuple[FloatArray, float]:

@@ -14,7 +14,7 @@ import msgspec
 import trio
 
 from qstack.channel.ca import Credentials
-from qstack.channel.channel import Channel
+from qstack.channel.channel import Channel, Received
 from qstack.channel.ends import ChannelClosed
 from qstack.channel.hello import open_channel
 from qstack.channel.identity import Identity
@@ -110,10 +110,6 @@ class FabricClock(Protocol):
 
     def clock_message(self, node: NodeChannel, message: Message) -> None:
         """A node says something about the clock. Raises `PeerError` for what cannot be."""
-        ...
-
-    def operation(self, node: NodeChannel, operation: device.Operation) -> None:
-        """A node asks something of its device."""
         ...
 
     def turn(self) -> None:
@@ -229,8 +225,7 @@ class FabricDaemon:
             try:
                 while self.nodes.get(node.name) is node:
                     try:
-                        for _, message in await channel.receive():
-                            self._take(node, message)
+                        self._take(node, await channel.receive())
                     except PeerError as fault:
                         await channel.cut_off(fault)
                     self.clock.turn()
@@ -242,10 +237,16 @@ class FabricDaemon:
             nursery.cancel_scope.cancel()
         self._end(node)
 
-    def _take(self, node: NodeChannel, message: Message | None) -> None:
+    def _take(self, node: NodeChannel, received: list[Received]) -> None:
+        apply, name = self.fabric.apply, node.name
+        for _, message in received:
+            if isinstance(message, device.Operation):  # as nearly all are
+                apply(name, message)
+            else:
+                self._take_word(node, message)
+
+    def _take_word(self, node: NodeChannel, message: Message | None) -> None:
         match message:
-            case device.Operation():
-                self.clock.operation(node, message)
             case Join():
                 self.clock.joined(node, message)
             case Error():

@@ -26,7 +26,6 @@ from qstack.runtime.lockstep import Coordinator, Round, Sent
 from qstack.wire.message import NETWORK_TIME_MAX_NS, Message
 
 if TYPE_CHECKING:
-    from qstack.physical.device import Operation
     from qstack.runtime.fabric_daemon import FabricDaemon, NodeChannel
 
 DELAY_NS_MAX: Final = 3600 * 10**9  # of any message: the longest fibre takes a second
@@ -154,10 +153,6 @@ class LockstepFabric:
             far.queue(ChannelBroken(node=name))
             far.flush()
         self._tell_news()
-
-    def operation(self, node: "NodeChannel", operation: "Operation") -> None:
-        """See `FabricClock`."""
-        self._daemon.fabric.apply(node.name, operation)
 
     def turn(self) -> None:
         """See `FabricClock`."""

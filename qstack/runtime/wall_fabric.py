@@ -16,7 +16,6 @@ from qstack.runtime.wall_node import EARLY_S
 from qstack.wire.message import Message
 
 if TYPE_CHECKING:
-    from qstack.physical.device import Operation
     from qstack.runtime.fabric_daemon import FabricDaemon, NodeChannel
 
 
@@ -68,10 +67,6 @@ class WallFabric:
             node.queue(Time(at_ns=self.now_ns))
             node.flush()
 
-    def operation(self, node: "NodeChannel", operation: "Operation") -> None:
-        """See `FabricClock`."""
-        self._daemon.fabric.apply(node.name, operation)
-
     def turn(self) -> None:
         """See `FabricClock`."""
         self._run_fabric(self.now_ns + self._early_ns)
@@ -87,13 +82,13 @@ class WallFabric:
     def _run_fabric(self, until_ns: int) -> None:
         told = {}
         deliveries = self._daemon.fabric.run(until_ns)
-        now = self.now_ns
+        now, nodes = self.now_ns, self._daemon.nodes
         for delivery in deliveries:
-            node = self._daemon.nodes.get(delivery.node)
+            node = nodes.get(delivery.node)
             if node is not None:
                 # What is late is due now: one Stamp does for all of it, here and at the node.
                 node.deliver(max(delivery.due_ns, now), delivery.message)
-                told[node.name] = node
+                told[delivery.node] = node
         for node in told.values():
             node.flush()
 

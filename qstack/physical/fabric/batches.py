@@ -6,6 +6,7 @@ in it: the node drives its qubit all the same, and that is what disturbs idle qu
 
 from __future__ import annotations
 
+from collections import defaultdict
 from typing import TYPE_CHECKING
 
 from qstack.physical.fabric.keys import QubitKey
@@ -31,8 +32,14 @@ class Batch:
     ) -> None:
         """`reader` is the end that reads, where the other one keeps (`prepare`)."""
         self.node = node
-        self._reader = reader
+        self.number = operation.batch  # the name its node gave it
         self.operation = operation
+        self.key: MatchKey = (  # what must be equal at both ends of the link
+            operation.link,
+            operation.token,
+            operation.kind + reader,
+            operation.bright_state,
+        )
         self.first_cycle = first_cycle
         self.remaining = operation.pairs
         self.calibration = 0  # of the link when the batch began
@@ -42,17 +49,6 @@ class Batch:
         self.qubit = None if qubit is None else QubitKey(node, qubit)  # that it will make
         self._cycle_ns = cycle_ns
         self._offset_ns = offset_ns
-
-    @property
-    def number(self) -> int:
-        """The name its node gave it."""
-        return self.operation.batch
-
-    @property
-    def key(self) -> MatchKey:
-        """What must be equal at both ends of the link."""
-        asked = self.operation
-        return (asked.link, asked.token, asked.kind + self._reader, asked.bright_state)
 
     def attempts_before(self, at_ns: int) -> int:
         """Attempts with emission before `at_ns`."""
@@ -68,13 +64,13 @@ class AttemptCounter:
     """Open batches and attempts made, by node."""
 
     def __init__(self) -> None:
-        self._finished: dict[str, int] = {}
-        self._open: dict[str, dict[int, Batch]] = {}
+        self._finished: defaultdict[str, int] = defaultdict(int)
+        self._open: defaultdict[str, dict[int, Batch]] = defaultdict(dict)
         self._qubits: set[QubitKey] = set()  # that open batches will make
 
     def add(self, batch: Batch) -> None:
         """A batch begins."""
-        self._open.setdefault(batch.node, {})[batch.number] = batch
+        self._open[batch.node][batch.number] = batch
         if batch.qubit is not None:
             self._qubits.add(batch.qubit)
 
@@ -84,7 +80,7 @@ class AttemptCounter:
         if batch.qubit is not None:
             self._qubits.remove(batch.qubit)
         attempts = batch.attempts_before(at_ns)
-        self._finished[batch.node] = self._finished.get(batch.node, 0) + attempts
+        self._finished[batch.node] += attempts
         return attempts
 
     def makes(self, key: QubitKey) -> bool:
@@ -93,9 +89,9 @@ class AttemptCounter:
 
     def open_batches(self, node: str) -> dict[int, Batch]:
         """The batches of `node`, by number."""
-        return self._open.get(node, {})
+        return self._open[node]
 
     def made_before(self, node: str, at_ns: int) -> int:
         """All attempts made at `node` with emission before `at_ns`."""
         running = sum(batch.attempts_before(at_ns) for batch in self.open_batches(node).values())
-        return self._finished.get(node, 0) + running
+        return self._finished[node] + running

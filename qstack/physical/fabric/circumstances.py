@@ -31,6 +31,8 @@ class Circumstances:
         self, world: World, clocks: Clocks, calibrations: Calibrations, switches: Switchboard
     ) -> None:
         self.switches = switches
+        self.calibration = calibrations.count
+        """How often a link has been calibrated."""
         self._clocks = clocks
         self._calibrations = calibrations
         self._jitters_ps: dict[str, float] = {}
@@ -46,13 +48,12 @@ class Circumstances:
                 self._drifts[name] = link.drift
             if isinstance(link.channel, PassChannel) and link.is_heralded:
                 self._passes[name] = link.channel
-
-    def calibration(self, link: str) -> int:
-        """How often a link has been calibrated."""
-        return self._calibrations.count(link)
+        self._changing = self._jitters_ps.keys() | self._drifts.keys() | self._passes.keys()
 
     def at(self, link: str, at_ns: int) -> Conditions | None:
         """What holds at `at_ns`; None: always what the profiles say."""
+        if link not in self._changing:
+            return None
         conditions = self._timed(link, at_ns)
         passes = self._passes.get(link)
         if passes is not None:

@@ -69,6 +69,7 @@ class SourceModel:
     ) -> None:
         assert link.source is not None, "a photon-pair link has a source"
         self.link = link
+        self.name = link.id
         self.ends = link.ends
         self.slot_ns = link.source.slot_ns
         self._source = link.pair_source(conditions, arms)

@@ -4,8 +4,9 @@ Attempts are independent, so the gaps between successes are geometric. Where con
 slowly what is drawn holds for SEGMENT_NS, and then is drawn anew: attempts have no memory.
 """
 
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING
 
+from msgspec import Struct
 from numpy.random import Generator
 
 from qstack.physical.device import Generate
@@ -17,7 +18,7 @@ if TYPE_CHECKING:
     from qstack.physical.conditions import Conditions
 
 
-class Next(NamedTuple):
+class Next(Struct, frozen=True):
     """The `cycle` of the next event, None for none at all; what it is.
 
     With a `chunk` the cycle is that of its last pair, of at least one. `is_undecided`: nothing
@@ -38,11 +39,10 @@ def draw_next(
     pairs: int,
 ) -> Next:
     """What comes of attempts like `asked` from `first_cycle` on, under these conditions."""
-    cycle_ns = model.cycle_ns(asked.kind)
     probability = model.success(asked.bright_state, conditions).probability
     last_cycle = None  # the first that is not decided under these conditions
     if conditions is not None:
-        last_cycle = first_cycle + max(1, SEGMENT_NS // cycle_ns)
+        last_cycle = first_cycle + max(1, SEGMENT_NS // model.cycle_ns(asked.kind))
     cycle = chunk = None
     if probability > 0.0 and asked.kind != "measure":
         cycle = first_cycle - 1 + int(generator.geometric(probability))
@@ -50,7 +50,7 @@ def draw_next(
         chunk = draw_chunk(
             generator,
             first_cycle=first_cycle,
-            cycle_ns=cycle_ns,
+            cycle_ns=model.cycle_ns(asked.kind),
             probability=probability,
             pairs=pairs,
         )

@@ -13,6 +13,7 @@ Order
 """
 
 import heapq
+from collections.abc import Callable
 from typing import NamedTuple
 
 from msgspec import Struct
@@ -23,13 +24,8 @@ from qstack.physical.device import (
     Calibrate,
     Clear,
     Cleared,
-    DoBellMeasure,
-    DoGate,
-    DoMeasure,
-    DoMove,
     Generate,
     GiveBases,
-    Initialise,
     Operation,
     OperationRefused,
     Release,
@@ -45,7 +41,7 @@ from qstack.physical.fabric.circumstances import Circumstances
 from qstack.physical.fabric.clocks import Clocks
 from qstack.physical.fabric.keys import QubitKey
 from qstack.physical.fabric.programs import Arrival, Due, Programs
-from qstack.physical.fabric.qubit_operations import QubitOperations
+from qstack.physical.fabric.qubit_operations import QubitOperation, QubitOperations
 from qstack.physical.fabric.readings import Readings
 from qstack.physical.fabric.register import RefusedError, Register
 from qstack.physical.fabric.source_station import SourceMatch, SourceStation
@@ -80,21 +76,16 @@ class Snapshot(Struct, frozen=True):
     operations_waiting: int
 
 
-class _Entry(NamedTuple):
-    """One place in the heap; `number` makes every place different before `work` is compared."""
-
-    at_ns: int
-    rank: int  # -1: of a program, 0: operation, 1: emission
-    name: str
-    number: int
-    push: int
-    work: "Operation | Emission"
-
-
 Emission = Match | SourceMatch | Watch | Calibration | Arrival | Due
 """What has an event to come that no operation brings about."""
 
 _PROGRAM, _OPERATION, _EMISSION = -1, 0, 1
+
+_Entry = tuple[int, int, str, int, int, Operation | Emission]
+"""A place in the heap: when, rank, node or link, number, push, and what is to be done.
+
+No two are pushed with one number of the push: what is to be done is never compared.
+"""
 
 
 class Fabric:
@@ -155,6 +146,7 @@ class Fabric:
             schedule=self._schedule,
         )
         self._stations = frozenset(world.stations)
+        self._generating = {link: self._generator(link) for link in world.links}
         self._heap: list[_Entry] = []
         self._pushes = 0
         self._latest_ns = 0
@@ -202,11 +194,16 @@ class Fabric:
         self._latest_ns = max(self._latest_ns, at_ns)
         self._clear(node)
 
+    def _generator(self, link: str) -> Callable[[str, Generate, int], None]:
+        """Who takes the Generates of a link."""
+        for station in self._sources, self._watches:
+            if station.serves(link):
+                return station.generate
+        return self._station.generate
+
     def _clear(self, node: str) -> None:
         """End all there is of a node, without telling it."""
-        self._heap = [
-            entry for entry in self._heap if entry.rank == _EMISSION or entry.name != node
-        ]
+        self._heap[:] = [entry for entry in self._heap if entry[1] == _EMISSION or entry[2] != node]
         heapq.heapify(self._heap)
         self._watches.station_gone(node)
         self._sources.station_gone(node, self._latest_ns)
@@ -226,35 +223,46 @@ class Fabric:
         """Take an operation of `node`; it is done when `run` comes to its time."""
         if node in self._up:
             at_ns = max(operation.at_ns, self._latest_ns)
-            self._push(at_ns, _OPERATION, node, operation.sequence, operation)
+            self._pushes += 1
+            entry = at_ns, _OPERATION, node, operation.sequence, self._pushes, operation
+            heapq.heappush(self._heap, entry)
 
     def next_event_ns(self) -> int | None:
         """When the fabric next has something to do; None: never, as things are."""
-        self._drop_void()
-        return self._heap[0].at_ns if self._heap else None
+        heap = self._heap
+        while heap:
+            at_ns, _, _, _, _, work = heap[0]
+            if isinstance(work, Operation) or work.event_ns == at_ns:
+                return at_ns
+            heapq.heappop(heap)
+        return None
 
     def run(self, until_ns: int) -> list[Delivery]:
         """Do everything before `until_ns`, and hand over what has become due to be sent."""
-        self._drop_void()
-        while self._heap and self._heap[0].at_ns < until_ns:
-            at_ns, _, name, _, _, work = heapq.heappop(self._heap)
-            self._latest_ns = at_ns
-            if isinstance(work, Match):
-                self._station.emission(work)
-            elif isinstance(work, SourceMatch):
-                self._sources.emission(work)
-            elif isinstance(work, Watch):
-                self._watches.clicks(work)
-            elif isinstance(work, Calibration):
-                self._end_calibration(work)
-            elif isinstance(work, Arrival | Due):
-                self._programs.due(work, at_ns)
-            else:
+        heap = self._heap
+        while heap and heap[0][0] < until_ns:
+            at_ns, _, name, _, _, work = heapq.heappop(heap)
+            if isinstance(work, Operation):
+                self._latest_ns = at_ns
                 self._operate(name, work, at_ns)
-            if self._heap and self._heap[0].rank != _OPERATION:
-                self._drop_void()
+            elif work.event_ns == at_ns:  # else it is void: of a match that has ended
+                self._latest_ns = at_ns
+                self._happen(work, at_ns)
         outbox, self._outbox = self._outbox, []
         return outbox
+
+    def _happen(self, work: Emission, at_ns: int) -> None:
+        """The time of an event has come that no operation brings about."""
+        if isinstance(work, Match):
+            self._station.emission(work)
+        elif isinstance(work, SourceMatch):
+            self._sources.emission(work)
+        elif isinstance(work, Watch):
+            self._watches.clicks(work)
+        elif isinstance(work, Calibration):
+            self._end_calibration(work)
+        else:
+            self._programs.due(work, at_ns)
 
     def _operate(self, node: str, operation: Operation, at_ns: int) -> None:
         try:
@@ -277,20 +285,17 @@ class Fabric:
             self._watch(node, operation, at_ns)
             return None
         match operation:
+            case Generate():
+                generate = self._generating.get(operation.link, self._station.generate)
+                generate(node, operation, at_ns)
             case Release():
                 if not self._programs.nodes or not self._programs.keeps(node, operation):
                     self._register.release(QubitKey(node, operation.qubit))
-            case DoGate() | DoMeasure() | DoBellMeasure() | Initialise() | DoMove():
+            case _ if isinstance(operation, QubitOperation):
                 if self._programs.nodes:
                     self._programs.require_free(node, operation)
                 draw = "operation", node, self._up[node], sequence
                 return self._operations.perform(node, operation, at_ns, draw)
-            case Generate() if self._sources.serves(operation.link):
-                self._sources.generate(node, operation, at_ns)
-            case Generate() if self._watches.serves(operation.link):
-                self._watches.generate(node, operation, at_ns)
-            case Generate():
-                self._station.generate(node, operation, at_ns)
             case StopGenerate():
                 number, reason = operation.batch, operation.reason
                 if not self._watches.stop(node, number, reason, at_ns) and not (
@@ -401,7 +406,7 @@ class Fabric:
             qubits={node: self._register.count(node) for node in nodes},
             batches={node: self._open_batches(node) for node in nodes},
             programs={node: self._programs.count(node) for node in sorted(self._programs.nodes)},
-            operations_waiting=sum(entry.rank == _OPERATION for entry in self._heap),
+            operations_waiting=sum(entry[1] == _OPERATION for entry in self._heap),
         )
 
     # --- inside ---
@@ -417,7 +422,7 @@ class Fabric:
 
     def _schedule(self, match: Match | SourceMatch | Watch) -> None:
         assert match.event_ns is not None
-        self._push(match.event_ns, _EMISSION, match.model.link.id, match.number, match)
+        self._push(match.event_ns, _EMISSION, match.model.name, match.number, match)
 
     def _schedule_program(self, node: str, work: Arrival | Due) -> None:
         assert work.event_ns is not None
@@ -429,18 +434,7 @@ class Fabric:
         rank: int,
         name: str,
         number: int,
-        work: "Operation | Emission",
+        work: Operation | Emission,
     ) -> None:
         self._pushes += 1
-        heapq.heappush(self._heap, _Entry(at_ns, rank, name, number, self._pushes, work))
-
-    def _drop_void(self) -> None:
-        """Forget emissions of matches that have ended."""
-        while self._heap:
-            at_ns, rank, _, _, _, work = self._heap[0]
-            if rank == _OPERATION:
-                return
-            assert isinstance(work, Emission)
-            if work.event_ns == at_ns:
-                return
-            heapq.heappop(self._heap)
+        heapq.heappush(self._heap, (at_ns, rank, name, number, self._pushes, work))

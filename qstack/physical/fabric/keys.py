@@ -1,9 +1,9 @@
 """How the fabric names a qubit."""
 
-from typing import NamedTuple
+from msgspec import Struct
 
 
-class QubitKey(NamedTuple):
+class QubitKey(Struct, frozen=True, gc=False):
     """A qubit of the network."""
 
     node: str

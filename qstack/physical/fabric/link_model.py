@@ -6,6 +6,8 @@ from typing import Final, NamedTuple
 import numpy as np
 
 from qstack.physical.conditions import Conditions
+from qstack.physical.device import DeviceBasis
+from qstack.physical.generation import mismatch
 from qstack.physical.hardware import LinkHardware, World
 from qstack.physical.rotations import effects
 from qstack.physical.service import AttemptKind, Rotation
@@ -36,6 +38,7 @@ class LinkModel:
 
     def __init__(self, world: World, link: LinkHardware) -> None:
         self.link = link
+        self.name = link.id
         self.ends = link.ends
         self._profiles = world.end_profiles(link.id)
         self.emission_offset_ns = link.emission_offset_ns(*self._profiles)
@@ -44,12 +47,31 @@ class LinkModel:
             end: profile.readout_ns for end, profile in zip(link.ends, self._profiles, strict=True)
         }
         self.cycle_ns = cache(self._cycle_ns)
+        self.mismatch = lru_cache(SETTINGS_MAX)(self._mismatch)
         self.success = lru_cache(SETTINGS_MAX)(self._success)
         self.joint_outcomes = lru_cache(SETTINGS_MAX)(self._joint_outcomes)
 
     def _cycle_ns(self, kind: AttemptKind) -> int:
         """The time from one attempt to the next."""
         return self.link.cycle_ns(kind, *self._profiles)
+
+    def _mismatch(
+        self,
+        kind: AttemptKind,
+        basis: DeviceBasis | None,
+        pairs: int,
+        bright_state: float | None,
+        rotation: Rotation | None,
+    ) -> str:
+        """What is wrong with what is asked of this link; empty if nothing is."""
+        return mismatch(
+            kind,
+            basis=basis,
+            pairs=pairs,
+            bright_state=bright_state,
+            scheme=self.link.scheme,
+            rotation=rotation,
+        )
 
     def herald_back_ns(self, end: str) -> int:
         """From an emission until its herald is at `end`."""

@@ -15,9 +15,9 @@ Rules
 
 from collections.abc import Callable
 from functools import cache, lru_cache
-from typing import NamedTuple
 
 import numpy as np
+from msgspec import Struct
 
 from qstack.errors import ErrorCode
 from qstack.physical.device import Place
@@ -49,7 +49,7 @@ class RefusedError(Exception):
         self.detail = detail
 
 
-class Move(NamedTuple):
+class Move(Struct, frozen=True, gc=False):
     """A coming move from the communication qubit to storage: done at `at_ns`."""
 
     at_ns: int
@@ -114,6 +114,12 @@ class Register:
         self, world: World, attempts_before: Callable[[str, int], int], witness: Witness
     ) -> None:
         self._profiles = {name: node.profile for name, node in world.nodes.items()}
+        self._initial = {
+            name: np.array([1.0, 0.0, 0.0, 2.0 * profile.init_fidelity - 1.0])
+            for name, profile in self._profiles.items()
+        }
+        for tensor in self._initial.values():
+            tensor.setflags(write=False)
         self._has_storage = {
             name: has_storage(node.memory, node.profile.comm_qubits)
             for name, node in world.nodes.items()
@@ -127,7 +133,6 @@ class Register:
         self._attempts_before = attempts_before
         self._witness = witness
         self._qubits: dict[QubitKey, _Qubit] = {}
-        self._per_node = dict.fromkeys(world.nodes, 0)
 
     # --- making and ending ---
 
@@ -136,7 +141,7 @@ class Register:
 
     def count(self, node: str) -> int:
         """How many qubits of `node` there are."""
-        return self._per_node[node]
+        return len(self.qubits_of(node))
 
     def qubits_of(self, node: str) -> list[QubitKey]:
         """The qubits of `node`."""
@@ -145,16 +150,17 @@ class Register:
     def initialise(self, key: QubitKey, at_ns: int) -> None:
         """A qubit, new or old, in state 0 from `at_ns` on, or in 1 with the profile's error."""
         self.release(key)
-        profile = self._profiles[key.node]
-        tensor = np.array([1.0, 0.0, 0.0, 2.0 * profile.init_fidelity - 1.0])
-        _Group(tensor, [self._add(key, at_ns, None)])
+        _Group(self._initial[key.node], [self._add(key, at_ns, None)])
 
     def add_pair(
-        self, tensor: FloatArray, ends: tuple[QubitKey, QubitKey], moves: list[Move | None], at: int
+        self,
+        tensor: FloatArray,
+        ends: tuple[QubitKey, QubitKey],
+        moves: tuple[Move | None, Move | None],
+        at: int,
     ) -> None:
         """A heralded pair (4, 4), both of its qubits emitted at `at`."""
-        first, second = (self._add(key, at, move) for key, move in zip(ends, moves, strict=True))
-        _Group(tensor, [first, second])
+        _Group(tensor, [self._add(ends[0], at, moves[0]), self._add(ends[1], at, moves[1])])
 
     def store(self, key: QubitKey, move: Move) -> None:
         """When the move of a heralded qubit comes is known now. Raises `RefusedError`."""
@@ -169,25 +175,26 @@ class Register:
         qubit = self._qubits.get(key)
         if qubit is None:
             return
-        tensor = state.discard(qubit.group.tensor, qubit.axis)
-        self._shrink((qubit,), tensor)
+        group = qubit.group
+        if len(group.qubits) > 1:  # else nobody is left to have a state
+            group.tensor = state.discard(group.tensor, qubit.axis)
+        self._remove(qubit)
 
     # --- operations ---
 
     def gate(self, keys: list[QubitKey], name: str, angle: float, at_ns: int) -> None:
         """A gate and its depolarising noise. Raises `RefusedError`."""
-        qubits = [self._get(key) for key in keys]
-        profile = qubits[0].profile
-        if len(qubits) == 1:
-            (qubit,) = qubits
+        if len(keys) == 1:
+            qubit = self._get(keys[0])
             self._age(qubit, at_ns)
             if name not in PAULIS:
                 self._undo_pulses(qubit)
-            noisy = _noisy_gate(name, angle, profile.gate_1q_depolarising)
-            qubit.group.tensor = state.apply(qubit.group.tensor, qubit.axis, noisy)
+            noisy = _noisy_gate(name, angle, qubit.profile.gate_1q_depolarising)
+            group = qubit.group
+            group.tensor = state.apply(group.tensor, qubit.axis, noisy)
             self._witness.changed(qubit.key, noisy)
             return
-        first, second = qubits
+        first, second = self._get(keys[0]), self._get(keys[1])
         _require_reach(first, second)
         for key in keys:
             self._witness.lost(key)
@@ -196,7 +203,7 @@ class Register:
         self._age(second, at_ns)
         self._undo_pulses(first)
         self._undo_pulses(second)
-        noisy = _noisy_gate(name, angle, profile.gate_2q_depolarising)
+        noisy = _noisy_gate(name, angle, first.profile.gate_2q_depolarising)
         group.tensor = state.apply_two(group.tensor, first.axis, second.axis, noisy)
 
     def move(self, key: QubitKey, to: Place, at_ns: int) -> None:
@@ -225,18 +232,19 @@ class Register:
         """The reported outcome; the qubit is gone. Raises `RefusedError`."""
         qubit = self._get(key)
         self._age(qubit, at_ns)
-        tensor, axis, profile = qubit.group.tensor, qubit.axis, qubit.profile
+        group, axis, profile = qubit.group, qubit.axis, qubit.profile
+        tensor = group.tensor
         self._witness.read(key)
-        if self._witness.is_watching and len(qubit.group.qubits) == 2:
+        if self._witness.is_watching and len(group.qubits) == 2:
             pair = tensor if axis == 0 else tensor.T
-            for place, each in enumerate((qubit, qubit.group.qubits[1 - axis])):
+            for place, each in enumerate((qubit, group.qubits[1 - axis])):
                 pair = _framed(pair, place, _frame(each, each.touched_ns))
-            self._witness.first_read(key, qubit.group.qubits[1 - axis].key, pair)
+            self._witness.first_read(key, group.qubits[1 - axis].key, pair)
         effects = _readout_effects(basis, profile.readout_f0, profile.readout_f1)
         outcome = _choose(effects.dot(_alone(tensor, axis)).tolist(), uniform)
         if tensor.ndim > 1:  # else nobody is left to have a state
-            tensor, _ = state.normalised(state.contract(tensor, axis, effects[outcome]))
-        self._shrink((qubit,), tensor)
+            group.tensor, _ = state.normalised(state.contract(tensor, axis, effects[outcome]))
+        self._remove(qubit)
         return outcome
 
     def bell_measure(
@@ -261,7 +269,11 @@ class Register:
                 (first.group.tensor, first.axis), effects[place], (second.group.tensor, second.axis)
             )
         rest, _ = state.normalised(rest)
-        self._shrink((first, second), rest)
+        if not together:
+            _Group(rest, first.group.qubits + second.group.qubits)
+        first.group.tensor = rest
+        self._remove(first)
+        self._remove(second)
         return OUTCOMES[place]
 
     def pulses(self, key: QubitKey, at_ns: int) -> int:
@@ -280,7 +292,8 @@ class Register:
         for axis, qubit in enumerate(qubits):
             if at_ns < qubit.touched_ns:
                 raise RefusedError(ErrorCode.BAD_REQUEST, "the qubit was touched after that time")
-            waiting = self._waiting(qubit, at_ns).transfer
+            attempts = self._disturbing(qubit.key.node, qubit.profile, at_ns) - qubit.attempts
+            waiting = _waiting(qubit, at_ns, attempts).transfer
             is_decoupled = qubit.profile.decoupling_spacing_ns is not None
             if is_decoupled:
                 waiting = _with_pulses(qubit, waiting, at_ns)
@@ -292,12 +305,12 @@ class Register:
     # --- inside ---
 
     def _add(self, key: QubitKey, born_ns: int, move: Move | None) -> _Qubit:
-        profile = self._profiles[key.node]
-        attempts = self._disturbing(key.node, born_ns)
-        is_stored = self._has_storage[key.node]
-        qubit = _Qubit(key, profile, born_ns, attempts, move, is_stored=is_stored)
-        self._qubits[key] = qubit
-        self._per_node[key.node] += 1
+        node = key.node
+        profile = self._profiles[node]
+        attempts = self._disturbing(node, profile, born_ns)
+        qubit = self._qubits[key] = _Qubit(
+            key, profile, born_ns, attempts, move, is_stored=self._has_storage[node]
+        )
         return qubit
 
     def _get(self, key: QubitKey) -> _Qubit:
@@ -308,17 +321,11 @@ class Register:
                 ErrorCode.GONE, f"no qubit {key.qubit.hex()} at {key.node}"
             ) from None
 
-    def _shrink(self, gone: tuple[_Qubit, ...], tensor: FloatArray) -> None:
-        """The others of the groups of one or two that go, in order, now have the state `tensor`."""
-        first, last = gone[0].group, gone[-1].group
-        together = first.qubits if first is last else first.qubits + last.qubits
-        rest = [qubit for qubit in together if qubit not in gone]
-        if rest:
-            _Group(tensor, rest)
-        for qubit in gone:
-            self._witness.lost(qubit.key)
-            del self._qubits[qubit.key]
-            self._per_node[qubit.key.node] -= 1
+    def _remove(self, qubit: _Qubit) -> None:
+        """A qubit goes: the state of its group is that of the others by now."""
+        qubit.group.qubits.remove(qubit)
+        self._witness.lost(qubit.key)
+        del self._qubits[qubit.key]
 
     def _joined(self, first: _Qubit, second: _Qubit) -> _Group:
         """The one group of two qubits, merged if need be."""
@@ -332,14 +339,15 @@ class Register:
         """Apply to `qubit` what waiting until `at_ns` has done to it."""
         if at_ns < qubit.touched_ns:
             return
-        group, waiting = qubit.group, self._waiting(qubit, at_ns).transfer
-        done = waiting
-        if qubit.profile.decoupling_spacing_ns is not None:
+        group, profile = qubit.group, qubit.profile
+        attempts = self._disturbing(qubit.key.node, profile, at_ns)
+        done = waiting = _waiting(qubit, at_ns, attempts - qubit.attempts).transfer
+        if profile.decoupling_spacing_ns is not None:
             done = _with_pulses(qubit, waiting, at_ns)
         group.tensor = state.apply(group.tensor, qubit.axis, done)
         self._witness.changed(qubit.key, waiting)
         qubit.touched_ns = at_ns
-        qubit.attempts = self._disturbing(qubit.key.node, at_ns)
+        qubit.attempts = attempts
         if qubit.move is not None and qubit.move.at_ns <= at_ns:
             qubit.move = None
 
@@ -351,31 +359,30 @@ class Register:
         qubit.group.tensor = _framed(qubit.group.tensor, qubit.axis, frame)
         qubit.echo_ns = qubit.touched_ns
 
-    def _disturbing(self, node: str, at_ns: int) -> int:
+    def _disturbing(self, node: str, profile: Profile, at_ns: int) -> int:
         """The attempts made at `node` before `at_ns`, where they disturb idle qubits at all."""
-        if self._profiles[node].attempt_dephasing <= 0.0:
-            return 0
-        return self._attempts_before(node, at_ns)
+        return self._attempts_before(node, at_ns) if profile.attempt_dephasing > 0.0 else 0
 
-    def _waiting(self, qubit: _Qubit, at_ns: int) -> Decay:
-        """The channel of waiting since the last touch: decay, a move, attempts.
 
-        Where the qubit is decoupled it is that of what the qubit stands for.
-        """
-        profile, start_ns = qubit.profile, qubit.touched_ns
-        move = qubit.move
-        if move is not None and move.at_ns <= at_ns and _matters(move, profile):
-            waiting = _decay(qubit, start_ns, move.at_ns, is_stored=False)
-            waiting = waiting.then(decay.depolarised(move.depolarising))
-            waiting = waiting.then(_decay(qubit, move.at_ns, at_ns, is_stored=True))
-        else:
-            is_stored = qubit.is_stored and (move is None or move.at_ns <= at_ns)
-            waiting = _decay(qubit, start_ns, at_ns, is_stored=is_stored)
-        attempts = self._disturbing(qubit.key.node, at_ns) - qubit.attempts
-        if attempts > 0:
-            # Dephasing commutes with all of the above: it may come last.
-            waiting = waiting.then(decay.dephased(profile.attempt_dephasing, attempts))
-        return waiting
+def _waiting(qubit: _Qubit, at_ns: int, attempts: int) -> Decay:
+    """The channel of waiting since the last touch: decay, a move, so many attempts.
+
+    Where the qubit is decoupled it is that of what the qubit stands for.
+    """
+    move, start_ns = qubit.move, qubit.touched_ns
+    if move is None:
+        waiting = _decay(qubit, start_ns, at_ns, is_stored=qubit.is_stored)
+    elif move.at_ns <= at_ns and _matters(move, qubit.profile):
+        waiting = _decay(qubit, start_ns, move.at_ns, is_stored=False)
+        waiting = waiting.then(decay.depolarised(move.depolarising))
+        waiting = waiting.then(_decay(qubit, move.at_ns, at_ns, is_stored=True))
+    else:
+        is_stored = qubit.is_stored and move.at_ns <= at_ns
+        waiting = _decay(qubit, start_ns, at_ns, is_stored=is_stored)
+    if attempts > 0:
+        # Dephasing commutes with all of the above: it may come last.
+        waiting = waiting.then(decay.dephased(qubit.profile.attempt_dephasing, attempts))
+    return waiting
 
 
 def _matters(move: Move, profile: Profile) -> bool:
@@ -386,9 +393,9 @@ def _matters(move: Move, profile: Profile) -> bool:
 def _decay(qubit: _Qubit, start_ns: int, end_ns: int, *, is_stored: bool) -> Decay:
     """Waiting from `start_ns` to `end_ns`, decoupled where the node does so."""
     profile, born_ns = qubit.profile, qubit.born_ns
-    ages_s = (start_ns - born_ns) * NS, (end_ns - born_ns) * NS
     t1_s, t2_s = profile.decay_times_s(is_stored=is_stored)
-    waited = storage.waiting(profile.decay_law, t1_s, t2_s, *ages_s)
+    before_s, after_s = (start_ns - born_ns) * NS, (end_ns - born_ns) * NS
+    waited = storage.waiting(profile.decay_law, t1_s, t2_s, before_s, after_s)
     spacing_ns = profile.decoupling_spacing_ns
     if spacing_ns is None:
         return waited
@@ -469,10 +476,11 @@ def _only(qubits: int, axis_a: int, axis_b: int) -> tuple[slice | int, ...]:
 
 def _choose(weights: list[float], uniform: float) -> int:
     """The place the draw falls on; never one that cannot happen."""
-    possible = [weight if weight > state.IMPOSSIBLE else 0.0 for weight in weights]
-    left = uniform * sum(possible)
+    if min(weights) <= state.IMPOSSIBLE:
+        weights = [weight if weight > state.IMPOSSIBLE else 0.0 for weight in weights]
+    left = uniform * sum(weights)
     last = 0
-    for place, weight in enumerate(possible):
+    for place, weight in enumerate(weights):
         if weight > 0.0:
             last = place
             if left < weight:

@@ -42,13 +42,14 @@ from qstack.physical.fabric.outcomes import JointOutcomes
 from qstack.physical.fabric.prepared import code_of, read_half, reader_of
 from qstack.physical.fabric.readings import Deliver, Readings
 from qstack.physical.fabric.register import Move, RefusedError, Register
-from qstack.physical.generation import has_storage, is_kept, mismatch
+from qstack.physical.generation import has_storage, is_kept
 from qstack.physical.hardware import LinkHardware, World
 from qstack.physical.params import NEVER_NS, READOUT_NS
 from qstack.wire.packed import Codes, pack_bits
 
 if TYPE_CHECKING:
     from qstack.physical.conditions import Conditions
+    from qstack.physical.profile import Profile
 
 _EMPTY: Final = Chunk(np.zeros(0, dtype=np.int64), np.zeros(0, dtype=np.uint8), np.zeros((2, 0)), 0)
 
@@ -98,7 +99,15 @@ class Station:
         self.models = {
             name: LinkModel(world, link) for name, link in world.links.items() if link.is_heralded
         }
-        self._waiting: dict[MatchKey, dict[str, deque[Batch]]] = {}
+        self._waiting: dict[MatchKey, deque[Batch]] = {}  # all of one end, else they would match
+        self._storing: dict[str, Profile] = {}  # of nodes with storage
+        self._ready_checks: dict[str, tuple[int, float]] = {}  # by node: ns, chance to pass
+        for name, node in world.nodes.items():
+            profile = node.profile
+            if has_storage(node.memory, profile.comm_qubits):
+                self._storing[name] = profile
+            if profile.ready_check_ns is not None and profile.ready_check_pass is not None:
+                self._ready_checks[name] = profile.ready_check_ns, profile.ready_check_pass
         self._matches = dict.fromkeys(world.links, 0)
         self._spare: list[Generator] = []  # of matches that are over
         self._first_herald = 0
@@ -112,9 +121,7 @@ class Station:
 
     def generate(self, node: str, operation: Generate, at_ns: int) -> None:
         """A node begins to attempt. Raises `RefusedError`."""
-        batch = self.admit(node, operation, at_ns)
-        self._queue(batch).append(batch)
-        self._match(batch.key, at_ns)
+        self._queue(self.admit(node, operation, at_ns), at_ns)
 
     def admit(self, node: str, operation: Generate, at_ns: int) -> Batch:
         """The batch of a Generate, and its first cycle. Raises `RefusedError`."""
@@ -123,11 +130,13 @@ class Station:
             raise RefusedError(ErrorCode.BAD_REQUEST, f"{node} is not on a link {operation.link}")
         self._check(node, operation, model)
         cycle_ns = model.cycle_ns(operation.kind)
-        ready_ns = at_ns + self._ready_check_ns(node, operation.batch)
+        ready_ns = at_ns
+        if node in self._ready_checks:
+            ready_ns += self._ready_check_ns(node, operation.batch)
         first_cycle = max(operation.first_cycle, -(-ready_ns // cycle_ns))
         reader = reader_of(operation, node, model)
         batch = Batch(node, operation, first_cycle, cycle_ns, model.emission_offset_ns, reader)
-        batch.calibration = self._circumstances.calibration(model.link.id)
+        batch.calibration = self._circumstances.calibration(model.name)
         self._counter.add(batch)
         return batch
 
@@ -187,7 +196,6 @@ class Station:
 
     def _success(self, match: Match, at_ns: int) -> None:
         model, batches = match.model, match.batches
-        link = model.link.id
         pattern = int(match.generator.random() < 0.5)
         for batch in batches:
             self._counter.end(batch, at_ns + 1)
@@ -196,14 +204,15 @@ class Station:
         if batches[0].operation.kind == "prepare":
             self._prepared(match, pattern, at_ns)
             return
-        moves = [self._move(model, batch.node, at_ns) for batch in batches]
-        keys = [QubitKey(batch.node, batch.operation.qubit or b"") for batch in batches]
-        bright_state = batches[0].operation.bright_state
-        state = model.success(bright_state, match.conditions).states[pattern]
-        self._register.add_pair(state, (keys[0], keys[1]), moves, at_ns)
-        for batch, move in zip(batches, moves, strict=True):
-            self._reply_kept(match, batch, pattern, move, at_ns)
-        self._heralds[link] += 1
+        first, second = batches
+        state = model.success(first.operation.bright_state, match.conditions).states[pattern]
+        moves = self._move(model, first.node, at_ns), self._move(model, second.node, at_ns)
+        assert first.qubit is not None
+        assert second.qubit is not None
+        self._register.add_pair(state, (first.qubit, second.qubit), moves, at_ns)
+        self._reply_kept(match, first, pattern, moves[0], at_ns)
+        self._reply_kept(match, second, pattern, moves[1], at_ns)
+        self._heralds[model.name] += 1
 
     def _reply_kept(
         self, match: Match, batch: Batch, pattern: int, move: Move | None, at_ns: int
@@ -212,15 +221,14 @@ class Station:
         x, z = PATTERN_BITS[pattern]
         reply = Reply(
             batch=batch.number,
-            herald_sequence=self._heralds[match.model.link.id],
+            herald_sequence=self._heralds[match.model.name],
             cycle=match.success_cycle,
             x_bit=x,
             z_bit=z,
             emitted_at_ns=at_ns,
             calibration=batch.calibration,
         )
-        back_ns = at_ns + match.model.herald_back_ns(batch.node)
-        due_ns = back_ns if move is None else move.at_ns
+        due_ns = at_ns + match.model.herald_back_ns(batch.node) if move is None else move.at_ns
         if self.heralded is not None:
             self.heralded(batch, due_ns)
         self._deliver(batch.node, due_ns, reply)
@@ -235,11 +243,11 @@ class Station:
         effects = model.effects(end, reader.operation.rotation)
         read = read_half(state, end, effects[code_of(reader)], match.generator.random())
         move = self._move(model, keeper.node, at_ns)
-        key = QubitKey(keeper.node, keeper.operation.qubit or b"")
-        self._register.add_prepared(read.other, key, move, at_ns)
+        assert keeper.qubit is not None
+        self._register.add_prepared(read.other, keeper.qubit, move, at_ns)
         reply = MeasuredReply(
             batch=reader.number,
-            first_herald_sequence=self._heralds[model.link.id],
+            first_herald_sequence=self._heralds[model.name],
             pairs=1,
             outcomes=pack_bits(np.array([read.outcome])),
             x_bits=pack_bits(np.array([PATTERN_BITS[pattern][0]])),
@@ -251,7 +259,7 @@ class Station:
         )
         self._deliver(reader.node, at_ns + model.measured_back_ns(reader.node), reply)
         self._reply_kept(match, keeper, pattern, move, at_ns)
-        self._heralds[model.link.id] += 1
+        self._heralds[model.name] += 1
 
     def _measured(self, match: Match, chunk: Chunk, at_ns: int) -> None:
         pairs = len(chunk.cycles)
@@ -259,7 +267,7 @@ class Station:
         outcomes = self._outcomes(match, chunk)
         for batch in match.batches:
             self._reply_measured(match, batch, chunk, outcomes, at_ns, is_last=is_last)
-        self._heralds[match.model.link.id] += pairs
+        self._heralds[match.model.name] += pairs
         if is_last:
             for batch in match.batches:
                 self._counter.end(batch, at_ns + 1)
@@ -267,7 +275,7 @@ class Station:
             return
         for batch in match.batches:
             batch.remaining -= pairs
-        link = match.model.link.id
+        link = match.model.name
         if self._switches.has(link) and self._switches.must_yield(link, at_ns):
             match.event_ns = match.chunk = None
             self._switches.leave(link, match, at_ns)
@@ -294,7 +302,7 @@ class Station:
             if pairs or is_stopped:
                 self._reply_measured(match, batch, chunk, outcomes, at_ns, is_last=is_stopped)
             batch.remaining -= pairs
-        self._heralds[match.model.link.id] += pairs
+        self._heralds[match.model.name] += pairs
 
     def _outcomes(self, match: Match, chunk: Chunk) -> JointOutcomes:
         asked, other = (batch.operation for batch in match.batches)
@@ -321,7 +329,7 @@ class Station:
             emitted_at_ns = last_ns + model.emission_offset_ns
         reply = MeasuredReply(
             batch=batch.number,
-            first_herald_sequence=self._heralds[model.link.id],
+            first_herald_sequence=self._heralds[model.name],
             pairs=pairs,
             outcomes=b"",
             x_bits=chunk.x_bits,
@@ -339,21 +347,26 @@ class Station:
 
     # --- matching ---
 
-    def _queue(self, batch: Batch) -> deque[Batch]:
-        return self._waiting.setdefault(batch.key, {}).setdefault(batch.node, deque())
+    def _queue(self, batch: Batch, at_ns: int, *, is_first: bool = False) -> None:
+        """Bring a batch together with the oldest that waits at the far end, or let it wait."""
+        waiting = self._waiting.get(batch.key)
+        if waiting is None:
+            self._waiting[batch.key] = deque((batch,))
+        elif waiting[0].node != batch.node:
+            far = waiting.popleft()
+            if not waiting:
+                del self._waiting[batch.key]
+            self._begin(batch, far, at_ns)
+        elif is_first:
+            waiting.appendleft(batch)
+        else:
+            waiting.append(batch)
 
-    def _match(self, key: MatchKey, at_ns: int) -> None:
-        """Bring the oldest waiting batches of both ends together."""
-        model = self.models[key[0]]
-        queues = self._waiting[key]
-        here, there = (queues.get(end, deque()) for end in model.ends)
-        while here and there:
-            self._begin(model, (here.popleft(), there.popleft()), at_ns)
-        if not here and not there:
-            del self._waiting[key]
-
-    def _begin(self, model: LinkModel, batches: tuple[Batch, Batch], at_ns: int) -> None:
-        link = model.link.id
+    def _begin(self, one: Batch, other: Batch, at_ns: int) -> None:
+        """Two batches attempt together from now on."""
+        link = one.key[0]
+        model = self.models[link]
+        batches = (one, other) if one.node == model.ends[0] else (other, one)
         number = self._matches[link]
         self._matches[link] += 1
         if self._spare:
@@ -362,16 +375,15 @@ class Station:
         else:
             generator = self._chance.generator("match", link, number)
         match = Match(model, number, batches, generator)
-        for batch in batches:
-            batch.match = match
-        cycle_ns = model.cycle_ns(batches[0].operation.kind)
-        first_cycle = max(*(batch.first_cycle for batch in batches), -(-at_ns // cycle_ns))
+        one.match = other.match = match
+        cycle_ns = model.cycle_ns(one.operation.kind)
+        first_cycle = max(one.first_cycle, other.first_cycle, -(-at_ns // cycle_ns))
         self._attempt(match, first_cycle, at_ns)
 
     def _attempt(self, match: Match, first_cycle: int, at_ns: int) -> None:
         """Attempts count from `first_cycle` on, or from when the switch is set to their link."""
         model = match.model
-        if not self._switches.has(model.link.id):
+        if not self._switches.has(model.name):
             self._draw(match, first_cycle)
             return
         cycle_ns = model.cycle_ns(match.batches[0].operation.kind)
@@ -379,14 +391,14 @@ class Station:
         def begin(start_ns: int) -> None:
             self._draw(match, max(first_cycle, -(-start_ns // cycle_ns)))
 
-        self._switches.enter(model.link.id, match, at_ns, begin)
+        self._switches.enter(model.name, match, at_ns, begin)
 
     def _draw(self, match: Match, first_cycle: int) -> None:
         """What comes next of a match whose next common attempt is in `first_cycle`."""
         model, (batch_a, batch_b) = match.model, match.batches
         asked = batch_a.operation
         cycle_ns = model.cycle_ns(asked.kind)
-        conditions = self._circumstances.at(model.link.id, first_cycle * cycle_ns)
+        conditions = self._circumstances.at(model.name, first_cycle * cycle_ns)
         pairs = min(batch_a.remaining, batch_b.remaining)
         drawn = draw_next(match.generator, model, asked, conditions, first_cycle, pairs)
         cycle = drawn.cycle
@@ -422,51 +434,45 @@ class Station:
         attempts = self._counter.end(batch, at_ns)
         match = batch.match
         if match is None:
-            queues = self._waiting[batch.key]
-            queues[batch.node].remove(batch)
-            if not any(queues.values()):
+            waiting = self._waiting[batch.key]
+            waiting.remove(batch)
+            if not waiting:
                 del self._waiting[batch.key]
             return attempts
         self._close(match, at_ns)
         far = next(other for other in match.batches if other is not batch)
-        self._queue(far).appendleft(far)
-        self._match(far.key, at_ns)
+        self._queue(far, at_ns, is_first=True)
         return attempts
 
     def _close(self, match: Match, at_ns: int) -> None:
         match.event_ns = match.chunk = match.next_cycle = None
         for batch in match.batches:
             batch.match = None
-        if self._switches.has(match.model.link.id):
-            self._switches.leave(match.model.link.id, match, at_ns)
+        if self._switches.has(match.model.name):
+            self._switches.leave(match.model.name, match, at_ns)
 
     # --- checks ---
 
     def _ready_check_ns(self, node: str, batch: int) -> int:
         """How long the device checks itself before it attempts: tries until one passes."""
-        profile = self._world.nodes[node].profile
-        if profile.ready_check_ns is None or profile.ready_check_pass is None:
-            return 0
-        tries = self._chance.generator("ready", node, batch).geometric(profile.ready_check_pass)
-        return profile.ready_check_ns * int(tries)
+        check_ns, passing = self._ready_checks[node]
+        return check_ns * int(self._chance.generator("ready", node, batch).geometric(passing))
 
     def _move(self, model: LinkModel, node: str, emitted_ns: int) -> Move | None:
         """The move to storage that follows a herald, where there is storage."""
-        hardware = self._world.nodes[node]
-        profile = hardware.profile
-        if not has_storage(hardware.memory, profile.comm_qubits):
+        profile = self._storing.get(node)
+        if profile is None:
             return None
         at_ns = emitted_ns + model.herald_back_ns(node) + profile.move_ns
         return Move(at_ns, profile.move_depolarising)
 
     def _check(self, node: str, operation: Generate, model: LinkModel) -> None:
-        problem = mismatch(
+        problem = model.mismatch(
             operation.kind,
-            basis=operation.basis,
-            pairs=operation.pairs,
-            bright_state=operation.bright_state,
-            scheme=model.link.scheme,
-            rotation=operation.rotation,
+            operation.basis,
+            operation.pairs,
+            operation.bright_state,
+            operation.rotation,
         )
         if is_kept(operation.kind, operation.basis) != (operation.qubit is not None):
             problem = "a qubit that is kept has a name, one that is read has none"
@@ -474,7 +480,7 @@ class Station:
             problem = f"batch {operation.batch} is open"
         if operation.qubit is not None:
             key = QubitKey(node, operation.qubit)
-            if key in self._register or self.holds(key):
+            if key in self._register or self._counter.makes(key):
                 problem = "the qubit is in use"
         if problem:
             raise RefusedError(ErrorCode.BAD_REQUEST, problem)

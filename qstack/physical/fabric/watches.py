@@ -254,7 +254,7 @@ class Watches:
             self._register.add_prepared(read.other, keys[1 - end], move, emitted_ns)
         else:
             kept = [0, 1]
-            moves = [self._later(batch.node) for batch in batches]
+            moves = self._later(batches[0].node), self._later(batches[1].node)
             self._register.add_pair(state, (keys[0], keys[1]), moves, emitted_ns)
         for end in kept:
             if batches[end].is_given_up:
