@@ -149,8 +149,7 @@ class Conversation:
             if self._armed_ns is not None:
                 self._armed_ns = None
                 self._out.cancel_timer(CONVERSATION_TIMER + self.name)
-        elif self._armed_ns is None or due_ns < self._armed_ns:
-            # One that is armed for earlier finds out when it fires.
+        elif due_ns != self._armed_ns:  # to be woken for nothing costs much more
             self._armed_ns = due_ns
             is_idle = self._state is State.OPENING and self._attempts >= ATTEMPTS_MAX
             self._out.set_timer(CONVERSATION_TIMER + self.name, due_ns, background=is_idle)

@@ -1,4 +1,4 @@
-"""A rest of one task that others end, or make shorter without waking it."""
+"""A rest of one task that others end, or move the end of without waking it."""
 
 from math import inf
 
@@ -6,7 +6,7 @@ import trio
 
 
 class Rest:
-    """For one task that waits for a time, which may come to lie earlier while it waits."""
+    """For one task that waits for a time, which may come to be another while it waits."""
 
     def __init__(self) -> None:
         self._scope: trio.CancelScope | None = None  # while it rests
@@ -20,9 +20,9 @@ class Rest:
             self._scope = None
         self._is_over = False
 
-    def shorten(self, at_s: float) -> None:
-        """Let a rest there is end at `at_s` at the latest."""
-        if self._scope is not None and at_s < self._scope.deadline:
+    def move(self, at_s: float) -> None:
+        """Let a rest there is end at `at_s` instead."""
+        if self._scope is not None:
             self._scope.deadline = at_s
 
     def end(self) -> None:

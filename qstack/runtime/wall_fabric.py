@@ -71,9 +71,9 @@ class WallFabric:
         """See `FabricClock`."""
         self._run_fabric(self.now_ns + self._early_ns)
         due = self._daemon.fabric.next_event_ns()
-        if due is not None and (self._planned_ns is None or due < self._planned_ns):
+        if due != self._planned_ns:
             self._planned_ns = due
-            self._rest.shorten(trio.current_time() + self._rest_s(due))
+            self._rest.move(self._rest_until_s(due))
 
     @property
     def _early_ns(self) -> int:
@@ -97,12 +97,13 @@ class WallFabric:
         while True:
             self._run_fabric(self.now_ns + self._early_ns)
             self._planned_ns = due = self._daemon.fabric.next_event_ns()
-            rest_s = inf if due is None else max(self._rest_s(due), 0)
-            await self._rest.until(trio.current_time() + rest_s)
+            await self._rest.until(self._rest_until_s(due))
 
-    def _rest_s(self, due_ns: int) -> float:
-        """How long to sleep (s) for what is due then."""
-        return (due_ns - self.now_ns) / 1e9 / self._scale - EARLY_S
+    def _rest_until_s(self, due_ns: int | None) -> float:
+        """Until when to sleep, by trio's clock (s), for what is due then."""
+        if due_ns is None:
+            return inf
+        return trio.current_time() + (due_ns - self.now_ns) / 1e9 / self._scale - EARLY_S
 
     async def hold(self, at_ns: int | None) -> int:
         """See `FabricClock`. Raises `ValueError`: the wall clock stands for nobody."""

@@ -52,7 +52,8 @@ class WallClock:
         self._turn_ns: int | None = None
         self._rest = Rest()
         self._nursery: trio.Nursery | None = None
-        self._planned_ns: int | None = None  # until when the pump sleeps
+        self._unhurried_s = inf  # when what nobody waits for is sent all the same
+        self._planned: tuple[int | None, float] = (None, inf)  # what the pump sleeps for
         self._early_ns = int(EARLY_S * 1e9 * daemon.network.time_scale)
         self.early_ns_max = 0
 
@@ -139,14 +140,9 @@ class WallClock:
             self._handle_due(link)
             self._daemon.peers.flush()
             await link.flush()
-            self._planned_ns = due = self._node.next_event_ns
-            rest_s = inf if due is None else self._rest_s(due)
-            if self._has_unhurried(link):
-                rest_s = min(rest_s, UNHURRIED_S)
-            if rest_s > 0:
-                await self._rest.until(trio.current_time() + rest_s)
-            else:
-                await trio.lowlevel.checkpoint()
+            self._note_unhurried(link)
+            self._planned = self._node.next_event_ns, self._unhurried_s
+            await self._rest.until(self._rest_until_s())
 
     def turn(self) -> None:
         """See `NodeClock`. It is handled, and answered, in the task that read it: a switch to
@@ -155,12 +151,12 @@ class WallClock:
         if self._link is None:
             return
         is_written = self._handle_due(self._link)
-        due = self._node.next_event_ns
+        planned = self._node.next_event_ns, self._unhurried_s
         if not is_written:
             self._wake()
-        elif due is not None and (self._planned_ns is None or due < self._planned_ns):
-            self._planned_ns = due
-            self._rest.shorten(trio.current_time() + self._rest_s(due))
+        elif planned != self._planned:
+            self._planned = planned
+            self._rest.move(self._rest_until_s())
 
     def _handle_due(self, link: FabricLink) -> bool:
         """Everything due, and what it produced; False if the link has more to send."""
@@ -170,16 +166,22 @@ class WallClock:
         self._daemon.sessions.flush()
         self._daemon.peers.flush_urgent()
         is_written = link.flush_nowait() if link.is_pressing else True
-        if self._has_unhurried(link):
-            self._rest.shorten(trio.current_time() + UNHURRIED_S)
+        self._note_unhurried(link)
         return is_written
 
-    def _has_unhurried(self, link: FabricLink) -> bool:
-        return link.is_queued or self._daemon.peers.has_unhurried
+    def _note_unhurried(self, link: FabricLink) -> None:
+        if not (link.is_queued or self._daemon.peers.has_unhurried):
+            self._unhurried_s = inf
+        elif self._unhurried_s == inf:
+            self._unhurried_s = trio.current_time() + UNHURRIED_S
 
-    def _rest_s(self, due_ns: int) -> float:
-        """How long to sleep (s) for what is due then."""
-        return (due_ns - self.now_ns) / 1e9 / self._network.time_scale - EARLY_S
+    def _rest_until_s(self) -> float:
+        """Until when to sleep, by trio's clock (s), for what is planned."""
+        due_ns, unhurried_s = self._planned
+        if due_ns is None:
+            return unhurried_s
+        rest_s = (due_ns - self.now_ns) / 1e9 / self._network.time_scale - EARLY_S
+        return min(trio.current_time() + rest_s, unhurried_s)
 
     def _steps(self, now_ns: int) -> list[Output]:
         """Everything due by now, or so soon that sleeping would miss it."""

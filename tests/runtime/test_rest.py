@@ -1,7 +1,8 @@
-"""A rest that others end or shorten, on trio's test clock: nothing here waits."""
+"""A rest that others end, or move the end of, on trio's test clock: nothing here waits."""
 
 from math import inf
 
+import pytest
 import trio
 from trio.testing import MockClock, wait_all_tasks_blocked
 
@@ -19,7 +20,10 @@ async def test_it_ends_by_itself_at_its_time(autojump_clock: MockClock) -> None:
     assert await rested(Rest(), trio.current_time() + 7) == 7
 
 
-async def test_it_ends_earlier_when_shortened_and_never_later(autojump_clock: MockClock) -> None:
+@pytest.mark.parametrize("moved_s", [(9, 3), (3, 5), (9,)])
+async def test_it_ends_when_it_was_moved_to_last(
+    autojump_clock: MockClock, moved_s: tuple[float, ...]
+) -> None:
     rest = Rest()
     begun = trio.current_time()
     took: list[float] = []
@@ -30,10 +34,9 @@ async def test_it_ends_earlier_when_shortened_and_never_later(autojump_clock: Mo
     async with trio.open_nursery() as nursery:
         nursery.start_soon(resting)
         await wait_all_tasks_blocked()
-        rest.shorten(begun + 9)
-        rest.shorten(begun + 3)
-        rest.shorten(begun + 5)
-    assert took == [3]
+        for at_s in moved_s:
+            rest.move(begun + at_s)
+    assert took == [moved_s[-1]]
 
 
 async def test_without_a_time_it_lasts_until_its_end(autojump_clock: MockClock) -> None:
@@ -62,7 +65,7 @@ async def test_an_end_counts_for_no_later_rest(autojump_clock: MockClock) -> Non
     assert await rested(rest, trio.current_time() + 2) == 2
 
 
-async def test_shortening_without_a_rest_changes_nothing(autojump_clock: MockClock) -> None:
+async def test_moving_without_a_rest_changes_nothing(autojump_clock: MockClock) -> None:
     rest = Rest()
-    rest.shorten(trio.current_time())
+    rest.move(trio.current_time())
     assert await rested(rest, trio.current_time() + 2) == 2
