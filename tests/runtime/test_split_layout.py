@@ -47,6 +47,7 @@ from tests.runtime.running import (
     processes_of,
     run_folder,
     variant,
+    words_of,
 )
 from tests.runtime.test_daemons_by_hand import daemon, enrol, qstack, write_network
 
@@ -189,7 +190,7 @@ def processes_by_layer(running: RunningNetwork) -> dict[tuple[str, str], int]:
     """The process of each layer: by node and layer."""
     found = {}
     for pid in processes_of(running.runs):
-        words = Path(f"/proc/{pid}/cmdline").read_bytes().decode().split("\0")
+        words = words_of(pid)
         if "layer" in words and "run" in words:
             found[words[words.index("--node") + 1], words[words.index("--layer") + 1]] = pid
     return found
