@@ -1,8 +1,9 @@
-"""`python -m qstack.cli.fork_server`: a process that has imported what daemons need, to be forked.
+"""A process that has imported what daemons need, to be forked.
 
-It serves requests for processes at its standard input, a socket (`runtime/fork_service.py`), and
-ends with those who can ask. It has no keys, runs nothing, and has one thread; a fork of it goes on
-as `python -m qstack ARGUMENTS` would. Its own arguments are for the list of processes only.
+It serves requests for processes (`runtime/fork_service.py`) and ends with those who can ask. It has
+no keys, runs nothing, and has one thread; a fork of it goes on as `python -m qstack ARGUMENTS`
+would. `qstack up` and `demo` make it of themselves before they begin; when it has gone, or for
+others, it is `python -m qstack.cli.fork_server` with a socket for requests as standard input.
 """
 
 import gc
@@ -10,36 +11,50 @@ import os
 import runpy
 import socket
 import sys
+from functools import partial
 from importlib import import_module
 from typing import Final
 
 from setproctitle import setproctitle
 
-from qstack.runtime.fork_service import Begun, ForkService
-from qstack.runtime.forks import inherit
+from qstack.runtime.fork_service import ForkService
+from qstack.runtime.forks import Server, ask_there, use
 
 COMMANDS: Final = ("fabric", "layer", "node", "station")
 THREADS: Final = "OPENBLAS_NUM_THREADS"  # numpy's mathematics would start one per processor
 
 
 def main() -> None:
-    """Serve, or be what was asked for."""
+    """Serve at standard input, or be what was asked for."""
     try:
         requests = socket.socket(fileno=os.dup(0))
-    except OSError:
-        sys.exit("qstack: the fork server is started by `qstack up`, which talks to it at its input")
-    with open(os.devnull, "rb") as nothing:
-        os.dup2(nothing.fileno(), 0)
-    os.close(os.pidfd_open(os.getpid()))  # what it cannot do without is found out now
+        os.close(os.pidfd_open(os.getpid()))
+    except OSError as error:
+        sys.exit(f"qstack: the fork server is for `qstack up` on Linux ({error.strerror})")
     import_all()
-    begun = ForkService(requests).serve()
-    if begun is None:
-        os._exit(0)
-    _be(begun)
+    if not _is_alone():
+        sys.exit("qstack: a process with several threads cannot be forked")
+    _serve(requests)
+
+
+def make() -> None:
+    """Make this process's fork server, before anything is done that a daemon need not have."""
+    import_all()
+    if not hasattr(os, "pidfd_open") or not _is_alone():
+        return  # it will start one if it can
+    ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+    pid = os.fork()
+    if pid == 0:
+        ours.close()
+        os.setsid()
+        _serve(theirs)
+    else:
+        theirs.close()
+        use(Server(pid, ours, partial(os.waitpid, pid, 0)))
 
 
 def import_all() -> None:
-    """Import what the daemons need, and let the collector leave it alone. One thread is left."""
+    """Import what the daemons need; one thread is left, and nothing the collector would touch."""
     former = os.environ.get(THREADS)
     os.environ[THREADS] = "1"
     for command in COMMANDS:
@@ -48,19 +63,28 @@ def import_all() -> None:
         del os.environ[THREADS]
     else:
         os.environ[THREADS] = former
-    threads = len(os.listdir("/proc/self/task"))
-    if threads > 1:
-        sys.exit(f"qstack: a process with {threads} threads cannot be forked")
     gc.collect()
-    gc.freeze()  # so that its pages stay shared
+    gc.freeze()  # so that pages stay shared
 
 
-def _be(begun: Begun) -> None:
+def _is_alone() -> bool:
+    return len(os.listdir("/proc/self/task")) == 1
+
+
+def _serve(requests: socket.socket) -> None:
+    """Ends this process; returns in a child that has been what was asked for."""
+    with open(os.devnull, "rb") as nothing:
+        os.dup2(nothing.fileno(), 0)
+    begun = ForkService(requests).serve()
+    if begun is None:
+        os._exit(0)
     setproctitle(" ".join([sys.executable, "-m", "qstack", *begun.arguments]))
-    inherit(begun.server)
-    sys.modules["numpy"].random.seed()  # others of the standard library and OpenSSL see a fork
+    ask_there(begun.server)
+    # The generators of the standard library and of OpenSSL see by themselves that they are forks.
+    sys.modules["numpy"].random.seed()
     sys.argv[1:] = begun.arguments
     runpy.run_module("qstack", run_name="__main__", alter_sys=True)
+    sys.exit()
 
 
 if __name__ == "__main__":

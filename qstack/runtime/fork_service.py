@@ -1,11 +1,12 @@
 """The fork server's own work: a copy of this process for each request, and word of its end.
 
 Rules
-1. A request is one datagram: the arguments, and with them four descriptors: standard input, standard
+1. A request is one datagram: the arguments, and with them four descriptors: standard input and
    error, where to answer, and where to ask (for the child, which may need processes of its own).
 2. The answer is the process id with a descriptor of the process (a pidfd: nobody can signal another
-   process that was given the number later), then at its end the exit status; a signal is negative.
-3. Who has gone before the answer gets no process. What is no request is dropped.
+   that was given the number later), then at its end the exit status; a signal is negative.
+3. Who has gone before the answer gets no process. What is no request is dropped; but a text alone
+   is what the list of processes is to say of this one.
 4. The server ends when nobody is left who can ask and its children have ended.
 
 In a child `serve` returns what it is to be; it has left everything of the server's behind.
@@ -19,10 +20,13 @@ from dataclasses import dataclass
 from typing import Final
 
 import msgspec
+from setproctitle import setproctitle
+
+from qstack.runtime.descriptors import receive_with, send_with
 
 REQUEST_BYTES_MAX: Final = 65_536
 DESCRIPTORS: Final = 4
-_arguments: Final = msgspec.msgpack.Decoder(list[str])
+_decoder: Final = msgspec.msgpack.Decoder(list[str] | str)
 
 
 @dataclass(frozen=True)
@@ -62,16 +66,17 @@ class ForkService:
 
     def _answer_one(self) -> Begun | None:
         with ExitStack() as received:
-            data, descriptors, _, _ = socket.recv_fds(
-                self._requests, REQUEST_BYTES_MAX, DESCRIPTORS, socket.MSG_CMSG_CLOEXEC
-            )
+            data, descriptors = receive_with(self._requests, REQUEST_BYTES_MAX, DESCRIPTORS)
             for descriptor in descriptors:
                 received.callback(os.close, descriptor)
             if not data:
                 self._is_open = False
                 self._poll.unregister(self._requests)
             try:
-                arguments = _arguments.decode(data)
+                arguments = _decoder.decode(data)
+                if isinstance(arguments, str):
+                    setproctitle(arguments)
+                    return None
                 standard_input, standard_error, answer, server = descriptors
             except ValueError:  # msgspec's error is one, too
                 return None
@@ -102,7 +107,7 @@ class ForkService:
         self._children[pidfd] = _Child(pid, answer)
         self._poll.register(pidfd, select.POLLIN)
         with suppress(OSError):  # who asked has gone: its child ends without it
-            socket.send_fds(answer, [str(pid).encode()], [pidfd])
+            send_with(answer, str(pid).encode(), [pidfd])
 
     def _reap(self, pidfd: int) -> None:
         child = self._children.pop(pidfd)

@@ -2,7 +2,8 @@
 
 A process of ours needs most of a second of work to import what it needs; a fork of one that has
 needs a hundredth of that, and shares its memory. The server is `qstack.cli.fork_server`, one for
-each network that is up; what it does is in `fork_service.py`.
+each network that is up; what it does is in `fork_service.py`. A process that knows from the start
+that it needs one has imported the same, and makes it of itself before it does anything else.
 
 Rules
 1. The server is started when it is first needed, and again when it has gone. Its children live on:
@@ -28,6 +29,8 @@ from typing import Final
 
 import msgspec
 import trio
+
+from qstack.runtime.descriptors import receive_with, send_with
 
 START_LIMIT_S: Final = 30.0  # of a server that imports everything, on a computer that is busy
 STATUS_LIMIT_S: Final = 5.0  # from the end of a process until the server says how it ended
@@ -109,10 +112,27 @@ class ForkedProcess:
 
 
 @dataclass(eq=False)
-class _Server:
-    process: trio.Process
+class Server:
+    """A fork server that runs: a child of this process, which `reap` waits for."""
+
+    pid: int
     connection: socket.socket
+    reap: Callable[[], object]
     has_answered: bool = False
+
+    async def end(self) -> bool:
+        """Let it end, and make it if it does not; whether that was needed. Its children live on."""
+        self.connection.close()
+        pidfd = os.pidfd_open(self.pid)
+        try:
+            with trio.move_on_after(END_LIMIT_S) as limit:
+                await trio.lowlevel.wait_readable(pidfd)
+            if limit.cancelled_caught:
+                signal.pidfd_send_signal(pidfd, signal.SIGKILL)
+            self.reap()
+        finally:
+            os.close(pidfd)
+        return limit.cancelled_caught
 
 
 class ForkServer:
@@ -122,17 +142,16 @@ class ForkServer:
         """`of` is shown in the list of processes."""
         self._of = of
         self._report = report
-        self._server: _Server | None = None
-        self._lock = trio.Lock()
+        self._server: Server | None = None
 
     async def start(self, arguments: list[str]) -> "trio.Process | ForkedProcess":
         """A process `qstack ARGUMENTS` with pipes for standard input and error (rule 2)."""
         while True:
-            server = await self._running()
+            server = self._running()
             try:
                 process = await _forked_process(server.connection, arguments)
             except NoForkError as error:
-                await self._end(server, str(error))
+                await self._lose(server, str(error))
                 if server.has_answered:
                     continue  # it has served: another one will
                 return await trio.lowlevel.open_process(
@@ -145,71 +164,70 @@ class ForkServer:
             return process
 
     async def aclose(self) -> None:
-        """Let it end; its children have."""
-        if self._server is not None:
-            self._server.connection.close()
-            with trio.move_on_after(END_LIMIT_S):
-                await self._server.process.wait()
-            await self._end(self._server, "the fork server did not end")
+        """Let it end, when its children have."""
+        server, self._server = self._server, None
+        if server is not None and await server.end():
+            self._report("the fork server did not end by itself")
 
-    async def _running(self) -> _Server:
-        async with self._lock:
-            if self._server is None:
-                ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
-                with theirs:
-                    process = await trio.lowlevel.open_process(
-                        [sys.executable, *SERVER, self._of],
-                        stdin=theirs.fileno(),
-                        stderr=subprocess.PIPE,
-                        start_new_session=True,
-                    )
-                self._server = _Server(process, ours)
-            return self._server
+    def _running(self) -> Server:
+        if self._server is None:
+            self._server, _Own.made = _Own.made or _started(), None
+            title = " ".join([sys.executable, *SERVER, self._of])
+            with suppress(OSError):  # it has gone: who asks for a process will see
+                self._server.connection.send(msgspec.msgpack.encode(title))
+        return self._server
 
-    async def _end(self, server: _Server, why: str) -> None:
-        """Make sure that a server has ended; the first who finds it gone says so."""
-        if self._server is not server:
-            return
-        self._server = None
-        server.connection.close()
-        with trio.CancelScope(shield=True):
-            if server.process.returncode is None:
-                self._report(why)
-                server.process.kill()
-            await server.process.wait()
-            assert server.process.stderr is not None
-            async with server.process.stderr as words:
-                with trio.move_on_after(END_LIMIT_S):
-                    async for data in words:
-                        for line in data.decode(errors="replace").splitlines():
-                            self._report(line)
+    async def _lose(self, server: Server, why: str) -> None:
+        """The first who finds it gone says so."""
+        if self._server is server:
+            self._server = None
+            self._report(why)
+            with trio.CancelScope(shield=True):
+                await server.end()
 
 
-class _Inherited:
-    """The connection to the server that this process is a fork of."""
+class _Own:
+    """What this process has been given: `asked`, if it is a fork; `made`, if it has made one."""
 
-    server: socket.socket | None = None
+    asked: socket.socket | None = None
+    made: Server | None = None
 
 
-def inherit(server: socket.socket) -> None:
+def ask_there(server: socket.socket) -> None:
     """This process is a fork: its own processes are asked for there."""
-    _Inherited.server = server
+    _Own.asked = server
+
+
+def use(server: Server) -> None:
+    """This process has made a fork server: the next `ForkServer` needs no other."""
+    _Own.made = server
 
 
 def start_child(arguments: list[str]) -> "subprocess.Popen[bytes] | Fork":
     """A process `qstack ARGUMENTS` with our standard error and no input (rule 2)."""
-    if _Inherited.server is not None:
+    if _Own.asked is not None:
         with open(os.devnull, "rb") as nothing, suppress(NoForkError):
-            answer = _ask(_Inherited.server, arguments, nothing.fileno(), 2)
+            answer = _ask(_Own.asked, arguments, nothing.fileno(), 2)
             _is_readable(answer.fileno(), START_LIMIT_S)
             return _answered(answer, arguments)
-        _Inherited.server.close()
-        _Inherited.server = None
-    return subprocess.Popen(_program(arguments), stdin=subprocess.DEVNULL)
+        _Own.asked.close()
+        _Own.asked = None
+    return subprocess.Popen(  # noqa: S603 - our own program, and no shell
+        _program(arguments), stdin=subprocess.DEVNULL
+    )
 
 
 def _program(arguments: list[str]) -> list[str]:
     return [sys.executable, "-m", "qstack", *arguments]
+
+
+def _started() -> Server:
+    ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+    with theirs:
+        process = subprocess.Popen(  # noqa: S603 - our own program, and no shell
+            [sys.executable, *SERVER], stdin=theirs.fileno(), start_new_session=True
+        )
+    return Server(process.pid, ours, process.wait)
 
 
 async def _forked_process(server: socket.socket, arguments: list[str]) -> ForkedProcess:
@@ -223,10 +241,10 @@ async def _forked_process(server: socket.socket, arguments: list[str]) -> Forked
         finally:
             os.close(its_input)
             os.close(its_error)
-        with answer, trio.move_on_after(START_LIMIT_S):
-            await trio.lowlevel.wait_readable(answer)
+        with answer:
+            with trio.move_on_after(START_LIMIT_S):
+                await trio.lowlevel.wait_readable(answer)
             return ForkedProcess(_answered(answer, arguments), stdin, stderr)
-        raise NoForkError(f"the fork server does not answer within {START_LIMIT_S:g} s")
     except BaseException:
         stdin.close()
         stderr.close()
@@ -241,8 +259,7 @@ def _ask(
     descriptors = [standard_input, standard_error, theirs.fileno(), server.fileno()]
     try:
         with theirs:
-            request = msgspec.msgpack.encode(arguments)
-            socket.send_fds(server, [request], descriptors, socket.MSG_DONTWAIT)
+            send_with(server, msgspec.msgpack.encode(arguments), descriptors)
     except OSError as error:
         answer.close()
         raise NoForkError(f"the fork server has gone ({error.strerror})") from error
@@ -251,10 +268,9 @@ def _ask(
 
 def _answered(answer: socket.socket, arguments: list[str]) -> Fork:
     """The process that was asked for. Raises `NoForkError`."""
-    flags = socket.MSG_CMSG_CLOEXEC | socket.MSG_DONTWAIT
     with answer:
         try:
-            pid, descriptors, _, _ = socket.recv_fds(answer, 20, 1, flags)
+            pid, descriptors = receive_with(answer, 20, 1)
         except OSError as error:
             raise NoForkError(f"the fork server does not answer ({error.strerror})") from error
         if not descriptors:
