@@ -29,6 +29,7 @@ from qstack.machine import (
     Told,
 )
 from qstack.physical.service import Free
+from qstack.runtime.launch import prepare, release
 from qstack.runtime.layer_envelope import effect_messages, effect_of, event_messages, event_of
 from qstack.runtime.layer_link import RemoteMachine, gather, listen_for_layers
 from qstack.runtime.layer_messages import Effect as EffectSaid
@@ -49,7 +50,7 @@ from tests.runtime.running import (
     variant,
     words_of,
 )
-from tests.runtime.test_daemons_by_hand import daemon, enrol, qstack, write_network
+from tests.runtime.test_daemons_by_hand import daemon
 
 SPLIT = ("memory = 4", 'memory = 4\nlayout = "split"')
 MESSAGE = Free(qubit=bytes(16))
@@ -209,19 +210,15 @@ async def test_the_trace_of_a_split_node_is_that_of_a_fused_one(tmp_path: Path) 
 def test_a_layer_that_is_external_is_waited_for_and_started_by_hand() -> None:
     """Our own link layer, from its own command: it talks to its node in specified messages only."""
     with run_folder() as runs, ExitStack() as processes:
-        path = write_network(runs)
-        text = path.read_text()
+        text = packaged("pair").read_text()
         place = text.index("memory = 4", text.index('name = "alice"'))
         more = 'layout = "split"\nexternal = ["link"]\n'
-        path.write_text(text[:place] + more + text[place:])
-        source = str(path)
-        (runs / "hosts").mkdir(mode=0o700)
-        qstack(runs, "ca", "init", str(runs / "ca"), "--network", "pair")
-        for name, role in (("fabric", "fabric"), ("bob", "node"), ("alice", "node")):
-            given = ("--credentials", str(enrol(runs, name, role)))
-            named = () if role == "fabric" else ("--name", name)
-            line = ("fabric" if role == "fabric" else "node", "run", source, *named, *given)
-            node = processes.enter_context(daemon(runs, *line))
+        (runs / "pair.toml").write_text(text[:place] + more + text[place:])
+        prepared = prepare(runs / "pair.toml", runs)
+        processes.callback(release, prepared)
+        source = str(prepared.network_file)
+        for line in (("fabric",), ("node", "--name", "bob"), ("node", "--name", "alice")):
+            node = processes.enter_context(daemon(runs, line[0], "run", source, *line[1:]))
         assert node.stderr is not None
         assert "waiting for the link layer: qstack layer run" in node.stderr.readline()
         layer = command("layer", "run", source, "--node", "alice", "--layer", "link")
