@@ -10,27 +10,30 @@ import gc
 import os
 import runpy
 import socket
+import stat
 import sys
 from functools import partial
 from importlib import import_module
-from typing import Final
+from typing import Final, NoReturn
 
 from setproctitle import setproctitle
 
 from qstack.runtime.fork_service import ForkService
-from qstack.runtime.forks import Server, ask_there, use
+from qstack.runtime.forks import Server, ask_there, can_fork, use
 
-COMMANDS: Final = ("fabric", "layer", "node", "station")
+IMPORTED: Final = (
+    *(f"qstack.cli.{name}" for name in ("fabric", "layer", "main", "node", "station")),
+    "encodings.idna",  # of host names
+)
 THREADS: Final = "OPENBLAS_NUM_THREADS"  # numpy's mathematics would start one per processor
 
 
 def main() -> None:
     """Serve at standard input, or be what was asked for."""
-    try:
-        requests = socket.socket(fileno=os.dup(0))
-        os.close(os.pidfd_open(os.getpid()))
-    except OSError as error:
-        sys.exit(f"qstack: the fork server is for `qstack up` on Linux ({error.strerror})")
+    if not stat.S_ISSOCK(os.fstat(0).st_mode):
+        sys.exit("qstack: the fork server is started by `qstack up`, which asks at its input")
+    open_standard_files()
+    requests = socket.socket(fileno=os.dup(0))
     import_all()
     if not _is_alone():
         sys.exit("qstack: a process with several threads cannot be forked")
@@ -40,25 +43,32 @@ def main() -> None:
 def make() -> None:
     """Make this process's fork server, before anything is done that a daemon need not have."""
     import_all()
-    if not hasattr(os, "pidfd_open") or not _is_alone():
-        return  # it will start one if it can
+    if not can_fork() or not _is_alone():
+        return  # whoever needs one does without
+    open_standard_files()
     ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
     pid = os.fork()
     if pid == 0:
         ours.close()
         os.setsid()
         _serve(theirs)
-    else:
-        theirs.close()
-        use(Server(pid, ours, partial(os.waitpid, pid, 0)))
+    theirs.close()
+    use(Server(pid, ours, partial(os.waitpid, pid, 0)))
+
+
+def open_standard_files() -> None:
+    """Nothing else gets their numbers, should we have been started without."""
+    while (descriptor := os.open(os.devnull, os.O_RDWR)) <= 2:
+        pass
+    os.close(descriptor)
 
 
 def import_all() -> None:
     """Import what the daemons need; one thread is left, and nothing the collector would touch."""
     former = os.environ.get(THREADS)
     os.environ[THREADS] = "1"
-    for command in COMMANDS:
-        import_module(f"qstack.cli.{command}")
+    for module in IMPORTED:
+        import_module(module)
     if former is None:
         del os.environ[THREADS]
     else:
@@ -71,8 +81,8 @@ def _is_alone() -> bool:
     return len(os.listdir("/proc/self/task")) == 1
 
 
-def _serve(requests: socket.socket) -> None:
-    """Ends this process; returns in a child that has been what was asked for."""
+def _serve(requests: socket.socket) -> NoReturn:
+    """Serve to the end, and in a child be what was asked for."""
     with open(os.devnull, "rb") as nothing:
         os.dup2(nothing.fileno(), 0)
     begun = ForkService(requests).serve()
@@ -83,6 +93,8 @@ def _serve(requests: socket.socket) -> None:
     # The generators of the standard library and of OpenSSL see by themselves that they are forks.
     sys.modules["numpy"].random.seed()
     sys.argv[1:] = begun.arguments
+    if not sys.flags.safe_path:
+        sys.path[0] = os.getcwd()  # as `-m` has it, and a script has not
     runpy.run_module("qstack", run_name="__main__", alter_sys=True)
     sys.exit()
 

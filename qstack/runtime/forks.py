@@ -25,6 +25,7 @@ import weakref
 from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import dataclass
+from functools import cache
 from typing import Final
 
 import msgspec
@@ -146,22 +147,23 @@ class ForkServer:
 
     async def start(self, arguments: list[str]) -> "trio.Process | ForkedProcess":
         """A process `qstack ARGUMENTS` with pipes for standard input and error (rule 2)."""
-        while True:
+        while can_fork():
             server = self._running()
             try:
                 process = await _forked_process(server.connection, arguments)
             except NoForkError as error:
                 await self._lose(server, str(error))
-                if server.has_answered:
-                    continue  # it has served: another one will
-                return await trio.lowlevel.open_process(
-                    _program(arguments),
-                    stdin=subprocess.PIPE,
-                    stderr=subprocess.PIPE,
-                    start_new_session=True,
-                )
-            server.has_answered = True
-            return process
+                if not server.has_answered:
+                    break  # one that has served is replaced
+            else:
+                server.has_answered = True
+                return process
+        return await trio.lowlevel.open_process(
+            _program(arguments),
+            stdin=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            start_new_session=True,
+        )
 
     async def aclose(self) -> None:
         """Let it end, when its children have."""
@@ -191,6 +193,16 @@ class _Own:
 
     asked: socket.socket | None = None
     made: Server | None = None
+
+
+@cache
+def can_fork() -> bool:
+    """Whether the system has descriptors of processes (Linux 5.3), without which nobody asks."""
+    try:
+        os.close(os.pidfd_open(os.getpid()))
+    except (AttributeError, OSError):
+        return False
+    return True
 
 
 def ask_there(server: socket.socket) -> None:

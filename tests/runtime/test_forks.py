@@ -1,11 +1,13 @@
 """Processes as forks of a server: like programs of their own, whatever becomes of the server."""
 
+import errno
 import json
 import os
 import signal
 import socket
 import subprocess
 import sys
+import tempfile
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from typing import Any
@@ -35,6 +37,7 @@ def facts():
     return {"signals": [line for line in lines if line.startswith("Sig")], "folder": os.getcwd(),
             "threads": len(os.listdir("/proc/self/task")), "environment": dict(os.environ),
             "descriptors": len(os.listdir("/proc/self/fd")), "arguments": sys.argv[1:],
+            "heavy": [name for name in ("rich", "matplotlib", "pytest") if name in sys.modules],
             "is_leader": os.getsid(0) == os.getpid(), "input": sys.stdin.read()}
 
 def child(*_, **__):
@@ -185,6 +188,44 @@ async def test_without_a_server_it_is_a_program(
     assert len(said) == 1
 
 
+async def test_a_system_without_descriptors_of_processes_has_programs(
+    said: list[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(os, "pidfd_open", missing)
+    forks.can_fork.cache_clear()
+    try:
+        async with serving(said) as server:
+            process = await server.start(["text"])
+            assert isinstance(process, trio.Process)
+            assert server._server is None
+            assert await words_and_end(process) == ("it says why\n", 1)
+    finally:
+        forks.can_fork.cache_clear()
+    assert not said
+
+
+def missing(pid: int) -> int:
+    raise OSError(errno.ENOSYS, "there is no such call")
+
+
+def test_a_fork_server_by_hand_says_who_starts_it() -> None:
+    done = subprocess.run(
+        [sys.executable, *forks.SERVER], stdin=subprocess.DEVNULL, capture_output=True, text=True,
+        check=False,
+    )  # fmt: skip
+    assert done.returncode == 1
+    assert "is started by `qstack up`" in done.stderr
+
+
+def test_who_is_started_without_standard_files_has_them_before_it_opens_others() -> None:
+    script = "from qstack.cli.fork_server import open_standard_files as o; o(); o(); import os"
+    say = "os.mkdir(' '.join(sorted(os.listdir('/proc/self/fd'))))"
+    with tempfile.TemporaryDirectory() as folder:
+        words = ["sh", "-c", 'exec "$@" <&- >&- 2>&-', "sh", sys.executable, "-c"]
+        subprocess.run([*words, f"{script}; {say}"], cwd=folder, check=True)
+        assert os.listdir(folder) == ["0 1 2 3"]
+
+
 async def test_who_does_not_wait_for_its_process_has_none_at_last(said: list[str]) -> None:
     async with serving(said) as server:
         with trio.move_on_after(0.05) as hurry:  # the server still imports
@@ -203,25 +244,26 @@ async def test_what_is_no_request_is_dropped(said: list[str]) -> None:
             send_with(connection, msgspec.msgpack.encode([1]), [theirs.fileno()] * 4)
             send_with(connection, msgspec.msgpack.encode(["number"]), [theirs.fileno()] * 3)
         assert (await words_and_end(await server.start(["number"])))[1] == 7
-        assert len(list_descriptors(running(server).pid)) == 4
+        wait_for("nothing of them is open", lambda: has_nothing_open(server))
     assert not said
 
 
 async def test_no_descriptor_is_left_open_by_many_starts(said: list[str]) -> None:
     async with serving(said) as server:
         await words_and_end(await server.start(["number"]))
-        pids = (os.getpid(), running(server).pid)
-        before = [list_descriptors(pid) for pid in pids]
+        before = os.listdir("/proc/self/fd")
         for _ in range(20):
             process = await server.start(["number"])
             assert (await words_and_end(process))[1] == 7
             del process
-        assert [list_descriptors(pid) for pid in pids] == before
+        assert os.listdir("/proc/self/fd") == before
+        wait_for("nothing of them is open", lambda: has_nothing_open(server))
     assert not said
 
 
-def list_descriptors(pid: int) -> list[str]:
-    return sorted(os.listdir(f"/proc/{pid}/fd"))
+def has_nothing_open(server: ForkServer) -> bool:
+    """But the three standard files and its requests."""
+    return len(os.listdir(f"/proc/{running(server).pid}/fd")) == 4
 
 
 # --- processes of a process ----------------------------------------------------------------------

@@ -197,10 +197,16 @@ def processes_by_layer(running: RunningNetwork) -> dict[tuple[str, str], int]:
     return found
 
 
+def parent_of(pid: int) -> int:
+    return int(Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[1])
+
+
 async def test_the_trace_of_a_split_node_is_that_of_a_fused_one(tmp_path: Path) -> None:
     source = variant(tmp_path, "pair", SPLIT)
     with network(source, "pair", "--seed", "11", "--apps", "2") as running:
-        assert len(processes_by_layer(running)) == 8
+        layers = processes_by_layer(running)
+        assert len(layers) == 8
+        assert len({parent_of(pid) for pid in layers.values()}) == 1, "forks of one process"
         chains, programs = await daemon_chains(running, 6)
     assert all(len(program.outcomes) == 6 for program in programs.values())
     assert chains == virtual_chains(packaged("pair"), 11, 6)
