@@ -42,9 +42,11 @@ def main() -> None:
 
 def make() -> None:
     """Make this process's fork server, before anything is done that a daemon need not have."""
-    import_all()
-    if not can_fork() or not _is_alone():
+    if not can_fork():
         return  # whoever needs one does without
+    import_all()
+    if not _is_alone():
+        return
     open_standard_files()
     ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
     pid = os.fork()

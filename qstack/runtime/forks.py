@@ -1,7 +1,7 @@
 """Asking for processes of ours: forks of a process that has imported everything (the fork server).
 
-A process of ours needs most of a second of work to import what it needs; a fork of one that has
-needs a hundredth of that, and shares its memory. The server is `qstack.cli.fork_server`, one for
+A program of ours takes most of a second of work to import what it needs; a fork of one that has
+takes none of that, and shares its memory. The server is `qstack.cli.fork_server`, one for
 each network that is up; what it does is in `fork_service.py`. A process that knows from the start
 that it needs one has imported the same, and makes it of itself before it does anything else.
 
@@ -217,13 +217,14 @@ def use(server: Server) -> None:
 
 def start_child(arguments: list[str]) -> "subprocess.Popen[bytes] | Fork":
     """A process `qstack ARGUMENTS` with our standard error and no input (rule 2)."""
-    if _Own.asked is not None:
+    asked = _Own.asked
+    if asked is not None:
         with open(os.devnull, "rb") as nothing, suppress(NoForkError):
-            answer = _ask(_Own.asked, arguments, nothing.fileno(), 2)
+            answer = _ask(asked, arguments, nothing.fileno(), 2)
             _is_readable(answer.fileno(), START_LIMIT_S)
             return _answered(answer, arguments)
-        _Own.asked.close()
         _Own.asked = None
+        asked.close()
     return subprocess.Popen(  # noqa: S603 - our own program, and no shell
         _program(arguments), stdin=subprocess.DEVNULL
     )
