@@ -39,6 +39,7 @@ from qstack.runtime.network_file import load_network
 from qstack.wire.frame import Frame, Layer, pack
 from tests.runtime.programs import daemon_chains, deliver, virtual_chains
 from tests.runtime.running import (
+    READY_S,
     RunningNetwork,
     command,
     environment,
@@ -232,7 +233,10 @@ def test_a_layer_that_is_external_is_waited_for_and_started_by_hand() -> None:
         running = RunningNetwork(node, runs, "pair")
 
         async def use() -> None:
-            await running.fact("it is up", lambda r: len(r["nodes"]) == 2 and everybody_answers(r))
+            def is_up(report: dict[str, Any]) -> bool:
+                return len(report["nodes"]) == 2 and everybody_answers(report)
+
+            await running.fact("it is up", is_up, READY_S)  # seven programs, started at once
             await deliver(running)
 
         trio.run(use)
