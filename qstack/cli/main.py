@@ -20,6 +20,8 @@ COMMANDS: Final = {
     "status": "qstack.cli.status:status",
     "up": "qstack.cli.up:up",
 }
+STARTERS: Final = ("demo", "up")
+"""They start processes: a fork server is made first."""
 KNOWN_ERRORS: Final = (
     "qstack.channel.ca:CredentialsError",
     "qstack.cli.demo.expectation_chain:NoExpectationError",
@@ -63,6 +65,8 @@ def main() -> None:
     if not __debug__:
         sys.exit("qstack: its assertions must be on; run Python without -O")
     try:
+        if sys.argv[1:2] and sys.argv[1] in STARTERS:
+            importlib.import_module("qstack.cli.fork_server").make()
         sys.exit(cli(standalone_mode=False))
     except click.ClickException as error:
         error.show()

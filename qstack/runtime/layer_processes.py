@@ -9,7 +9,6 @@ Rules
 
 import socket
 import subprocess
-import sys
 from collections.abc import Callable
 from pathlib import Path
 from types import TracebackType
@@ -18,12 +17,14 @@ from typing import Final, get_args
 import trio
 
 from qstack.machine import LayerGoneError
+from qstack.runtime.forks import Fork, start_child
 from qstack.runtime.layer_link import LayerConnection, gather, judge, listen_for_layers
 from qstack.runtime.network_file import Network
 from qstack.runtime.network_tables import LayerName
 from qstack.runtime.run_folder import socket_path
 from qstack.runtime.supervisor import BACKOFF_S, SETTLED_S
 
+LayerProcess = subprocess.Popen[bytes] | Fork
 END_LIMIT_S: Final = 3.0
 DEATHS_MAX: Final = 5
 """So often in a row, each after less than SETTLED_S of life, a layer is started again."""
@@ -48,7 +49,7 @@ class LayerProcesses:
         self._report = report
         self._path = socket_path(folder, f"layers-{node}.sock")
         self._listener: socket.socket | None = None
-        self._children: dict[str, subprocess.Popen[bytes]] = {}
+        self._children: dict[str, LayerProcess] = {}
         self._deaths: dict[str, int] = {}  # in a row
         self._came_at_s: dict[str, float] = {}
         self._news = trio.Event()
@@ -117,9 +118,7 @@ class LayerProcesses:
             former = self._children.pop(layer, None)
             self._nursery.start_soon(self._start_again, layer, former, why)
 
-    async def _start_again(
-        self, layer: str, former: "subprocess.Popen[bytes] | None", why: str
-    ) -> None:
+    async def _start_again(self, layer: str, former: LayerProcess | None, why: str) -> None:
         if former is not None:
             former.kill()
             await trio.to_thread.run_sync(former.wait)
@@ -129,7 +128,7 @@ class LayerProcesses:
         if deaths > DEATHS_MAX:
             raise LayerGoneError(f"the {layer} layer died {deaths} times in a row: {why}")
         await trio.sleep(BACKOFF_S[min(deaths, len(BACKOFF_S)) - 1])
-        child = self._children[layer] = self._start(layer)
+        child = self._children[layer] = await trio.to_thread.run_sync(self._start, layer)
         status = await trio.to_thread.run_sync(child.wait, abandon_on_cancel=True)
         if layer not in self.connections and self._children.get(layer) is child:
             self.away(layer, f"it ended with status {status} before it was here")
@@ -180,12 +179,9 @@ class LayerProcesses:
             f" --node {self._node} --layer {layer}"
         )
 
-    def _start(self, layer: str) -> subprocess.Popen[bytes]:
+    def _start(self, layer: str) -> LayerProcess:
         where = ["--node", self._node, "--run-folder", str(self._folder)]
-        command = [sys.executable, "-m", "qstack", "layer", "run", str(self._network_file)]
-        return subprocess.Popen(  # noqa: S603 - our own program, and no shell
-            [*command, "--layer", layer, *where], stdin=subprocess.DEVNULL
-        )
+        return start_child(["layer", "run", str(self._network_file), "--layer", layer, *where])
 
     def _end(self) -> None:
         """Without their node they end by themselves; who does not is made to."""

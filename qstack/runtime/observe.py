@@ -2,18 +2,20 @@
 
 import json
 from pathlib import Path
-from typing import Any, Final
+from typing import TYPE_CHECKING, Any, Final
 
 import trio
 
 from qstack.runtime.control_client import ControlError, open_control
-from qstack.runtime.launch import Prepared
 from qstack.runtime.session_messages import MESSAGES as SESSION_MESSAGES
 from qstack.runtime.session_messages import Attach, Attached, Status, StatusAsk
-from qstack.runtime.supervisor import Supervisor
 from qstack.wire.codec import Registry, encode
 from qstack.wire.frame import BULK_BYTES_MAX, FrameReader, pack
 from qstack.wire.session import Stamp
+
+if TYPE_CHECKING:  # to look at a network takes less than to run it, as `qstack status` shows
+    from qstack.runtime.launch import Prepared
+    from qstack.runtime.supervisor import Supervisor
 
 ANSWER_LIMIT_S: Final = 3.0
 READY_LIMIT_S: Final = 60.0
@@ -102,7 +104,7 @@ async def observe_network(folder: Path) -> Report:
     }
 
 
-async def wait_until_ready(prepared: Prepared, supervisor: Supervisor) -> None:
+async def wait_until_ready(prepared: "Prepared", supervisor: "Supervisor") -> None:
     """Wait until every node knows the nodes it can reach.
 
     Raises `NotReadyError` with the last words of who died.
@@ -119,7 +121,7 @@ async def wait_until_ready(prepared: Prepared, supervisor: Supervisor) -> None:
     raise NotReadyError(f"the network did not come up within {READY_LIMIT_S:g} s")
 
 
-async def _is_ready(prepared: Prepared) -> bool:
+async def _is_ready(prepared: "Prepared") -> bool:
     network = prepared.network
     fabric = await observe_fabric(prepared.control_socket)
     if fabric is None or not fabric["clock"]["started"]:

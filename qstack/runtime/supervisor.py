@@ -1,11 +1,10 @@
 """Starting, watching, restarting and stopping the processes of a network on this host.
 
 Each child holds a pipe from us as its standard input and ends when that closes: whatever way the
-supervisor ends, nothing is left behind. What dies is started again with its restart count.
+supervisor ends, nothing is left behind. What dies is started again with its restart count. The
+children are forks of one process where that can be had (`forks.py`).
 """
 
-import subprocess
-import sys
 from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import dataclass, field
@@ -13,6 +12,7 @@ from typing import Final
 
 import trio
 
+from qstack.runtime.forks import STATUS_UNKNOWN, ForkedProcess, ForkServer
 from qstack.runtime.launch import Prepared
 
 STOP_LIMIT_S: Final = 3.0
@@ -28,7 +28,7 @@ class Child:
     arguments: list[str]
     restarts: int = 0
     failures: int = 0
-    process: trio.Process | None = None
+    process: trio.Process | ForkedProcess | None = None
     tail: list[str] = field(default_factory=list)  # its last words
 
     @property
@@ -65,6 +65,7 @@ class Supervisor:
             arguments = ["node", "run", str(prepared.network_file), "--name", name]
             self.children[name] = Child(name, [*arguments, *common, *node_options])
         self._is_stopping = False
+        self._forks = ForkServer(str(prepared.folder), lambda line: report("fork server", line))
 
     async def run(self) -> None:
         """Keep everything running until cancelled, then stop it all."""
@@ -90,17 +91,7 @@ class Supervisor:
             await trio.sleep(wait)
 
     async def _run_once(self, child: Child) -> int:
-        command = [
-            sys.executable,
-            "-m",
-            "qstack",
-            *child.arguments,
-            "--restarts",
-            str(child.restarts),
-        ]
-        process = await trio.lowlevel.open_process(
-            command, stdin=subprocess.PIPE, stderr=subprocess.PIPE, start_new_session=True
-        )
+        process = await self._forks.start([*child.arguments, "--restarts", str(child.restarts)])
         child.process = process
         try:
             assert process.stderr is not None
@@ -109,6 +100,7 @@ class Supervisor:
         finally:
             if process.returncode is not None:
                 child.process = None
+                await _close(process)
 
     async def _listen(self, child: Child, stream: trio.abc.ReceiveStream) -> None:
         rest = b""
@@ -131,10 +123,17 @@ class Supervisor:
             if process.returncode is None:
                 process.kill()
                 await process.wait()
-            for stream in (process.stdin, process.stderr):
-                if stream is not None:
-                    await stream.aclose()
+            await _close(process)
+        await self._forks.aclose()
+
+
+async def _close(process: trio.Process | ForkedProcess) -> None:
+    for stream in (process.stdin, process.stderr):
+        if stream is not None:
+            await stream.aclose()
 
 
 def _exit_text(code: int) -> str:
+    if code == STATUS_UNKNOWN:
+        return "a status that nobody saw"
     return f"signal {-code}" if code < 0 else f"exit status {code}"

@@ -14,7 +14,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.runtime.running import processes_of, wait_for
+from tests.runtime.running import processes_of, wait_for, words_of
 
 PIECES = ("fabric run", "--name alice", "--name r1", "--name r2", "--name bob")
 
@@ -22,11 +22,7 @@ PIECES = ("fabric run", "--name alice", "--name r1", "--name r2", "--name bob")
 def pid_of(runs: Path, piece: str) -> int | None:
     """The process of this demo whose command line has `piece`."""
     for pid in processes_of(runs):
-        try:
-            line = Path(f"/proc/{pid}/cmdline").read_bytes().replace(b"\0", b" ").decode()
-        except OSError:
-            continue
-        if re.search(re.escape(piece) + r"\b", line):
+        if re.search(re.escape(piece) + r"\b", " ".join(words_of(pid))):
             return pid
     return None
 

@@ -180,6 +180,14 @@ def processes_of(runs: Path) -> list[int]:
     return found
 
 
+def words_of(pid: int) -> list[str]:
+    """The command line of a process; none if it is gone. Forks have it as one text with blanks."""
+    try:
+        return Path(f"/proc/{pid}/cmdline").read_text().replace("\0", " ").split()
+    except OSError:
+        return []
+
+
 def wait_for(what: str, holds: Callable[[], bool], limit_s: float = 10.0) -> None:
     """Wait for a fact, without an event loop."""
     end = time.monotonic() + limit_s

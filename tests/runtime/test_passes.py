@@ -7,6 +7,7 @@ from typing import Any
 import pytest
 from msgspec.structs import replace
 
+from qstack.physical.source_hardware import PairSourceHardware
 from qstack.runtime.network_file import Network, load_network
 from qstack.transport import service as transport
 from tests.physical.test_link_options import passing
@@ -108,10 +109,17 @@ def test_a_request_the_satellite_leaves_goes_on_in_the_next_pass(net: WatchedNet
     finish(net)
 
 
-def test_a_request_that_wants_less_than_the_link_gives_lasts_while_the_satellite_sinks(
-    net: WatchedNetwork,
-) -> None:
-    """What was asked for is kept, though the rest of a pass is worse than the whole of it."""
+def test_a_request_that_wants_less_than_the_link_gives_lasts_while_the_satellite_sinks() -> None:
+    """What was asked for is kept, though the rest of a pass is worse than the whole of it.
+
+    A tenth of the slots: a whole pass of them is played.
+    """
+    plain = load_network(EXAMPLE)
+    link_there = plain.links["north-south"]
+    assert isinstance(link_there.source, PairSourceHardware)
+    slower = replace(link_there.source, slot_rate_hz=link_there.source.slot_rate_hz // 10)
+    slow = replace(plain, links={"north-south": replace(link_there, source=slower)})
+    net = WatchedNetwork(over(slow, "north-south"), 3)
     net.run_until(OPENS_NS + SECOND // 10)
     apps = both(net, ENDS, 10**6, basis="Z", within_ns=UNTIL_NS - OPENS_NS)
     seen = [0]

@@ -29,6 +29,7 @@ from qstack.machine import (
     Told,
 )
 from qstack.physical.service import Free
+from qstack.runtime.launch import prepare, release
 from qstack.runtime.layer_envelope import effect_messages, effect_of, event_messages, event_of
 from qstack.runtime.layer_link import RemoteMachine, gather, listen_for_layers
 from qstack.runtime.layer_messages import Effect as EffectSaid
@@ -38,6 +39,7 @@ from qstack.runtime.network_file import load_network
 from qstack.wire.frame import Frame, Layer, pack
 from tests.runtime.programs import daemon_chains, deliver, virtual_chains
 from tests.runtime.running import (
+    READY_S,
     RunningNetwork,
     command,
     environment,
@@ -47,8 +49,9 @@ from tests.runtime.running import (
     processes_of,
     run_folder,
     variant,
+    words_of,
 )
-from tests.runtime.test_daemons_by_hand import daemon, enrol, qstack, write_network
+from tests.runtime.test_daemons_by_hand import daemon
 
 SPLIT = ("memory = 4", 'memory = 4\nlayout = "split"')
 MESSAGE = Free(qubit=bytes(16))
@@ -189,16 +192,22 @@ def processes_by_layer(running: RunningNetwork) -> dict[tuple[str, str], int]:
     """The process of each layer: by node and layer."""
     found = {}
     for pid in processes_of(running.runs):
-        words = Path(f"/proc/{pid}/cmdline").read_bytes().decode().split("\0")
+        words = words_of(pid)
         if "layer" in words and "run" in words:
             found[words[words.index("--node") + 1], words[words.index("--layer") + 1]] = pid
     return found
 
 
+def parent_of(pid: int) -> int:
+    return int(Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[1])
+
+
 async def test_the_trace_of_a_split_node_is_that_of_a_fused_one(tmp_path: Path) -> None:
     source = variant(tmp_path, "pair", SPLIT)
     with network(source, "pair", "--seed", "11", "--apps", "2") as running:
-        assert len(processes_by_layer(running)) == 8
+        layers = processes_by_layer(running)
+        assert len(layers) == 8
+        assert len({parent_of(pid) for pid in layers.values()}) == 1, "forks of one process"
         chains, programs = await daemon_chains(running, 6)
     assert all(len(program.outcomes) == 6 for program in programs.values())
     assert chains == virtual_chains(packaged("pair"), 11, 6)
@@ -208,19 +217,15 @@ async def test_the_trace_of_a_split_node_is_that_of_a_fused_one(tmp_path: Path) 
 def test_a_layer_that_is_external_is_waited_for_and_started_by_hand() -> None:
     """Our own link layer, from its own command: it talks to its node in specified messages only."""
     with run_folder() as runs, ExitStack() as processes:
-        path = write_network(runs)
-        text = path.read_text()
+        text = packaged("pair").read_text()
         place = text.index("memory = 4", text.index('name = "alice"'))
         more = 'layout = "split"\nexternal = ["link"]\n'
-        path.write_text(text[:place] + more + text[place:])
-        source = str(path)
-        (runs / "hosts").mkdir(mode=0o700)
-        qstack(runs, "ca", "init", str(runs / "ca"), "--network", "pair")
-        for name, role in (("fabric", "fabric"), ("bob", "node"), ("alice", "node")):
-            given = ("--credentials", str(enrol(runs, name, role)))
-            named = () if role == "fabric" else ("--name", name)
-            line = ("fabric" if role == "fabric" else "node", "run", source, *named, *given)
-            node = processes.enter_context(daemon(runs, *line))
+        (runs / "pair.toml").write_text(text[:place] + more + text[place:])
+        prepared = prepare(runs / "pair.toml", runs)
+        processes.callback(release, prepared)
+        source = str(prepared.network_file)
+        for line in (("fabric",), ("node", "--name", "bob"), ("node", "--name", "alice")):
+            node = processes.enter_context(daemon(runs, line[0], "run", source, *line[1:]))
         assert node.stderr is not None
         assert "waiting for the link layer: qstack layer run" in node.stderr.readline()
         layer = command("layer", "run", source, "--node", "alice", "--layer", "link")
@@ -228,7 +233,10 @@ def test_a_layer_that_is_external_is_waited_for_and_started_by_hand() -> None:
         running = RunningNetwork(node, runs, "pair")
 
         async def use() -> None:
-            await running.fact("it is up", lambda r: len(r["nodes"]) == 2 and everybody_answers(r))
+            def is_up(report: dict[str, Any]) -> bool:
+                return len(report["nodes"]) == 2 and everybody_answers(report)
+
+            await running.fact("it is up", is_up, READY_S)  # seven programs, started at once
             await deliver(running)
 
         trio.run(use)
