@@ -23,6 +23,8 @@ from qstack.wire.session import Error, Hello, Stamp
 FABRIC_NODE: Final = "fabric"
 """The name of the fabric in identities; no node may have it."""
 REDIAL_S: Final = 0.05
+UNANSWERED: Final = (device.Release, device.DoGate)
+"""The wall clock lets them wait for something to go with: what follows them is done after them."""
 REGISTRY: Final = Registry(
     (*device.MESSAGES, *station_device.MESSAGES, *program_device.MESSAGES, *NODE_MESSAGES)
 )
@@ -41,7 +43,7 @@ class FabricLink:
     def queue(self, message: Message) -> None:
         """Queue a message for the next flush."""
         self._outbox.append(encode(message))
-        self.is_pressing = self.is_pressing or not isinstance(message, device.Release)
+        self.is_pressing = self.is_pressing or not isinstance(message, UNANSWERED)
 
     @property
     def is_queued(self) -> bool:
