@@ -57,19 +57,16 @@ def qubit_id(boot_id: bytes, counter: int) -> QubitId:
     return QubitId(boot_id + counter.to_bytes(8, "big"))
 
 
-def link_pair_id(link: str, boots: tuple[bytes, bytes], herald_sequence: int) -> LinkPairId:
-    """Equal at both ends without a message: `boots` are in the order of the node names."""
-    return pair_in_lives(lives_of_link(link, boots), herald_sequence)
-
-
-def pair_in_lives(lives: bytes, herald_sequence: int) -> LinkPairId:
-    """The same of a link in two lives that are known (`lives_of_link`)."""
+def link_pair_id(lives: bytes, herald_sequence: int) -> LinkPairId:
+    """Equal at both ends without a message; `lives` as of `lives_of_link`."""
     return LinkPairId(lives + herald_sequence.to_bytes(8, "big"))
 
 
-@lru_cache(maxsize=4096)
 def lives_of_link(link: str, boots: tuple[bytes, bytes]) -> bytes:
-    """What the ids of all pairs of a link begin with, while both of its ends live."""
+    """What the ids of all pairs of a link begin with, while both of its ends live.
+
+    `boots` are their boot ids, in the order of the node names.
+    """
     return blake2b(b"|".join((link.encode(), *boots)), digest_size=8).digest()
 
 

@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 from msgspec import Struct
 from msgspec.structs import replace
 
-from qstack.ids import LinkPairId, link_id, lives_of_link, pair_in_lives
+from qstack.ids import LinkPairId, link_id, link_pair_id, lives_of_link
 from qstack.link.estimation import lowered
 from qstack.link.params import PAIR_HISTORY_MAX, Weight
 from qstack.link.queue import Place, Request
@@ -138,7 +138,7 @@ class Peer:
             boots = (here, there) if self.is_master else (there, here)
             lives = lives_of_link(self.capability.link, boots)
             self.lives = (there, lives)
-        return pair_in_lives(lives, herald_sequence)
+        return link_pair_id(lives, herald_sequence)
 
     def remember(self, herald_sequence: int, pair: bytes, purpose: bytes) -> None:
         """Note an announced pair; the oldest is forgotten beyond the limit."""

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from msgspec.structs import replace
 
-from qstack.ids import link_pair_id
+from qstack.ids import link_pair_id, lives_of_link
 from qstack.link import messages, service
 from qstack.link.halves import Halves, Unmatched, are_sacrificed
 from qstack.link.params import MEASURED_ROUNDS_MAX, OUTCOMES_WAIT_NS
@@ -20,7 +20,7 @@ from tests.link.bench import ALICE, BOB, SECOND, Bench, create, detections
 from tests.link.lossy import BOTH, OTHER, Chance, LossyBench, check
 
 EVEN = BasisProbabilities(0.5, 0.0, 0.5)
-PAIR_0 = link_pair_id("alice-bob", (b"a" * 8, b"b" * 8), 0)
+PAIR_0 = link_pair_id(lives_of_link("alice-bob", (b"a" * 8, b"b" * 8)), 0)
 
 
 def bench(share: float = 0.5, number: int = 400, pairing: str = "heralds", **changes: Any) -> Bench:
@@ -87,7 +87,7 @@ def test_the_share_of_the_pairs_is_sacrificed_whatever_their_numbers_look_like()
         mask = are_sacrificed(PAIR_0, numbers, 0.1)
         assert abs(mask.mean() - 0.1) < 0.0034
         assert abs(mask[1:][mask[:-1]].mean() - 0.1) < 0.011, "neighbours: 5 errors of 20000"
-    other = link_pair_id("alice-bob", (b"a" * 8, b"c" * 8), 0)
+    other = link_pair_id(lives_of_link("alice-bob", (b"a" * 8, b"c" * 8)), 0)
     numbers = np.arange(200_000)
     both = are_sacrificed(PAIR_0, numbers, 0.1) & are_sacrificed(other, numbers, 0.1)
     assert abs(both.mean() - 0.01) < 0.0012, "another life, others: 5 errors"
