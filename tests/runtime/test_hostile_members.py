@@ -73,6 +73,20 @@ async def test_a_stamp_from_the_far_future_ends_the_channel(made: Court, at_ns: 
     assert made.daemons.nodes["alice"].clock.now_ns < peers.AHEAD_NS
 
 
+async def test_so_does_one_said_before_the_clock_told_of_that_life(made: Court) -> None:
+    """Nothing else was said: its date alone waits to be judged."""
+    channels = made.daemons.nodes["alice"].peers
+    tls = await made.open("alice", "abel", b"new-life")
+    assert tls is not None
+    async with tls:
+        await tls.send_all(pack(encode(Stamp(at_ns=peers.AHEAD_NS * 2))))
+        abel = channels.peers["abel"]
+        await made.fact("alice has read it", lambda: abel.stamp_in_ns == peers.AHEAD_NS * 2)
+        channels.up("abel", b"new-life")
+        verdict = await verdict_of(tls, CLOSE_S)
+    assert not verdict.is_open
+
+
 async def test_words_dated_back_do_not_put_out_who_answers_them(made: Court) -> None:
     """Answered at their date, in a round that is over, they had the coordinator end alice."""
     asks = pack(encode(Stamp(at_ns=0)))
