@@ -51,7 +51,6 @@ from qstack.physical.device import (
     Result,
 )
 from qstack.physical.device_order import DeviceOrder
-from qstack.physical.emulated import EmulatedDevice
 from qstack.physical.generation import has_storage
 from qstack.physical.hardware import LinkHardware, World
 from qstack.physical.link_options import PassChannel
@@ -113,7 +112,6 @@ class PhysicalLayer:
         self._is_reached = False  # its peer is up
         self._is_ready = False
         self._health = DeviceHealth(state="ready", detail="")
-        self._is_emulated = type(device) is EmulatedDevice
         self._wakes_ns: int | None = None  # when the device's timer is armed for
         self._order = DeviceOrder(device, hardware.profile, hardware.memory)
         self._memory = Memory(boot_id, hardware.memory, link_slots(world, node))
@@ -162,8 +160,7 @@ class PhysicalLayer:
             effects = self._dispatch(event, now)
         if any(self._newsworthy):
             effects += self._news(now)
-        if not self._is_emulated:
-            effects += self._look_at_agenda()
+        effects += self._look_at_agenda()
         return effects
 
     def summary(self) -> dict[str, object]:
@@ -195,8 +192,6 @@ class PhysicalLayer:
 
     def _on_heard(self, peer: str, message: Message, now: int) -> list[Effect]:
         if peer == self._device.peer:
-            if self._is_emulated:  # what the fabric says is what the device says
-                return self._on_device(message, now)
             return self._on_answers(self._device.received(message, now), now)
         if self._stations.knows(peer):
             return self._stations.heard(peer, message, now) if self._is_ready else []

@@ -254,8 +254,7 @@ def test_frames_of_two_qubits_add_up_in_the_bits_of_a_bell_measurement() -> None
 def test_a_recording_keeps_the_counts_and_an_older_one_has_none() -> None:
     on = bench("ab", **decoupled())
     device = RecordingDevice(EmulatedDevice(), "a")
-    node = on.nodes["a"]
-    node._device, node._order._device, node._is_emulated = device, device, False
+    on.nodes["a"]._device = on.nodes["a"]._order._device = device
     herald = pair(on, "a-b", 1)
     read(on, "a", herald.qubit, "Z")
     data = device.recording("emulated")
